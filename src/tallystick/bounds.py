@@ -1,0 +1,32 @@
+"""Every limit on size and number in one place, each with its reason."""
+
+from __future__ import annotations
+
+from tallystick.clock import DAY, HOUR
+
+ID_LENGTH_MAX = 128
+"""Characters in an id or a dimension value: fits every index key and a dashboard cell."""
+
+BODY_BYTES_MAX = 8 * 1024 * 1024
+"""A request body, after decompression: about 20,000 events; larger loads send more requests."""
+
+EVENT_BYTES_MAX = 64 * 1024
+"""One event: an event is a record of usage, never content."""
+
+EVENT_NESTING_MAX = 16
+"""Levels of nesting inside one event."""
+
+EVENTS_PER_REQUEST_MAX = 20_000
+"""Events in one request."""
+
+TOKENS_MAX = 10**12
+"""Tokens in one event: far above any call, far below what would overflow a sum."""
+
+LATE_AFTER = 7 * DAY
+"""An event older than this on arrival is kept and flagged late."""
+
+FUTURE_TOLERANCE = HOUR
+"""An event further ahead of our clock than this is rejected: its producer's clock is wrong."""
+
+ATTRIBUTES_MAX = 64
+"""Attributes kept of one event."""

@@ -1,0 +1,68 @@
+"""Time: the only module that asks the machine what time it is.
+
+Inside, an instant is an integer of microseconds since 1970-01-01 UTC ("micros").
+"""
+
+from __future__ import annotations
+
+import time
+from datetime import UTC, datetime, timedelta
+from typing import Protocol
+
+SECOND = 1_000_000
+MINUTE = 60 * SECOND
+HOUR = 60 * MINUTE
+DAY = 24 * HOUR
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+class Clock(Protocol):
+    """Tells the time in micros."""
+
+    def now(self) -> int:
+        """Return microseconds since the epoch, UTC."""
+        ...
+
+
+class SystemClock:
+    """The machine's clock."""
+
+    def now(self) -> int:
+        """Return the machine's time in micros."""
+        return time.time_ns() // 1000
+
+
+class FixedClock:
+    """A clock that tests move by hand."""
+
+    def __init__(self, micros: int) -> None:
+        self.micros = micros
+
+    def now(self) -> int:
+        """Return the time that was set."""
+        return self.micros
+
+
+def to_datetime(micros: int) -> datetime:
+    """Turn micros into an aware UTC datetime.
+
+    >>> to_datetime(0).isoformat()
+    '1970-01-01T00:00:00+00:00'
+    """
+    return _EPOCH + timedelta(microseconds=micros)
+
+
+def from_datetime(moment: datetime) -> int:
+    """Turn an aware datetime into micros; a naive one raises ValueError."""
+    if moment.tzinfo is None:
+        raise ValueError("a time without an offset has no instant")
+    return (moment - _EPOCH) // timedelta(microseconds=1)
+
+
+def format_time(micros: int) -> str:
+    """Write micros as RFC 3339 UTC.
+
+    >>> format_time(1_500_000)
+    '1970-01-01T00:00:01.500000Z'
+    """
+    return to_datetime(micros).strftime("%Y-%m-%dT%H:%M:%S.%fZ")

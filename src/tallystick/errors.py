@@ -1,0 +1,113 @@
+"""The exception tree: failures, never expected outcomes.
+
+TallystickError
+├── InvalidInput          the caller must change the request (400)
+│   ├── BodyTooLarge      (413)
+│   └── BodyUnreadable    (400)
+├── NotFound              (404)
+├── Conflict              same key, other content (409)
+├── Unauthorized          (401)
+├── Forbidden             (403)
+├── SlowDown              a queue is full; try again later (503, retryable)
+├── StoreUnavailable      a store cannot be reached (503, retryable)
+├── DataFolderInUse       another process owns the data folder
+└── InvariantBroken       what must always hold did not (500)
+
+Each class carries `code` (stable, for machines), `http_status` and `retryable`;
+the message says which field is wrong and how to mend it.
+"""
+
+from __future__ import annotations
+
+
+class TallystickError(Exception):
+    """The root of every failure that the product raises itself."""
+
+    code = "internal_error"
+    http_status = 500
+    retryable = False
+
+    def __init__(self, message: str, *, code: str | None = None, field: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.field = field
+        if code is not None:
+            self.code = code
+
+
+class InvalidInput(TallystickError):
+    """The request cannot be understood or is out of bounds."""
+
+    code = "invalid_input"
+    http_status = 400
+
+
+class BodyTooLarge(InvalidInput):
+    """The request body is over the size limit."""
+
+    code = "body_too_large"
+    http_status = 413
+
+
+class BodyUnreadable(InvalidInput):
+    """The request body as a whole cannot be decoded."""
+
+    code = "body_unreadable"
+
+
+class NotFound(TallystickError):
+    """What the request names does not exist."""
+
+    code = "not_found"
+    http_status = 404
+
+
+class Conflict(TallystickError):
+    """The same key was used before with other content."""
+
+    code = "idempotency_conflict"
+    http_status = 409
+
+
+class Unauthorized(TallystickError):
+    """The request carries no valid key or token."""
+
+    code = "unauthorized"
+    http_status = 401
+
+
+class Forbidden(TallystickError):
+    """The key is valid but may not do this."""
+
+    code = "forbidden"
+    http_status = 403
+
+
+class SlowDown(TallystickError):
+    """A queue is full; nothing was stored; try again later."""
+
+    code = "slow_down"
+    http_status = 503
+    retryable = True
+    retry_after_seconds = 1
+
+
+class StoreUnavailable(TallystickError):
+    """A store cannot be reached; nothing was stored; try again later."""
+
+    code = "store_unavailable"
+    http_status = 503
+    retryable = True
+    retry_after_seconds = 2
+
+
+class DataFolderInUse(TallystickError):
+    """Another process owns the data folder."""
+
+    code = "data_folder_in_use"
+
+
+class InvariantBroken(TallystickError):
+    """What must always hold did not; the lane stops rather than guess."""
+
+    code = "invariant_broken"

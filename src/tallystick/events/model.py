@@ -1,0 +1,89 @@
+"""The canonical event: what every door makes of what it was given, and what the log stores.
+
+An event is immutable and known by (tenant_id, event_id). Its fields travel as one array
+(msgpack, in this order), so new fields are appended at the end and never reordered.
+Times are micros. `tokens_input` includes cached tokens, `tokens_output` includes
+reasoning tokens; the exclusive parts are derived when a price is applied.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+import msgspec
+
+
+class EventType(StrEnum):
+    """The types that the product acts on; any other type is kept and counted as unknown."""
+
+    RUN_STARTED = "run_started"
+    RUN_COMPLETED = "run_completed"
+    RUN_FAILED = "run_failed"
+    ATTEMPT_STARTED = "attempt_started"
+    ATTEMPT_FINISHED = "attempt_finished"
+    TOKEN_USAGE = "token_usage"
+    TOOL_CALL_STARTED = "tool_call_started"
+    TOOL_CALL_FINISHED = "tool_call_finished"
+    CREDIT_GRANTED = "credit_granted"
+    CREDIT_RESERVED = "credit_reserved"
+    CREDIT_CHARGED = "credit_charged"
+    CREDIT_REFUNDED = "credit_refunded"
+    COST = "cost"
+    IMPORT_ERROR = "data.import.error"
+
+
+class Event(msgspec.Struct, array_like=True, gc=False, kw_only=True):
+    """One canonical event; empty text means "not given"."""
+
+    event_id: str
+    event_type: str
+    occurred_at: int
+    received_at: int
+    tenant_id: str
+    run_id: str = ""
+    attempt: int = 1
+    source: str = ""
+    schema_version: int = 1
+    workflow: str = ""
+    agent: str = ""
+    user_id: str = ""
+    project_id: str = ""
+    team: str = ""
+    product: str = ""
+    feature: str = ""
+    customer_tier: str = ""
+    environment: str = ""
+    parent_run_id: str = ""
+    root_run_id: str = ""
+    request_id: str = ""
+    provider: str = ""
+    model: str = ""
+    operation: str = ""
+    service_tier: str = ""
+    is_batch: bool = False
+    usage_scope: str = "leaf"
+    usage_quality: str = "exact"
+    """"exact" as the provider reported it, or "estimated" by the sender."""
+    tokens_input: int = 0
+    tokens_output: int = 0
+    tokens_cache_read: int = 0
+    tokens_cache_write_5m: int = 0
+    tokens_cache_write_1h: int = 0
+    tokens_reasoning: int = 0
+    latency_ms: float | None = None
+    tool: str = ""
+    tool_call_id: str = ""
+    error_code: str = ""
+    idempotency_key: str = ""
+    cost_amount: str = ""
+    """A cost stated by the sender, decimal text in `cost_currency` (flat cost records)."""
+    cost_currency: str = ""
+    attrs: str = ""
+    """Redacted attributes as JSON text, or empty."""
+    content_digest: bytes = b""
+    """16 bytes over the redacted content without receipt time: tells a repeat from a conflict."""
+    reject_code: str = ""
+    """Why a broken message was refused (type `data.import.error` only)."""
+
+
+EVENT_FIELDS: tuple[str, ...] = Event.__struct_fields__
