@@ -10,14 +10,14 @@ ID_LENGTH_MAX = 128
 BODY_BYTES_MAX = 8 * 1024 * 1024
 """A request body, after decompression: about 20,000 events; larger loads send more requests."""
 
-EVENT_BYTES_MAX = 64 * 1024
-"""One event: an event is a record of usage, never content."""
-
 EVENT_NESTING_MAX = 16
 """Levels of nesting inside one event."""
 
 EVENTS_PER_REQUEST_MAX = 20_000
 """Events in one request."""
+
+AMOUNT_DIGITS_MAX = 30
+"""Characters of a stated amount: beyond any bill, within exact decimal arithmetic."""
 
 TOKENS_MAX = 10**12
 """Tokens in one event: far above any call, far below what would overflow a sum."""

@@ -3,7 +3,8 @@
 TallystickError
 ├── InvalidInput          the caller must change the request (400)
 │   ├── BodyTooLarge      (413)
-│   └── BodyUnreadable    (400)
+│   ├── BodyUnreadable    (400)
+│   └── UnsupportedForm   (415)
 ├── NotFound              (404)
 ├── Conflict              same key, other content (409)
 ├── Unauthorized          (401)
@@ -53,6 +54,13 @@ class BodyUnreadable(InvalidInput):
     """The request body as a whole cannot be decoded."""
 
     code = "body_unreadable"
+
+
+class UnsupportedForm(InvalidInput):
+    """The content type or encoding is not one that this route takes."""
+
+    code = "unsupported_media_type"
+    http_status = 415
 
 
 class NotFound(TallystickError):

@@ -1,0 +1,281 @@
+"""Runs: the list of them, and what happened in one.
+
+The list reads one folded row a run. The story of one run reads its facts in time order,
+the deliveries that were not originals, and its charge lines; the ledger's part is added
+by the caller, who may see the ledger.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from tallystick.analytics.stats import DIMENSIONS, as_text, micros_of
+from tallystick.clock import format_time
+from tallystick.errors import InvalidInput, NotFound
+from tallystick.plumbing.clickhouse import ClickHouse
+from tallystick.plumbing.sql import load_statements
+from tallystick.units import CREDIT, USD, format_amount
+
+_SQL = load_statements("tallystick.analytics", "runs.sql")
+_FILTERS = {
+    name: column
+    for name, column in DIMENSIONS.items()
+    if name
+    in {"tenant", "team", "product", "feature", "project", "user", "workflow", "agent"}
+    | {"customer_tier", "environment"}
+}
+_STATUSES = ("running", "completed", "failed")
+LIMIT_MAX = 500
+_DETAILS = (
+    "source",
+    "provider",
+    "model",
+    "operation",
+    "tool",
+    "tool_call_id",
+    "request_id",
+    "error_code",
+    "latency_ms",
+    "usage_scope",
+    "usage_quality",
+    "cost_quality",
+)
+_TOKENS = (
+    "tokens_input",
+    "tokens_output",
+    "tokens_cache_read",
+    "tokens_cache_write_5m",
+    "tokens_cache_write_1h",
+    "tokens_reasoning",
+)
+
+
+class Runs:
+    """Answers questions about runs from ClickHouse."""
+
+    def __init__(self, store: ClickHouse) -> None:
+        self._store = store
+
+    def list(
+        self, filters: Mapping[str, str], *, cursor: str | None = None, limit: int = 50
+    ) -> dict[str, Any]:
+        """Return {"runs": [...], "next_cursor": text or None}, newest first.
+
+        Filters are dimension names and `status` (running, completed, failed). Raises
+        InvalidInput on an unknown filter or a cursor that is not ours.
+        """
+        conditions, parameters = _list_conditions(filters)
+        if cursor:
+            started_at, tenant, run_id = _read_cursor(cursor)
+            conditions.append(
+                "(started_at, tenant_id, run_id) < ({at:DateTime64(6)}, {t:String}, {r:String})"
+            )
+            parameters |= {"at": started_at, "t": tenant, "r": run_id}
+        sql = _SQL["query_runs"].format(having=" AND ".join(conditions) or "1")
+        parameters["limit"] = min(max(limit, 1), LIMIT_MAX) + 1
+        rows = self._store.query_rows(sql, parameters)
+        page = rows[: parameters["limit"] - 1]
+        more = len(rows) > len(page)
+        return {
+            "runs": [_present_run(row) for row in page],
+            "next_cursor": _write_cursor(page[-1]) if more and page else None,
+        }
+
+    def get(self, run_id: str, tenant_id: str | None = None) -> dict[str, Any]:
+        """Return the story of one run.
+
+        Without `tenant_id` the run id must belong to one tenant only. Raises NotFound, or
+        InvalidInput (`ambiguous_run`) naming that a tenant_id is needed.
+        """
+        head = self._find(run_id, tenant_id)
+        tenant = head["tenant_id"]
+        parameters = {"tenant": tenant, "run": run_id}
+        facts = self._store.query_rows(_SQL["query_run_facts"], parameters)
+        others = self._store.query_rows(_SQL["query_run_deliveries"], parameters)
+        lines = self._store.query_rows(_SQL["query_run_charges"], parameters)
+        children = self._children(tenant, run_id)
+        return {
+            **_present_run(head),
+            "counts": {
+                "events": len(facts),
+                "late": sum(bool(fact["is_late"]) for fact in facts),
+                "duplicates": sum(other["kind"] == "duplicate" for other in others),
+                "conflicts": sum(other["kind"] == "conflict" for other in others),
+            },
+            "attempts": _attempts(facts),
+            "timeline": [_present_fact(fact) for fact in facts],
+            "duplicates": [_present_delivery(other) for other in others],
+            "charge_lines": [_present_line(line) for line in lines],
+            "cost_tree": _cost_tree(head, children),
+        }
+
+    def _find(self, run_id: str, tenant_id: str | None) -> dict[str, Any]:
+        condition = "run_id = {run:String}"
+        parameters: dict[str, Any] = {"run": run_id, "limit": 2}
+        if tenant_id:
+            condition += " AND tenant_id = {tenant:String}"
+            parameters["tenant"] = tenant_id
+        rows = self._store.query_rows(_SQL["query_runs"].format(having=condition), parameters)
+        if not rows:
+            raise NotFound(f"no run {run_id[:128]!r} is known", code="unknown_run")
+        if len(rows) > 1:
+            raise InvalidInput(
+                "several tenants have a run of this id; add tenant_id",
+                code="ambiguous_run",
+                field="tenant_id",
+            )
+        return rows[0]
+
+    def _children(self, tenant: str, run_id: str) -> list[dict[str, Any]]:
+        having = (
+            "tenant_id = {tenant:String} AND run_id != {run:String} AND "
+            "(parent_run_id = {run:String} OR root_run_id = {run:String})"
+        )
+        return self._store.query_rows(
+            _SQL["query_runs"].format(having=having),
+            {"tenant": tenant, "run": run_id, "limit": 10_000},
+        )
+
+
+def _list_conditions(filters: Mapping[str, str]) -> tuple[list[str], dict[str, Any]]:
+    conditions: list[str] = []
+    parameters: dict[str, Any] = {}
+    for name, value in filters.items():
+        if name == "status" and value in _STATUSES:
+            conditions.append("status = {status:String}")
+            parameters["status"] = value
+        elif name in ("from", "to"):
+            conditions.append(f"started_at {'>=' if name == 'from' else '<'} {{{name}_at:DateTime64(6)}}")
+            parameters[f"{name}_at"] = as_text(int(value))
+        elif name in _FILTERS:
+            conditions.append(f"{_FILTERS[name]} = {{is_{name}:String}}")
+            parameters[f"is_{name}"] = value
+        else:
+            raise InvalidInput(
+                f"unknown filter {name[:40]!r}; known: status, from, to, {', '.join(_FILTERS)}",
+                code="unknown_filter",
+                field=name[:40],
+            )
+    return conditions, parameters
+
+
+def _read_cursor(cursor: str) -> tuple[str, str, str]:
+    try:
+        raw = base64.urlsafe_b64decode(cursor.encode("ascii"))
+        started_at, tenant, run_id = msgspec.json.decode(raw, type=tuple[str, str, str])
+        micros_of(started_at)
+    except (ValueError, binascii.Error, msgspec.DecodeError) as error:
+        raise InvalidInput("cursor is not one of ours", code="bad_cursor", field="cursor") from error
+    return started_at, tenant, run_id
+
+
+def _write_cursor(row: dict[str, Any]) -> str:
+    parts = (row["started_at"], row["tenant_id"], row["run_id"])
+    return base64.urlsafe_b64encode(msgspec.json.encode(parts)).decode("ascii")
+
+
+def _present_run(row: dict[str, Any]) -> dict[str, Any]:
+    started, last = micros_of(row["started_at"]), micros_of(row["last_event_at"])
+    copied = ("run_id", "tenant_id", "status", "parent_run_id", "root_run_id")
+    counted = ("attempts", "events", "calls", "unpriced_calls", "tool_calls", "errors")
+    counted += ("late_events", "tokens_input", "tokens_output")
+    return {
+        **{name: row[name] for name in copied},
+        **{name: row[column] for name, column in _FILTERS.items() if name != "tenant"},
+        "started_at": format_time(started),
+        "last_event_at": format_time(last),
+        "duration_ms": (last - started) / 1000,
+        **{name: int(row[name]) for name in counted},
+        "cost_usd": format_amount(int(row["cost_units"]), USD),
+    }
+
+
+def _present_fact(fact: dict[str, Any]) -> dict[str, Any]:
+    answer: dict[str, Any] = {
+        "event_id": fact["event_id"],
+        "event_type": fact["event_type"],
+        "occurred_at": format_time(micros_of(fact["occurred_at"])),
+        "received_at": format_time(micros_of(fact["received_at"])),
+        "attempt": fact["attempt"],
+        "is_late": bool(fact["is_late"]),
+        "log_offset": fact["log_offset"],
+    }
+    answer.update({name: fact[name] for name in _DETAILS if fact[name] not in ("", None)})
+    answer.update({name: fact[name] for name in _TOKENS if fact[name]})
+    if fact["cost_quality"] not in ("", "none"):
+        answer["cost_usd"] = format_amount(int(fact["cost_units"]), USD)
+        answer["rate_card_version"] = fact["cost_version"]
+    if fact["credit_units"]:
+        answer["credits_rated"] = format_amount(int(fact["credit_units"]), CREDIT)
+    if fact["attrs"]:
+        answer["attrs"] = msgspec.json.decode(fact["attrs"])
+    return answer
+
+
+def _present_delivery(other: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "event_id": other["event_id"],
+        "event_type": other["event_type"],
+        "kind": other["kind"],
+        "received_at": format_time(micros_of(other["received_at"])),
+        "log_offset": other["log_offset"],
+    }
+
+
+def _present_line(line: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "bucket_at": format_time(micros_of(line["bucket_at"])),
+        "provider": line["provider"],
+        "model": line["model"],
+        "tool": line["tool"],
+        "credits": format_amount(int(line["credit_units"]), CREDIT),
+    }
+
+
+def _attempts(facts: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    attempts: dict[int, dict[str, Any]] = {}
+    for fact in facts:
+        known = attempts.setdefault(
+            fact["attempt"],
+            {"calls": 0, "tool_calls": 0, "errors": 0, "cost_units": 0, "started_at": fact["occurred_at"]},
+        )
+        is_call = fact["event_type"] in ("token_usage", "cost") and fact["usage_scope"] != "aggregate"
+        is_tool_call = fact["event_type"] == "tool_call_finished"
+        known["calls"] += is_call
+        known["tool_calls"] += is_tool_call
+        known["errors"] += (is_call or is_tool_call) and fact["error_code"] != ""
+        known["cost_units"] += int(fact["cost_units"])
+        known["ended_at"] = fact["occurred_at"]
+    return [
+        {
+            "attempt": number,
+            "calls": known["calls"],
+            "tool_calls": known["tool_calls"],
+            "errors": known["errors"],
+            "cost_usd": format_amount(known["cost_units"], USD),
+            "started_at": format_time(micros_of(known["started_at"])),
+            "ended_at": format_time(micros_of(known["ended_at"])),
+        }
+        for number, known in sorted(attempts.items())
+    ]
+
+
+def _cost_tree(head: dict[str, Any], children: list[dict[str, Any]]) -> dict[str, Any]:
+    total = int(head["cost_units"]) + sum(int(child["cost_units"]) for child in children)
+    return {
+        "own_cost_usd": format_amount(int(head["cost_units"]), USD),
+        "total_cost_usd": format_amount(total, USD),
+        "children": [
+            {
+                "run_id": child["run_id"],
+                "parent_run_id": child["parent_run_id"],
+                "cost_usd": format_amount(int(child["cost_units"]), USD),
+            }
+            for child in children
+        ],
+    }

@@ -1,0 +1,42 @@
+-- name: query_runs
+-- Runs, newest first, one row each. Index: primary key when tenant and run are given.
+SELECT tenant_id, run_id,
+    min(r.started_at) AS started_at, max(r.last_event_at) AS last_event_at,
+    multiIf(max(has_completed) > 0, 'completed', max(has_failed) > 0, 'failed', 'running') AS status,
+    max(r.workflow) AS workflow, max(r.agent) AS agent, max(r.user_id) AS user_id,
+    max(r.project_id) AS project_id, max(r.team) AS team, max(r.product) AS product,
+    max(r.feature) AS feature, max(r.customer_tier) AS customer_tier,
+    max(r.environment) AS environment, max(r.parent_run_id) AS parent_run_id,
+    max(r.root_run_id) AS root_run_id, max(r.attempts) AS attempts, sum(r.events) AS events,
+    sum(r.late_events) AS late_events, sum(r.calls) AS calls,
+    sum(r.unpriced_calls) AS unpriced_calls, sum(r.tool_calls) AS tool_calls,
+    sum(r.errors) AS errors, sum(r.tokens_input) AS tokens_input,
+    sum(r.tokens_output) AS tokens_output, sum(r.cost_units) AS cost_units
+FROM tallystick.runs AS r
+GROUP BY tenant_id, run_id
+HAVING {having}
+ORDER BY started_at DESC, tenant_id DESC, run_id DESC
+LIMIT {{limit:UInt32}};
+
+-- name: query_run_facts
+-- Everything that happened in a run, in time order. Index: primary key.
+SELECT * FROM tallystick.facts
+WHERE tenant_id = {tenant:String} AND charge_key = {run:String}
+ORDER BY occurred_at, log_offset
+LIMIT 20000;
+
+-- name: query_run_deliveries
+-- What arrived twice or in conflict. Index: primary key.
+SELECT * FROM tallystick.deliveries
+WHERE tenant_id = {tenant:String} AND run_id = {run:String}
+ORDER BY log_offset
+LIMIT 20000;
+
+-- name: query_run_charges
+-- What the run was charged, by line. Index: primary key.
+SELECT bucket_at, provider, model, tool, sum(c.credit_units) AS credit_units
+FROM tallystick.charges AS c
+WHERE tenant_id = {tenant:String} AND charge_key = {run:String}
+GROUP BY bucket_at, provider, model, tool
+HAVING credit_units != 0
+ORDER BY bucket_at, provider, model, tool;

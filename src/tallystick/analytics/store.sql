@@ -1,0 +1,118 @@
+-- name: query_landed
+-- Offsets of facts (or deliveries) from a position on. Index: minmax on log_offset.
+SELECT log_offset FROM tallystick.{table}
+WHERE log_partition = {{partition:UInt16}} AND log_offset >= {{position:UInt64}};
+
+-- name: query_watermark
+-- The last offset that a rollup holds; 0 rows give 0.
+SELECT max(last_offset) AS last_offset, count() AS parts FROM tallystick.{table};
+
+-- name: fold_facts
+-- The one definition of what a rollup row counts; {keys} are its dimensions.
+-- A call is a model call (aggregate usage repeats its children and counts nothing).
+SELECT {keys},
+    max(log_offset) AS last_offset,
+    count() AS events,
+    countIf(event_type NOT IN ('run_started', 'run_completed', 'run_failed', 'attempt_started',
+        'attempt_finished', 'token_usage', 'tool_call_started', 'tool_call_finished',
+        'credit_granted', 'credit_reserved', 'credit_charged', 'credit_refunded', 'cost',
+        'data.import.error')) AS unknown_events,
+    countIf(is_late) AS late_events,
+    uniqExactStateIf(toString(tenant_id), run_id, run_id != '') AS runs,
+    uniqExactStateIf(toString(tenant_id), run_id, attempt, run_id != '') AS attempts,
+    countIf(event_type = 'run_failed') AS runs_failed,
+    countIf(is_call) AS calls,
+    countIf(is_call AND cost_quality = 'unpriced') AS unpriced_calls,
+    countIf(is_call AND cost_quality = 'estimated') AS estimated_calls,
+    countIf(is_tool_call) AS tool_calls,
+    countIf((is_call OR is_tool_call) AND error_code != '') AS errors,
+    sumIf(f.tokens_input, is_call) AS tokens_input,
+    sumIf(f.tokens_output, is_call) AS tokens_output,
+    sumIf(f.tokens_cache_read, is_call) AS tokens_cache_read,
+    sumIf(f.tokens_cache_write_5m, is_call) AS tokens_cache_write_5m,
+    sumIf(f.tokens_cache_write_1h, is_call) AS tokens_cache_write_1h,
+    sumIf(f.tokens_reasoning, is_call) AS tokens_reasoning,
+    sum(f.cost_units) AS cost_units,
+    quantilesDDStateIf(0.01, 0.5, 0.95, 0.99)(
+        assumeNotNull(latency_ms), (is_call OR is_tool_call) AND latency_ms IS NOT NULL) AS latency
+FROM (
+    SELECT *, event_type IN ('token_usage', 'cost') AND usage_scope != 'aggregate' AS is_call,
+        event_type = 'tool_call_finished' AS is_tool_call
+    FROM tallystick.facts WHERE {condition}
+) AS f
+GROUP BY {keys};
+
+-- name: fold_runs
+-- One row a run; see the table's comment for why text takes the greatest value.
+SELECT tenant_id, run_id,
+    max(log_offset) AS last_offset,
+    min(occurred_at) AS started_at,
+    max(occurred_at) AS last_event_at,
+    max(event_type = 'run_completed') AS has_completed,
+    max(event_type = 'run_failed') AS has_failed,
+    max(toString(f.workflow)) AS workflow,
+    max(toString(f.agent)) AS agent,
+    max(f.user_id) AS user_id,
+    max(toString(f.project_id)) AS project_id,
+    max(toString(f.team)) AS team,
+    max(toString(f.product)) AS product,
+    max(toString(f.feature)) AS feature,
+    max(toString(f.customer_tier)) AS customer_tier,
+    max(toString(f.environment)) AS environment,
+    max(f.parent_run_id) AS parent_run_id,
+    max(f.root_run_id) AS root_run_id,
+    max(attempt) AS attempts,
+    count() AS events,
+    countIf(is_late) AS late_events,
+    countIf(is_call) AS calls,
+    countIf(is_call AND cost_quality = 'unpriced') AS unpriced_calls,
+    countIf(is_tool_call) AS tool_calls,
+    countIf((is_call OR is_tool_call) AND error_code != '') AS errors,
+    sumIf(f.tokens_input, is_call) AS tokens_input,
+    sumIf(f.tokens_output, is_call) AS tokens_output,
+    sum(f.cost_units) AS cost_units
+FROM (
+    SELECT *, event_type IN ('token_usage', 'cost') AND usage_scope != 'aggregate' AS is_call,
+        event_type = 'tool_call_finished' AS is_tool_call
+    FROM tallystick.facts WHERE {condition} AND run_id != ''
+) AS f
+GROUP BY tenant_id, run_id;
+
+-- name: query_touched_runs
+-- What was touched by facts of an offset range, and whether its end was seen.
+-- Index: minmax on log_offset.
+SELECT tenant_id, charge_key,
+    max(event_type IN ('run_completed', 'run_failed')) AS has_ended
+FROM tallystick.facts
+WHERE log_offset >= {{start:UInt64}} AND log_offset < {{end:UInt64}}
+  AND event_type != 'data.import.error'
+GROUP BY tenant_id, charge_key;
+
+-- name: query_run_lines
+-- Rated credits of runs by attempt, minute and dimension. Index: primary key.
+SELECT tenant_id, charge_key, attempt, toStartOfMinute(occurred_at) AS bucket_at,
+    team, product, feature, project_id, user_id, workflow, agent, customer_tier, environment,
+    provider, model, tool, operation, error_code,
+    sum(f.credit_units) AS credit_units,
+    max(event_type = 'run_failed') AS is_failed
+FROM tallystick.facts AS f
+WHERE (tenant_id, charge_key) IN {{runs:Array(Tuple(String, String))}}
+  AND event_type != 'data.import.error'
+GROUP BY ALL;
+
+-- name: query_charged_lines
+-- What was already posted for runs, by the same dimensions. Index: primary key.
+SELECT tenant_id, charge_key, bucket_at,
+    team, product, feature, project_id, user_id, workflow, agent, customer_tier, environment,
+    provider, model, tool, operation, error_code,
+    sum(c.credit_units) AS credit_units
+FROM tallystick.charges AS c
+WHERE (tenant_id, charge_key) IN {{runs:Array(Tuple(String, String))}}
+GROUP BY ALL
+HAVING credit_units != 0;
+
+-- name: query_counts
+-- How many deliveries have been counted, by what became of them.
+SELECT (SELECT count() FROM tallystick.facts) AS facts,
+    (SELECT count() FROM tallystick.deliveries WHERE kind = 'duplicate') AS duplicates,
+    (SELECT count() FROM tallystick.deliveries WHERE kind = 'conflict') AS conflicts;

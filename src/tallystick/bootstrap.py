@@ -1,0 +1,252 @@
+"""The composition root: which parts run, and what each is given.
+
+`open_platform` takes the data folder, starts the embedded stores that no URL replaces,
+migrates both schemas and starts the engine (followers and the owner of chDB) as a child.
+Everything that it started stops with it, also when this process is killed.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import msgspec
+from psycopg_pool import ConnectionPool
+
+from tallystick.analytics.runs import Runs
+from tallystick.analytics.stats import Stats
+from tallystick.analytics.store import FactStore
+from tallystick.catalog import Catalog
+from tallystick.clock import Clock, SystemClock
+from tallystick.errors import InvalidInput, StoreUnavailable
+from tallystick.events.dedup import DedupIndex
+from tallystick.events.door import Door
+from tallystick.events.redaction import Redactor
+from tallystick.ids import Uuid7Source
+from tallystick.ledger import Ledger
+from tallystick.plumbing.clickhouse import ClickHouse
+from tallystick.plumbing.embedded.child import spawn
+from tallystick.plumbing.embedded.folder import DataFolder
+from tallystick.plumbing.embedded.postgres import EmbeddedPostgres
+from tallystick.plumbing.log import PostgresLog
+from tallystick.plumbing.postgres import migrate_postgres, open_pool
+from tallystick.reconcile.freshness import Freshness
+from tallystick.reconcile.verify import Verifier
+from tallystick.settings import Settings
+from tallystick.workers.engine import EngineOptions
+
+_LOOPBACK = ("127.0.0.1", "::1", "localhost")
+_ENGINE_STOP_SECONDS = 60
+
+
+class Engine:
+    """The engine as a child process; restarted when it dies."""
+
+    def __init__(self, options: EngineOptions, lock_fd: int, scratch: Path, log: Path) -> None:
+        self._options = options
+        self._lock_fd = lock_fd
+        self._scratch = scratch
+        self._log = log
+        self._process: subprocess.Popen[bytes] | None = None
+        self.endpoint_port = 0
+
+    def start(self) -> None:
+        """Start the child and wait until it is ready; call from the main thread."""
+        environment = {
+            **os.environ,
+            "TALLYSTICK_ENGINE": msgspec.json.encode(self._options).decode(),
+            "TMPDIR": str(self._scratch),
+        }
+        with self._log.open("ab") as log:
+            self._process = spawn(
+                [sys.executable, "-m", "tallystick.workers.engine"],
+                keep_open=[self._lock_fd],
+                on_parent_death=signal.SIGKILL,
+                stdout=subprocess.PIPE,
+                stderr=log.fileno(),
+                environment=environment,
+            )
+        if self._process.stdout is None:
+            raise StoreUnavailable("the engine has no output to tell its port")
+        line = self._process.stdout.readline()
+        if not line:
+            raise StoreUnavailable(f"the engine did not start; see {self._log}")
+        self.endpoint_port = msgspec.json.decode(line)["port"]
+        self._options = msgspec.structs.replace(
+            self._options, endpoint_port=self.endpoint_port, has_wipe=False
+        )
+
+    def is_running(self) -> bool:
+        """Tell whether the child lives."""
+        return self._process is not None and self._process.poll() is None
+
+    def ensure_running(self) -> None:
+        """Start it again if it died; call from the main thread."""
+        if not self.is_running():
+            self.start()
+
+    def stop(self) -> None:
+        """Let it finish its step, then end it."""
+        if self._process is None or not self.is_running():
+            return
+        self._process.terminate()
+        try:
+            self._process.wait(timeout=_ENGINE_STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+
+class Platform(msgspec.Struct):
+    """The running product, without its HTTP surface."""
+
+    settings: Settings
+    folder: DataFolder
+    admin_key: str
+    clock: Clock
+    pool: ConnectionPool
+    clickhouse: ClickHouse
+    engine: Engine
+    postgres: EmbeddedPostgres | None
+    log: PostgresLog
+    door: Door
+    ledger: Ledger
+    catalog: Catalog
+    stats: Stats
+    runs: Runs
+    freshness: Freshness
+    verifier: Verifier
+
+    def ready(self) -> tuple[bool, dict[str, object]]:
+        """Whether stores answer and followers progress, and what each said."""
+        report: dict[str, object] = {}
+        try:
+            self.log.head()
+            report["postgres"] = "ok"
+        except StoreUnavailable as error:
+            return False, {"postgres": error.message}
+        try:
+            self.clickhouse.query_rows("SELECT 1 AS one")
+            report["clickhouse"] = "ok"
+        except StoreUnavailable as error:
+            return False, {**report, "clickhouse": error.message}
+        stalled = self.freshness.stalled()
+        report["followers"] = f"stalled: {', '.join(stalled)}" if stalled else "ok"
+        return not stalled and self.engine.is_running(), report
+
+
+@contextmanager
+def open_platform(settings: Settings, *, has_wipe: bool = False) -> Iterator[Platform]:
+    """Start everything; stop it in reverse order at the end.
+
+    `has_wipe` deletes derived data first, so that it is rebuilt from the log. Raises
+    DataFolderInUse, StoreUnavailable, InvalidInput.
+    """
+    clock = SystemClock()
+    with ExitStack() as stack:
+        folder = DataFolder(settings.data_folder)
+        stack.callback(folder.close)
+        admin_key = load_admin_key(settings, folder.path)
+        postgres, postgres_url = _start_postgres(settings, folder, stack)
+        migrate_postgres(postgres_url)
+        pool = open_pool(postgres_url, connections_max=12)
+        stack.callback(pool.close)
+        catalog = Catalog(pool)
+        catalog.seed_if_empty(clock.now())
+        engine, clickhouse = _start_engine(settings, folder, postgres_url, has_wipe, stack)
+        log = PostgresLog(pool)
+        door = _start_door(settings, folder, log, clock, stack)
+        ledger = Ledger(pool, clock, Uuid7Source(clock))
+        facts = FactStore(clickhouse)
+        yield Platform(
+            settings=settings,
+            folder=folder,
+            admin_key=admin_key,
+            clock=clock,
+            pool=pool,
+            clickhouse=clickhouse,
+            engine=engine,
+            postgres=postgres,
+            log=log,
+            door=door,
+            ledger=ledger,
+            catalog=catalog,
+            stats=Stats(clickhouse),
+            runs=Runs(clickhouse),
+            freshness=Freshness(pool, log, facts, clock),
+            verifier=Verifier(pool, log, clickhouse, ledger),
+        )
+
+
+def _start_postgres(
+    settings: Settings, folder: DataFolder, stack: ExitStack
+) -> tuple[EmbeddedPostgres | None, str]:
+    if settings.postgres_url:
+        return None, settings.postgres_url
+    postgres = EmbeddedPostgres(folder)
+    stack.callback(postgres.stop)
+    postgres.start()
+    return postgres, postgres.url
+
+
+def _start_engine(
+    settings: Settings, folder: DataFolder, postgres_url: str, has_wipe: bool, stack: ExitStack
+) -> tuple[Engine, ClickHouse]:
+    endpoint_key = secrets.token_urlsafe(24)
+    options = EngineOptions(
+        postgres_url=postgres_url,
+        clickhouse_url=settings.clickhouse_url or f"chdb://{folder.path / 'clickhouse'}",
+        endpoint_key=endpoint_key,
+        has_wipe=has_wipe,
+    )
+    engine = Engine(options, folder.lock_fd, folder.scratch_folder(), folder.path / "engine.log")
+    stack.callback(engine.stop)
+    engine.start()
+    url = settings.clickhouse_url
+    clickhouse = ClickHouse(
+        url or f"http://tallystick:{endpoint_key}@127.0.0.1:{engine.endpoint_port}/"
+    )
+    stack.callback(clickhouse.close)
+    return engine, clickhouse
+
+
+def _start_door(
+    settings: Settings, folder: DataFolder, log: PostgresLog, clock: Clock, stack: ExitStack
+) -> Door:
+    redactor = Redactor(
+        _owner_only_secret(folder.path / "redaction.key").encode(),
+        hash_user_ids=settings.hash_user_ids,
+    )
+    index = DedupIndex(folder.path / "dedup")
+    stack.callback(index.close)
+    door = Door(log, index, redactor, clock)
+    stack.callback(door.close)
+    door.start()
+    return door
+
+
+def load_admin_key(settings: Settings, folder: Path) -> str:
+    """Return the admin key that was set, or the folder's own (made on loopback only)."""
+    if settings.admin_key:
+        return settings.admin_key
+    path = folder / "admin.key"
+    if not path.exists() and settings.host not in _LOOPBACK:
+        raise InvalidInput(
+            "TALLYSTICK_ADMIN_KEY must be set to listen beyond this machine",
+            code="admin_key_missing",
+        )
+    return _owner_only_secret(path)
+
+
+def _owner_only_secret(path: Path) -> str:
+    if not path.exists():
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(fd, "w") as file:
+            file.write("ts_" + secrets.token_urlsafe(32) + "\n")
+    return path.read_text("ascii").strip()

@@ -1,0 +1,155 @@
+"""Rate cards in PostgreSQL: seed, add a version, list, and compile into a rater."""
+
+from __future__ import annotations
+
+import hashlib
+from importlib.resources import files
+from typing import Any
+
+import msgspec
+import psycopg
+from psycopg.rows import class_row, dict_row
+from psycopg_pool import ConnectionPool
+
+from tallystick.errors import Conflict, InvalidInput, NotFound, StoreUnavailable
+from tallystick.plumbing.sql import load_statements
+from tallystick.rating import CostCard, CreditCard, RateCardVersion, Rater
+
+COST_CARD_ID = "provider-prices"
+CREDIT_CARD_ID = "credits"
+SEED_FILE = "seed_cost_card.json"
+_SQL = {
+    name: text.encode()
+    for name, text in load_statements("tallystick.catalog", "store.sql").items()
+}
+_KINDS: dict[str, type[CostCard] | type[CreditCard]] = {"cost": CostCard, "credit": CreditCard}
+
+
+class Catalog:
+    """Reads and adds rate card versions."""
+
+    def __init__(self, pool: ConnectionPool) -> None:
+        self._pool = pool
+
+    def seed_if_empty(self, now: int) -> None:
+        """Record the shipped cards: a first seed rates all of the past, a newer one from now."""
+        cost = files("tallystick.catalog").joinpath(SEED_FILE).read_bytes()
+        credit = msgspec.json.encode(CreditCard())
+        with self._pool.connection() as connection:
+            for card_id, kind, content in (
+                (COST_CARD_ID, "cost", cost),
+                (CREDIT_CARD_ID, "credit", credit),
+            ):
+                known = connection.execute(
+                    _SQL["list_versions"], {"rate_card_id": card_id}
+                ).fetchall()
+                if any(row[4] == _digest(content) or row[3] != "shipped" for row in known):
+                    continue
+                effective_at = now if known else 0
+                self._insert(connection, card_id, kind, "", content, effective_at, now, "shipped")
+
+    def add_version(
+        self,
+        rate_card_id: str,
+        *,
+        kind: str,
+        tenant_id: str = "",
+        content: object,
+        effective_at: int,
+        source: str,
+        now: int,
+    ) -> None:
+        """Record a version; raise InvalidInput naming what is wrong in its content.
+
+        Recording the same content from the same time again changes nothing. A card keeps
+        its kind and tenant (Conflict).
+        """
+        if kind not in _KINDS:
+            raise InvalidInput("kind must be cost or credit", field="kind")
+        try:
+            card = msgspec.convert(content, _KINDS[kind])
+        except msgspec.ValidationError as error:
+            raise InvalidInput(
+                f"content: {error}", code="bad_rate_card", field="content"
+            ) from error
+        encoded = msgspec.json.encode(card)
+        self._check_rates(kind, encoded)
+        with self._pool.connection() as connection:
+            self._insert(
+                connection, rate_card_id, kind, tenant_id, encoded, effective_at, now, source
+            )
+
+    @staticmethod
+    def _check_rates(kind: str, content: bytes) -> None:
+        version = RateCardVersion(1, kind, "", 0, 0, content)
+        try:
+            Rater([version])
+        except (ArithmeticError, ValueError) as error:
+            raise InvalidInput(
+                "content: a rate is not decimal text", code="bad_rate_card", field="content"
+            ) from error
+
+    def _insert(
+        self,
+        connection: psycopg.Connection[Any],
+        rate_card_id: str,
+        kind: str,
+        tenant_id: str,
+        content: bytes,
+        effective_at: int,
+        now: int,
+        source: str,
+    ) -> None:
+        card = {"rate_card_id": rate_card_id, "kind": kind, "tenant_id": tenant_id}
+        try:
+            connection.execute(_SQL["insert_card"], card)
+        except psycopg.errors.UniqueViolation as error:
+            raise Conflict(
+                f"there is a {kind} card for this tenant already; add a version to it",
+                code="rate_card_exists",
+            ) from error
+        found = connection.execute(_SQL["find_card"], card).fetchone()
+        if found != (kind, tenant_id):
+            raise Conflict(
+                f"{rate_card_id} is a card of another kind or tenant", code="rate_card_exists"
+            )
+        connection.execute(
+            _SQL["insert_version"],
+            {
+                "rate_card_id": rate_card_id,
+                "effective_at": effective_at,
+                "recorded_at": now,
+                "source": source,
+                "digest": _digest(content),
+                "content": content,
+            },
+        )
+
+    def list_cards(self) -> list[dict[str, Any]]:
+        """Every card: id, kind, tenant, how many versions, the latest."""
+        with self._pool.connection() as connection:
+            return connection.cursor(row_factory=dict_row).execute(_SQL["list_cards"]).fetchall()
+
+    def list_versions(self, rate_card_id: str) -> list[dict[str, Any]]:
+        """The versions of one card, newest first; NotFound when there is no such card."""
+        arguments = {"rate_card_id": rate_card_id}
+        with self._pool.connection() as connection:
+            if connection.execute(_SQL["find_card"], arguments).fetchone() is None:
+                raise NotFound("no such rate card", code="unknown_rate_card")
+            cursor = connection.cursor(row_factory=dict_row)
+            return cursor.execute(_SQL["list_versions"], arguments).fetchall()
+
+    def refresh_rater(self, current: Rater | None) -> Rater:
+        """Return `current` while it is up to date, else a new one."""
+        with self._pool.connection() as connection:
+            row = connection.execute(_SQL["load_stamp"]).fetchone()
+            if row is None or not row[0]:
+                raise StoreUnavailable("no rate card was seeded yet")
+            if current is not None and current.stamp == row[0]:
+                return current
+            cursor = connection.cursor(row_factory=class_row(RateCardVersion), binary=True)
+            return Rater(cursor.execute(_SQL["load_versions"]).fetchall())
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()

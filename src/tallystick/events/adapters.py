@@ -1,0 +1,105 @@
+"""Adapters: every accepted form of a request body becomes canonical events.
+
+One object, an array, NDJSON, CloudEvents 1.0 (structured, batch, binary by `ce-` headers)
+and the flat cost record; gzip or zstd encoded too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import msgspec
+
+from tallystick.bounds import EVENTS_PER_REQUEST_MAX, ID_LENGTH_MAX
+from tallystick.errors import BodyTooLarge
+from tallystick.events.framing import Message, decompress, split_messages
+from tallystick.events.model import Event
+from tallystick.events.redaction import Redactor
+from tallystick.events.rules import Refused, broken_event, make_event
+
+UNKNOWN_TENANT = "unknown"
+_encoder = msgspec.json.Encoder(order="deterministic")
+
+
+class Rejection(msgspec.Struct):
+    """Why one message of a request was not accepted."""
+
+    index: int
+    event_id: str | None
+    code: str
+    reason: str
+
+
+class ParsedBody(msgspec.Struct):
+    """What a request body held; `indexes[i]` is the place of `events[i]` in the request."""
+
+    events: list[Event]
+    indexes: list[int]
+    rejections: list[Rejection]
+    broken: list[Event]
+    """One `data.import.error` for each rejection."""
+
+
+def parse_body(
+    body: bytes,
+    *,
+    content_type: str,
+    content_encoding: str,
+    headers: Mapping[str, str],
+    received_at: int,
+    redactor: Redactor,
+) -> ParsedBody:
+    """Parse, validate and redact a request body.
+
+    One bad message never blocks its neighbours. Raises BodyTooLarge, BodyUnreadable or
+    UnsupportedForm when the body as a whole cannot be used.
+    """
+    messages = split_messages(decompress(body, content_encoding), content_type)
+    if len(messages) > EVENTS_PER_REQUEST_MAX:
+        raise BodyTooLarge(
+            f"a request may hold at most {EVENTS_PER_REQUEST_MAX} events", code="too_many_events"
+        )
+    if len(messages) == 1 and "ce-specversion" in headers:
+        messages = [_from_binary_cloud_event(messages[0], headers)]
+    parsed = ParsedBody([], [], [], [])
+    for index, message in enumerate(messages):
+        try:
+            if message.refused is not None:
+                raise message.refused
+            event = make_event(message.decoded, received_at=received_at, redactor=redactor)
+        except Refused as refused:
+            _reject(parsed, index, message, refused, received_at)
+        else:
+            parsed.events.append(event)
+            parsed.indexes.append(index)
+    return parsed
+
+
+def _from_binary_cloud_event(message: Message, headers: Mapping[str, str]) -> Message:
+    envelope = {
+        name: headers[f"ce-{name}"]
+        for name in ("specversion", "id", "type", "source", "time")
+        if f"ce-{name}" in headers
+    }
+    return message._replace(decoded={**envelope, "data": message.decoded})
+
+
+def _reject(
+    parsed: ParsedBody, index: int, message: Message, refused: Refused, received_at: int
+) -> None:
+    decoded = message.decoded if isinstance(message.decoded, dict) else {}
+    event_id = _short_text(decoded.get("event_id", decoded.get("key")))
+    tenant_id = _short_text(decoded.get("tenant_id", decoded.get("tenantId"))) or UNKNOWN_TENANT
+    raw = message.raw or _encode_for_hash(message.decoded)
+    parsed.rejections.append(Rejection(index, event_id, refused.code, refused.reason))
+    parsed.broken.append(broken_event(raw, tenant_id, refused.code, received_at))
+
+
+def _short_text(value: object) -> str | None:
+    if isinstance(value, str) and 0 < len(value) <= ID_LENGTH_MAX and value.isprintable():
+        return value
+    return None
+
+
+def _encode_for_hash(decoded: object) -> bytes:
+    return _encoder.encode(decoded)

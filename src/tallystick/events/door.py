@@ -1,0 +1,227 @@
+"""The door: takes a request body, answers with a receipt once everything is durable.
+
+Requests that arrive while an append is under way form the next append: one transaction,
+one flush to disk for all of them. The queue is bounded; a full one pushes back (SlowDown)
+before anything is stored. Broken messages are appended too, as `data.import.error`, so
+that they are counted and can be explained; their content is only hashed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections import deque
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import msgspec
+
+from tallystick.clock import Clock
+from tallystick.errors import SlowDown, StoreUnavailable, TallystickError
+from tallystick.events.adapters import ParsedBody, Rejection, parse_body
+from tallystick.events.dedup import DedupIndex, Identity, identify
+from tallystick.events.model import Event
+from tallystick.events.redaction import Redactor
+from tallystick.plumbing.log import PostgresLog, Verdict
+
+EVENTS_WAITING_MAX = 60_000
+"""Events accepted into memory but not yet durable, over all requests."""
+
+_EVENTS_PER_APPEND_MAX = 10_000
+_PARSE_IN_THREAD_BYTES = 32 * 1024
+_CATCH_UP_BATCHES = 64
+
+
+class Receipt(msgspec.Struct):
+    """What became of one request: a duplicate is a success, a rejection has a reason."""
+
+    accepted: int
+    duplicates: int
+    rejected: list[Rejection]
+
+
+class _Submission(NamedTuple):
+    """One request that waits to be appended."""
+
+    events: list[Event]
+    identities: list[Identity]
+    received_at: int
+    loop: asyncio.AbstractEventLoop
+    answer: asyncio.Future[bytes]
+
+
+class Door:
+    """Accepts events; one instance owns the log's deduplication index."""
+
+    def __init__(
+        self, log: PostgresLog, index: DedupIndex, redactor: Redactor, clock: Clock
+    ) -> None:
+        self._log = log
+        self._index = index
+        self._redactor = redactor
+        self._clock = clock
+        self._waiting: deque[_Submission] = deque()
+        self._events_waiting = 0
+        self._changed = threading.Condition()
+        self._is_closing = False
+        self._thread = threading.Thread(target=self._append_forever, name="door", daemon=True)
+
+    def start(self) -> None:
+        """Bring the index up to the log and begin to accept."""
+        self._catch_up(self._log.head())
+        self._thread.start()
+
+    async def accept(
+        self,
+        body: bytes,
+        *,
+        content_type: str,
+        content_encoding: str,
+        headers: Mapping[str, str],
+    ) -> Receipt:
+        """Parse, redact, deduplicate and store a body; return when it is durable.
+
+        Raises InvalidInput when the body as a whole is unusable, SlowDown when the queue
+        is full, StoreUnavailable when the log cannot be reached; nothing is stored then.
+        """
+        if self._events_waiting >= EVENTS_WAITING_MAX:
+            raise SlowDown("too many events are waiting to be stored; send them again later")
+        received_at = self._clock.now()
+
+        def parse() -> ParsedBody:
+            return parse_body(
+                body,
+                content_type=content_type,
+                content_encoding=content_encoding,
+                headers=headers,
+                received_at=received_at,
+                redactor=self._redactor,
+            )
+
+        is_small = len(body) <= _PARSE_IN_THREAD_BYTES and not content_encoding
+        parsed = parse() if is_small else await asyncio.to_thread(parse)
+        verdicts = await self._submit(parsed, received_at)
+        return receipt_of(parsed, verdicts)
+
+    async def _submit(self, parsed: ParsedBody, received_at: int) -> bytes:
+        events = parsed.events + parsed.broken
+        if not events:
+            return b""
+        loop = asyncio.get_running_loop()
+        submission = _Submission(
+            events,
+            [identify(event.tenant_id, event.event_id, event.content_digest) for event in events],
+            received_at,
+            loop,
+            loop.create_future(),
+        )
+        with self._changed:
+            if self._is_closing:
+                raise SlowDown("the server is stopping; send the events again")
+            self._waiting.append(submission)
+            self._events_waiting += len(events)
+            self._changed.notify()
+        # the append goes on even if this request is cancelled: its events are then durable
+        return await asyncio.shield(submission.answer)
+
+    def close(self) -> None:
+        """Append what waits, then stop."""
+        with self._changed:
+            self._is_closing = True
+            self._changed.notify()
+        if self._thread.is_alive():
+            self._thread.join()
+
+    def _append_forever(self) -> None:
+        while True:
+            group = self._next_group()
+            if not group:
+                return
+            try:
+                verdicts = self._append(group)
+            except TallystickError as error:
+                self._answer_all(group, error)
+            except Exception as error:  # the lane must live on, the callers must know
+                self._answer_all(group, StoreUnavailable(f"append failed: {type(error).__name__}"))
+            else:
+                self._answer_each(group, verdicts)
+
+    def _next_group(self) -> list[_Submission]:
+        with self._changed:
+            while not self._waiting and not self._is_closing:
+                self._changed.wait()
+            group: list[_Submission] = []
+            count = 0
+            while self._waiting and count < _EVENTS_PER_APPEND_MAX:
+                submission = self._waiting.popleft()
+                group.append(submission)
+                count += len(submission.events)
+            return group
+
+    def _append(self, group: list[_Submission]) -> bytes:
+        events = [event for submission in group for event in submission.events]
+        identities = [identity for submission in group for identity in submission.identities]
+        judged = b""
+
+        def judge(offset_start: int) -> bytes:
+            nonlocal judged
+            self._catch_up(offset_start)
+            judged = self._index.judge(identities, offset_start)
+            return judged
+
+        offset_start = self._log.append(events, group[0].received_at, judge)
+        self._index.commit(offset_start + len(events))
+        return judged
+
+    def _catch_up(self, head: int) -> None:
+        while self._index.position < head:
+            self._index.catch_up(
+                self._log.read(self._index.position, batches_max=_CATCH_UP_BATCHES)
+            )
+
+    def _answer_each(self, group: list[_Submission], verdicts: bytes) -> None:
+        start = 0
+        for submission in group:
+            end = start + len(submission.events)
+            self._answer(submission, verdicts[start:end], None)
+            start = end
+
+    def _answer_all(self, group: list[_Submission], error: TallystickError) -> None:
+        for submission in group:
+            self._answer(submission, b"", error)
+
+    def _answer(
+        self, submission: _Submission, verdicts: bytes, error: TallystickError | None
+    ) -> None:
+        with self._changed:
+            self._events_waiting -= len(submission.events)
+
+        def settle() -> None:
+            if submission.answer.done():
+                return
+            if error is None:
+                submission.answer.set_result(verdicts)
+            else:
+                submission.answer.set_exception(error)
+
+        submission.loop.call_soon_threadsafe(settle)
+
+
+def receipt_of(parsed: ParsedBody, verdicts: bytes) -> Receipt:
+    """Make the receipt: verdicts of the parsed events first, broken messages after them."""
+    judged = verdicts[: len(parsed.events)]
+    conflicts = [
+        Rejection(
+            index=index,
+            event_id=event.event_id,
+            code="event_id_conflict",
+            reason="this event_id was used before with other content; give each event its own id",
+        )
+        for index, event, verdict in zip(parsed.indexes, parsed.events, judged, strict=True)
+        if verdict == Verdict.CONFLICT
+    ]
+    return Receipt(
+        accepted=judged.count(Verdict.ORIGINAL),
+        duplicates=judged.count(Verdict.DUPLICATE),
+        rejected=sorted(parsed.rejections + conflicts, key=lambda rejection: rejection.index),
+    )

@@ -1,0 +1,161 @@
+"""Framing: from a request body to single messages, so that a bad one harms no other.
+
+The quick way decodes the whole body at once. When that fails, an array is cut at its
+top-level commas and NDJSON at its lines, by a scan that knows strings and brackets but no
+recursion, and each piece is decoded alone.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import zlib
+from collections.abc import Iterator
+from decimal import Decimal
+from typing import Any, NamedTuple
+
+import msgspec
+import zstandard
+
+from tallystick.bounds import BODY_BYTES_MAX
+from tallystick.errors import BodyTooLarge, BodyUnreadable, UnsupportedForm
+from tallystick.events.rules import Refused
+
+_JSON_TYPES = {
+    "",
+    "application/json",
+    "text/json",
+    "application/cloudevents+json",
+    "application/cloudevents-batch+json",
+}
+_NDJSON_TYPES = {"application/x-ndjson", "application/ndjson", "application/jsonl"}
+_MARKS = re.compile(rb'"(?:[^"\\]|\\.)*"|[\[\]{},]', re.DOTALL)
+_decoder = msgspec.json.Decoder(float_hook=Decimal)
+
+
+class Message(NamedTuple):
+    """One message: decoded, or the reason why it could not be; `raw` for hashing only."""
+
+    decoded: Any
+    refused: Refused | None
+    raw: bytes
+
+
+def decompress(body: bytes, content_encoding: str) -> bytes:
+    """Undo gzip or zstd, never beyond BODY_BYTES_MAX bytes."""
+    encoding = content_encoding.strip().lower()
+    if len(body) > BODY_BYTES_MAX:
+        raise BodyTooLarge(_TOO_LARGE)
+    if encoding in ("", "identity"):
+        return body
+    if encoding not in ("gzip", "x-gzip", "zstd"):
+        raise UnsupportedForm(
+            "Content-Encoding must be gzip, zstd or none", code="unsupported_encoding"
+        )
+    try:
+        plain = _inflate(body) if encoding.endswith("gzip") else _unzstd(body)
+    except (zlib.error, zstandard.ZstdError, EOFError) as error:
+        raise BodyUnreadable(
+            f"the body is not valid {encoding}; send it again whole", code="bad_compression"
+        ) from error
+    if len(plain) > BODY_BYTES_MAX:
+        raise BodyTooLarge(_TOO_LARGE)
+    return plain
+
+
+_TOO_LARGE = f"a body may have at most {BODY_BYTES_MAX} bytes decompressed; send smaller batches"
+
+
+def _inflate(body: bytes) -> bytes:
+    inflater = zlib.decompressobj(wbits=31)
+    plain = inflater.decompress(body, BODY_BYTES_MAX + 1)
+    if not inflater.eof and len(plain) <= BODY_BYTES_MAX:
+        raise EOFError("the compressed stream ends too soon")
+    return plain
+
+
+def _unzstd(body: bytes) -> bytes:
+    reader = zstandard.ZstdDecompressor().stream_reader(body, read_across_frames=True)
+    plain = b"".join(_read_up_to(reader, BODY_BYTES_MAX + 1))
+    if body and not plain:
+        raise EOFError("the compressed stream ends too soon")
+    return plain
+
+
+def _read_up_to(reader: Any, limit: int) -> Iterator[bytes]:
+    total = 0
+    while total < limit and (piece := reader.read(min(1 << 20, limit - total))):
+        total += len(piece)
+        yield piece
+
+
+def split_messages(body: bytes, content_type: str) -> list[Message]:
+    """Cut a plain body into messages; raise BodyUnreadable when it has no messages at all."""
+    media_type = content_type.partition(";")[0].strip().lower()
+    if media_type in _NDJSON_TYPES:
+        return [_decode_alone(line) for line in body.splitlines() if line.strip()]
+    if media_type not in _JSON_TYPES:
+        raise UnsupportedForm(
+            "Content-Type must be application/json, application/x-ndjson, "
+            "application/cloudevents+json or application/cloudevents-batch+json"
+        )
+    try:
+        decoded = _decoder.decode(body)
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+        return [_decode_alone(piece) for piece in _pieces(body)]
+    if isinstance(decoded, list):
+        return [Message(element, None, b"") for element in decoded]
+    return [Message(decoded, None, body)]
+
+
+def _pieces(body: bytes) -> list[bytes]:
+    """Cut an array at its top-level commas; a single object is one piece."""
+    text = body.strip()
+    if text[:1] == b"{" and text[-1:] == b"}":
+        return [text]
+    if text[:1] != b"[" or text[-1:] != b"]":
+        raise BodyUnreadable("the body is not JSON: send an object, an array or NDJSON")
+    depth, start = 0, 1
+    pieces: list[bytes] = []
+    for mark in _MARKS.finditer(text):
+        sign = text[mark.start()]
+        if sign in b"[{":
+            depth += 1
+        elif sign in b"]}":
+            depth -= 1
+            if depth < 0 or (depth == 0 and mark.end() != len(text)):
+                raise BodyUnreadable("the brackets of the array do not match")
+        elif sign == ord(",") and depth == 1:
+            pieces.append(text[start : mark.start()])
+            start = mark.end()
+    if depth != 0:
+        raise BodyUnreadable("the array is cut off; send the body again whole")
+    pieces.append(text[start:-1])
+    return [piece.strip() for piece in pieces]
+
+
+def _decode_alone(piece: bytes) -> Message:
+    try:
+        return Message(_decoder.decode(piece), None, piece)
+    except RecursionError:
+        return _refuse(piece, "nesting_too_deep", "an event may be nested at most 16 levels deep")
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return _refuse(piece, *_why_undecodable(piece))
+
+
+def _refuse(piece: bytes, code: str, reason: str) -> Message:
+    return Message(None, Refused(code, reason), piece)
+
+
+def _why_undecodable(piece: bytes) -> tuple[str, str]:
+    try:
+        text = piece.decode()
+    except UnicodeDecodeError:
+        return "invalid_utf8", "the event is not valid UTF-8"
+    try:
+        json.loads(text)
+    except RecursionError:
+        return "nesting_too_deep", "an event may be nested at most 16 levels deep"
+    except ValueError:
+        return "invalid_json", "the event is not valid JSON"
+    return "not_finite", "NaN and Infinity are not JSON numbers; leave the field out"

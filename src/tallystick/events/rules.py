@@ -1,0 +1,357 @@
+"""From one decoded message to one canonical event, or to the reason why not. Pure.
+
+Reasons name the field and the fix, and never repeat what was sent: it may be content.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from hashlib import blake2b
+from typing import Any
+
+import msgspec
+
+from tallystick.bounds import AMOUNT_DIGITS_MAX, FUTURE_TOLERANCE, ID_LENGTH_MAX, TOKENS_MAX
+from tallystick.events.model import Event, EventType
+from tallystick.events.redaction import Redactor
+
+RESERVED_PREFIX = "tallystick:"
+_NESTING_MAX = 16
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+_TIME = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]\d\d:\d\d)?", re.ASCII)
+_AMOUNT = re.compile(r"[0-9]+(\.[0-9]+)?", re.ASCII)
+_CURRENCY = re.compile(r"[A-Z]{3}", re.ASCII)
+_encoder = msgspec.msgpack.Encoder()
+
+
+class Refused(Exception):
+    """One message cannot become an event; `code` is stable, `reason` is for people."""
+
+    def __init__(self, code: str, reason: str) -> None:
+        super().__init__(reason)
+        self.code = code
+        self.reason = reason
+
+
+def read_text(value: Any, field: str) -> str:
+    """Read an id or a dimension; null counts as not given."""
+    if value is None:
+        return ""
+    if type(value) is not str:
+        raise Refused("wrong_type", f"{field} must be a string")
+    if len(value) > ID_LENGTH_MAX:
+        raise Refused("id_too_long", f"{field} may have at most {ID_LENGTH_MAX} characters")
+    if not value.isprintable() and any(_is_control(character) for character in value):
+        raise Refused("control_character", f"{field} may not contain control characters")
+    return value
+
+
+def _is_control(character: str) -> bool:
+    point = ord(character)
+    return point < 0x20 or 0x7F <= point <= 0x9F or 0xD800 <= point <= 0xDFFF
+
+
+def read_count(value: Any, field: str) -> int:
+    """Read a count of tokens: an integer from 0; null counts as 0."""
+    if value is None:
+        return 0
+    if type(value) is not int:
+        raise Refused("wrong_type", f"{field} must be a whole number")
+    if value < 0:
+        raise Refused("negative_number", f"{field} may not be negative")
+    if value > TOKENS_MAX:
+        raise Refused("number_too_large", f"{field} may be at most {TOKENS_MAX}")
+    return value
+
+
+def read_positive(value: Any, field: str) -> int:
+    """Read an attempt or a version: an integer from 1 (version text such as "1" too)."""
+    if value is None:
+        return 1
+    if type(value) is str and value.isascii() and value.isdigit() and len(value) < 10:
+        value = int(value)
+    if type(value) is not int:
+        raise Refused("wrong_type", f"{field} must be a whole number")
+    if not 1 <= value < 2**31:
+        raise Refused("out_of_range", f"{field} must be from 1 to 2147483647")
+    return value
+
+
+def read_flag(value: Any, field: str) -> bool:
+    """Read a boolean; null counts as false."""
+    if value is None:
+        return False
+    if type(value) is not bool:
+        raise Refused("wrong_type", f"{field} must be true or false")
+    return value
+
+
+def read_latency(value: Any, field: str) -> float | None:
+    """Read milliseconds: a finite number from 0, or null."""
+    if value is None:
+        return None
+    if type(value) is bool or not isinstance(value, int | float | Decimal):
+        raise Refused("wrong_type", f"{field} must be a number of milliseconds")
+    latency = float(value)
+    if not math.isfinite(latency):
+        raise Refused("not_finite", f"{field} must be finite")
+    if latency < 0:
+        raise Refused("negative_number", f"{field} may not be negative")
+    return latency
+
+
+def read_amount(value: Any, field: str) -> str:
+    """Read a stated cost exactly: a decimal number or its text, not negative."""
+    if type(value) is bool or not isinstance(value, str | int | float | Decimal):
+        raise Refused("wrong_type", f"{field} must be a decimal number")
+    if isinstance(value, float | Decimal):
+        number = Decimal(str(value))
+        if not number.is_finite():
+            raise Refused("not_finite", f"{field} must be finite")
+        if not -AMOUNT_DIGITS_MAX < number.adjusted() < AMOUNT_DIGITS_MAX:
+            raise Refused("bad_amount", f"{field} has too many digits")
+        value = format(number, "f")
+    text = str(value)
+    if text.startswith("-"):
+        raise Refused("negative_number", f"{field} may not be negative")
+    if len(text) > AMOUNT_DIGITS_MAX or not _AMOUNT.fullmatch(text):
+        raise Refused("bad_amount", f'{field} must be a decimal number such as "0.0025"')
+    return text
+
+
+def read_currency(value: Any, field: str) -> str:
+    """Read a three-letter currency code."""
+    if value is None:
+        return ""
+    if type(value) is not str or not _CURRENCY.fullmatch(value):
+        raise Refused("bad_currency", f"{field} must be three capital letters such as USD")
+    return value
+
+
+def read_time(value: Any, field: str, now: int) -> int:
+    """Read an RFC 3339 time with an offset into micros; nanoseconds are cut off."""
+    if type(value) is not str:
+        raise Refused("wrong_type", f"{field} must be a text such as 2026-01-31T12:00:00Z")
+    found = _TIME.fullmatch(value)
+    if found is None:
+        raise Refused("bad_time", f"{field} must look like 2026-01-31T12:00:00Z (RFC 3339)")
+    if found.group(2) is None:
+        raise Refused("naive_time", f"{field} has no offset; end it with Z or like +02:00")
+    try:
+        micros = (datetime.fromisoformat(value.upper()) - _EPOCH) // _MICROSECOND
+    except (ValueError, OverflowError):
+        raise Refused("bad_time", f"{field} names a time that does not exist") from None
+    return _within_reason(micros, field, now)
+
+
+def _within_reason(micros: int, field: str, now: int) -> int:
+    if micros > now + FUTURE_TOLERANCE:
+        raise Refused(
+            "time_in_future", f"{field} is more than 1 hour ahead of our clock; check yours"
+        )
+    if micros < 0:
+        raise Refused("bad_time", f"{field} may not be before 1970")
+    return micros
+
+
+_TEXT_FIELDS = {
+    name: name
+    for name in (
+        "event_id event_type tenant_id run_id source workflow agent user_id project_id team "
+        "product feature customer_tier environment parent_run_id root_run_id request_id "
+        "provider model operation service_tier tool tool_call_id error_code idempotency_key"
+    ).split()
+}
+_COUNT_FIELDS = {
+    name: name
+    for name in (
+        "tokens_input tokens_output tokens_cache_read tokens_cache_write_5m "
+        "tokens_cache_write_1h tokens_reasoning"
+    ).split()
+}
+_READERS: dict[str, tuple[str, Callable[[Any, str], Any]]] = {
+    **{name: (field, read_text) for name, field in _TEXT_FIELDS.items()},
+    **{name: (field, read_count) for name, field in _COUNT_FIELDS.items()},
+    "prompt_tokens": ("tokens_input", read_count),
+    "completion_tokens": ("tokens_output", read_count),
+    "attempt": ("attempt", read_positive),
+    "schema_version": ("schema_version", read_positive),
+    "is_batch": ("is_batch", read_flag),
+    "usage_scope": ("usage_scope", read_text),
+    "usage_quality": ("usage_quality", read_text),
+    "latency_ms": ("latency_ms", read_latency),
+    "cost_amount": ("cost_amount", read_amount),
+    "cost_currency": ("cost_currency", read_currency),
+}
+_FLAT_COST = {
+    "key": "event_id",
+    "timestamp": "event_time",
+    "tenantId": "tenant_id",
+    "userId": "user_id",
+    "projectId": "project_id",
+    "modelId": "model",
+    "operation": "operation",
+    "currency": "cost_currency",
+    "amount": "cost_amount",
+    "tokensIn": "tokens_input",
+    "tokensOut": "tokens_output",
+    "version": "schema_version",
+}
+_MEANINGFUL_DEFAULTS = {"usage_scope": "leaf", "usage_quality": "exact"}
+
+
+def is_flat_cost(message: Mapping[str, Any]) -> bool:
+    """Tell whether this is a flat cost record: no event_type, but its own key names."""
+    return "event_type" not in message and "key" in message and "tenantId" in message
+
+
+def unflatten(message: Mapping[str, Any]) -> dict[str, Any]:
+    """Rename the fields of a flat cost record; a timestamp in ms becomes RFC 3339."""
+    renamed = {_FLAT_COST.get(name, name): value for name, value in message.items()}
+    moment = renamed.get("event_time")
+    if type(moment) is int and 0 <= moment < 10**14:
+        renamed["event_time"] = (_EPOCH + timedelta(milliseconds=moment)).isoformat()
+    renamed["event_type"] = EventType.COST
+    renamed.setdefault("cost_currency", "USD")
+    if "cost_amount" not in renamed:
+        raise Refused("missing_field", "amount is missing")
+    return renamed
+
+
+def from_cloud_event(message: Mapping[str, Any]) -> dict[str, Any]:
+    """Take our event out of a CloudEvents 1.0 envelope; the envelope fills what is missing."""
+    inner = message.get("data")
+    if not isinstance(inner, dict):
+        raise Refused("not_an_object", "data of a CloudEvent must be a JSON object")
+    filled = dict(inner)
+    if is_flat_cost(filled):
+        return filled
+    for ours, theirs in (("event_id", "id"), ("event_type", "type"), ("event_time", "time")):
+        if filled.get(ours) in (None, "") and theirs in message:
+            filled[ours] = message[theirs]
+    if not filled.get("source") and isinstance(message.get("source"), str):
+        filled["source"] = message["source"][:ID_LENGTH_MAX]
+    return filled
+
+
+def make_event(message: Any, *, received_at: int, redactor: Redactor) -> Event:
+    """Turn one decoded message into a canonical event; raise Refused with the reason."""
+    if type(message) is not dict:
+        raise Refused("not_an_object", "an event must be a JSON object")
+    if "specversion" in message:
+        message = from_cloud_event(message)
+    if is_flat_cost(message):
+        message = unflatten(message)
+    fields: dict[str, Any] = {}
+    extra: dict[str, Any] = {}
+    for name, value in message.items():
+        reader = _READERS.get(name)
+        if reader is None:
+            extra[name] = value
+        else:
+            fields[reader[0]] = reader[1](value, name)
+    fields["occurred_at"] = _occurred_at(extra, received_at)
+    _require_identity(fields)
+    _check_sums(fields)
+    for name, default in _MEANINGFUL_DEFAULTS.items():
+        if fields.get(name) == "":
+            fields[name] = default
+    tenant_id = fields["tenant_id"]
+    if extra:
+        fields["attrs"] = redactor.attributes(_flat_attributes(extra), tenant_id)
+    if error_code := fields.get("error_code"):
+        fields["error_code"] = redactor.error_code(error_code, tenant_id)
+    if redactor.hash_user_ids and fields.get("user_id"):
+        fields["user_id"] = redactor.hashed(fields["user_id"], tenant_id)
+    event = Event(received_at=0, **fields)
+    event.content_digest = blake2b(_encoder.encode(event), digest_size=16).digest()
+    event.received_at = received_at
+    return event
+
+
+def _occurred_at(extra: dict[str, Any], now: int) -> int:
+    if "event_time" not in extra:
+        raise Refused("missing_field", "event_time is missing")
+    return read_time(extra.pop("event_time"), "event_time", now)
+
+
+def _require_identity(fields: dict[str, Any]) -> None:
+    for name in ("event_id", "event_type", "tenant_id"):
+        if name not in fields:
+            raise Refused("missing_field", f"{name} is missing")
+        if not fields[name]:
+            raise Refused("empty_id", f"{name} may not be empty")
+    for name in ("run_id", "event_type", "tenant_id", "event_id"):
+        if fields.get(name, "").startswith(RESERVED_PREFIX):
+            raise Refused("reserved_id", f"{name} may not begin with {RESERVED_PREFIX}")
+    if fields["event_type"] == EventType.IMPORT_ERROR:
+        raise Refused("reserved_id", "event_type data.import.error is made by the server only")
+    if fields["event_type"] == EventType.COST and not fields.get("cost_amount"):
+        raise Refused("missing_field", "a cost event needs cost_amount")
+
+
+def _check_sums(fields: dict[str, Any]) -> None:
+    cached = (
+        fields.get("tokens_cache_read", 0)
+        + fields.get("tokens_cache_write_5m", 0)
+        + fields.get("tokens_cache_write_1h", 0)
+    )
+    if cached > fields.get("tokens_input", 0):
+        raise Refused(
+            "inconsistent_tokens",
+            "tokens_input includes cached tokens and may not be less than their sum",
+        )
+    if fields.get("tokens_reasoning", 0) > fields.get("tokens_output", 0):
+        raise Refused(
+            "inconsistent_tokens",
+            "tokens_output includes reasoning tokens and may not be less than them",
+        )
+    if fields.get("usage_scope", "leaf") not in ("leaf", "aggregate", ""):
+        raise Refused("bad_choice", "usage_scope must be leaf or aggregate")
+    if fields.get("usage_quality", "exact") not in ("exact", "estimated", ""):
+        raise Refused("bad_choice", "usage_quality must be exact or estimated")
+
+
+def _flat_attributes(extra: dict[str, Any]) -> dict[str, Any]:
+    attributes = extra.pop("attrs", None)
+    if attributes is not None and type(attributes) is not dict:
+        raise Refused("wrong_type", "attrs must be a JSON object")
+    flat = {**extra, **(attributes or {})}
+    for value in flat.values():
+        if type(value) in (dict, list) and _nesting(value) > _NESTING_MAX:
+            raise Refused(
+                "nesting_too_deep", f"an event may be nested at most {_NESTING_MAX} levels deep"
+            )
+    return flat
+
+
+def _nesting(value: Any) -> int:
+    depth, level = 0, [value]
+    while level and depth <= _NESTING_MAX:
+        depth += 1
+        level = [
+            child
+            for parent in level
+            for child in (parent.values() if type(parent) is dict else parent)
+            if type(child) in (dict, list)
+        ]
+    return depth
+
+
+def broken_event(raw: bytes, tenant_id: str, code: str, received_at: int) -> Event:
+    """The fact that a broken message came: its content is only hashed."""
+    digest = blake2b(raw, digest_size=16)
+    return Event(
+        event_id=f"broken:{digest.hexdigest()}",
+        event_type=EventType.IMPORT_ERROR,
+        occurred_at=received_at,
+        received_at=received_at,
+        tenant_id=tenant_id,
+        reject_code=code,
+        content_digest=digest.digest(),
+    )

@@ -1,0 +1,131 @@
+"""ClickHouse, embedded (`chdb:///folder`) or a server (`http://user:secret@host:port/`).
+
+Both are reached by clickhouse-connect with the same SQL; callers cannot tell them apart.
+Rows are read as JSON objects, facts are written as Arrow. 64-bit integers arrive as JSON
+numbers, 128-bit sums as text: money never passes through a float.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import clickhouse_connect
+import msgspec
+from clickhouse_connect import common as clickhouse_settings
+from clickhouse_connect.driver.exceptions import ClickHouseError
+
+from tallystick.errors import StoreUnavailable
+from tallystick.plumbing.postgres import digest_of, load_migrations, require_same_digest
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+DATABASE = "tallystick"
+
+# Each request stands alone: no server-side session, and the plain wire format that every
+# version speaks.
+clickhouse_settings.set_setting("autogenerate_session_id", False)
+clickhouse_settings.set_setting("use_protocol_version", False)
+
+
+class ClickHouse:
+    """One connection to the facts; calls on it are serialized by the driver."""
+
+    def __init__(self, url: str) -> None:
+        try:
+            self._client = clickhouse_connect.get_client(dsn=url, query_limit=0)
+        except (ClickHouseError, OSError, RuntimeError) as error:
+            raise StoreUnavailable("ClickHouse does not answer") from error
+
+    def query_rows(
+        self, sql: str, parameters: Mapping[str, Any] | None = None
+    ) -> list[dict[str, Any]]:
+        """Run a SELECT; return rows by column name."""
+        try:
+            answer = self._client.raw_query(
+                sql, parameters=dict(parameters or {}), fmt="JSONEachRow"
+            )
+        except (ClickHouseError, OSError) as error:
+            raise StoreUnavailable(f"ClickHouse refused a query: {_first_line(error)}") from error
+        return [msgspec.json.decode(line) for line in answer.splitlines()]
+
+    def query_columns(
+        self, sql: str, columns: Sequence[str], parameters: Mapping[str, Any] | None = None
+    ) -> list[list[Any]]:
+        """Run a SELECT; return the named columns as lists (one list a column)."""
+        rows = self.query_rows(sql, parameters)
+        return [[row[column] for row in rows] for column in columns]
+
+    def command(self, sql: str, parameters: Mapping[str, Any] | None = None) -> None:
+        """Run a statement that returns nothing."""
+        try:
+            self._client.command(sql, parameters=dict(parameters or {}))
+        except (ClickHouseError, OSError) as error:
+            raise StoreUnavailable(f"ClickHouse refused: {_first_line(error)}") from error
+
+    def insert_arrow(self, table: str, rows: pa.Table) -> None:
+        """Append an Arrow table; returns once it is on disk."""
+        try:
+            self._client.insert_arrow(f"{DATABASE}.{table}", rows)
+        except (ClickHouseError, OSError) as error:
+            raise StoreUnavailable(f"ClickHouse refused rows: {_first_line(error)}") from error
+
+    def close(self) -> None:
+        """Let the connection go."""
+        self._client.close()
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).splitlines()[0][:300] if str(error) else type(error).__name__
+
+
+def migrate_clickhouse(store: ClickHouse) -> list[str]:
+    """Bring the facts' schema up to date; return the names that were applied now.
+
+    ClickHouse has no transactions over DDL: each statement is written so that running it
+    again does no harm, and a migration is recorded when all of its statements ran.
+    """
+    store.command(f"CREATE DATABASE IF NOT EXISTS {DATABASE}")
+    store.command(
+        f"CREATE TABLE IF NOT EXISTS {DATABASE}.schema_migration "
+        "(name String, digest String, applied_at DateTime64(6, 'UTC')) "
+        "ENGINE = MergeTree ORDER BY name"
+    )
+    rows = store.query_rows(f"SELECT name, digest FROM {DATABASE}.schema_migration")
+    done = {row["name"]: row["digest"] for row in rows}
+    applied: list[str] = []
+    for name, text in load_migrations("clickhouse"):
+        if name in done:
+            require_same_digest(name, text, done[name])
+            continue
+        for statement in statements_of(text):
+            store.command(statement)
+        store.command(
+            f"INSERT INTO {DATABASE}.schema_migration "
+            "SELECT {name:String}, {digest:String}, now64(6)",
+            {"name": name, "digest": digest_of(text)},
+        )
+        applied.append(name)
+    return applied
+
+
+def statements_of(text: str) -> list[str]:
+    """Split a migration at the semicolons that end a line."""
+    pieces = "\n".join(
+        line for line in text.splitlines() if not line.lstrip().startswith("--")
+    ).split(";\n")
+    return [piece.strip().rstrip(";") for piece in pieces if piece.strip(" \n;")]
+
+
+def wait_for_clickhouse(url: str, *, seconds: float) -> ClickHouse:
+    """Connect, trying again until `seconds` have passed."""
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            return ClickHouse(url)
+        except StoreUnavailable:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.1)

@@ -1,0 +1,1 @@
+"""Embedded stores: they start by themselves, live in one data folder and die with us."""

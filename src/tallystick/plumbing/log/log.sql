@@ -1,0 +1,53 @@
+-- name: lock_head
+-- Lock the partition's head and return the next offset: orders appends of all processes.
+-- Locks: one row of log.head. Index: primary key.
+SELECT next_offset FROM log.head WHERE partition = %(partition)s FOR UPDATE;
+
+-- name: append_batch
+-- Append one batch and move the head behind it, in one round trip.
+-- Locks: the head's row, held already. Index: primary keys.
+WITH batch AS (
+    INSERT INTO log.batch (partition, offset_start, event_count, received_at, payload)
+    VALUES (%(partition)s, %(offset_start)s, %(event_count)s, %(received_at)s, %(payload)s)
+)
+UPDATE log.head SET next_offset = %(offset_start)s + %(event_count)s
+WHERE partition = %(partition)s;
+
+-- name: load_head
+-- The offset that the next event will get. Index: primary key.
+SELECT next_offset FROM log.head WHERE partition = %(partition)s;
+
+-- name: load_batches
+-- Batches from a position on, the one that contains it included. Index: primary key.
+SELECT partition, offset_start, event_count, received_at, payload
+FROM log.batch
+WHERE partition = %(partition)s
+  AND offset_start >= coalesce(
+        (SELECT max(offset_start) FROM log.batch
+         WHERE partition = %(partition)s AND offset_start <= %(position)s), 0)
+  AND offset_start + event_count > %(position)s
+ORDER BY offset_start
+LIMIT %(batches_max)s;
+
+-- name: load_oldest_waiting
+-- When the first event at or after a position arrived. Index: primary key.
+SELECT received_at FROM log.batch
+WHERE partition = %(partition)s
+  AND offset_start >= coalesce(
+        (SELECT max(offset_start) FROM log.batch
+         WHERE partition = %(partition)s AND offset_start <= %(position)s), 0)
+  AND offset_start + event_count > %(position)s
+ORDER BY offset_start
+LIMIT 1;
+
+-- name: load_position
+-- Where a follower is. Index: primary key.
+SELECT position, progressed_at FROM log.follower
+WHERE follower = %(follower)s AND partition = %(partition)s;
+
+-- name: store_position
+-- Move a follower. Locks: its row. Index: primary key.
+INSERT INTO log.follower (follower, partition, position, progressed_at)
+VALUES (%(follower)s, %(partition)s, %(position)s, %(progressed_at)s)
+ON CONFLICT (follower, partition)
+DO UPDATE SET position = excluded.position, progressed_at = excluded.progressed_at;

@@ -1,0 +1,81 @@
+"""PostgreSQL: one pool per process, and migrations in order, each in its own transaction.
+
+A migration is a file `NNNN_name.sql`. Its digest is recorded; a file that changed after
+it ran stops the start, because two machines would otherwise disagree about the schema.
+An advisory lock lets many processes start at once and one of them migrate.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from importlib.resources import files
+
+import psycopg
+from psycopg_pool import ConnectionPool
+
+from tallystick.errors import StoreUnavailable, TallystickError
+
+_MIGRATION_LOCK = 7_215_001
+_BOOKKEEPING = """
+CREATE TABLE IF NOT EXISTS public.schema_migration (
+    name text PRIMARY KEY, digest text NOT NULL, applied_at timestamptz NOT NULL DEFAULT now())
+"""
+
+
+def open_pool(url: str, *, connections_max: int) -> ConnectionPool:
+    """Open a pool that grows from one connection; StoreUnavailable when none answers."""
+    pool = ConnectionPool(
+        url,
+        min_size=1,
+        max_size=connections_max,
+        open=False,
+        kwargs={"autocommit": False, "application_name": "tallystick"},
+    )
+    try:
+        pool.open(wait=True, timeout=30)
+    except psycopg.Error as error:
+        pool.close()
+        raise StoreUnavailable("PostgreSQL does not answer") from error
+    return pool
+
+
+def load_migrations(store: str) -> list[tuple[str, str]]:
+    """Return (name, SQL text) of every migration of "postgres" or "clickhouse", in order."""
+    folder = files("tallystick.migrations").joinpath(store)
+    names = sorted(entry.name for entry in folder.iterdir() if entry.name.endswith(".sql"))
+    return [(name, folder.joinpath(name).read_text("utf-8")) for name in names]
+
+
+def digest_of(text: str) -> str:
+    """Return the digest under which a migration is remembered."""
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def require_same_digest(name: str, text: str, recorded: str) -> None:
+    """Stop when a migration that already ran has other text now."""
+    if recorded != digest_of(text):
+        raise TallystickError(
+            f"migration {name} was changed after it ran; add a new migration instead",
+            code="migration_changed",
+        )
+
+
+def migrate_postgres(url: str) -> list[str]:
+    """Bring the database up to date; return the names that were applied now."""
+    applied: list[str] = []
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute("SELECT pg_advisory_lock(%s)", (_MIGRATION_LOCK,))
+        connection.execute(_BOOKKEEPING)
+        done = dict(connection.execute("SELECT name, digest FROM public.schema_migration"))
+        for name, text in load_migrations("postgres"):
+            if name in done:
+                require_same_digest(name, text, done[name])
+                continue
+            with connection.transaction():
+                connection.execute(text.encode())
+                connection.execute(
+                    "INSERT INTO public.schema_migration (name, digest) VALUES (%s, %s)",
+                    (name, digest_of(text)),
+                )
+            applied.append(name)
+    return applied

@@ -1,0 +1,103 @@
+"""Verification of the invariants on live data: a count and examples of what is broken.
+
+Reads only. Facts are compared up to the sink's position and charges only for runs that do
+not wait to be charged, so a busy system verifies as well as an idle one.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from psycopg_pool import ConnectionPool
+
+from tallystick.analytics.store import fold_facts_sql
+from tallystick.ledger import Ledger, Violation
+from tallystick.plumbing.clickhouse import ClickHouse
+from tallystick.plumbing.log import PostgresLog
+from tallystick.plumbing.sql import load_statements
+
+_SQL = load_statements("tallystick.reconcile", "verify.sql")
+_PENDING = b"SELECT tenant_id, charge_key FROM charger.pending_run"
+CHECKED = {
+    "INV-01": "entries of an operation sum to zero",
+    "INV-02": "a balance equals the fold of its entries",
+    "INV-03": "no balance is below its limit",
+    "INV-05": "at most one charge per tenant and run",
+    "INV-06": "no lot gives more than was granted",
+    "INV-09": "no event became two facts",
+    "INV-10": "every delivery in the log is counted once",
+    "INV-11": "rollups equal a recompute from facts",
+    "INV-13": "charge lines of a run equal its charge in the ledger",
+    "INV-15": "granted = available + held + captured + expired - refunded per bucket",
+}
+"""What `verify` checks, by id; docs/invariants.md has them all."""
+
+
+class Verifier:
+    """Checks log, facts, rollups, charges and ledger against each other."""
+
+    def __init__(
+        self, pool: ConnectionPool, log: PostgresLog, store: ClickHouse, ledger: Ledger
+    ) -> None:
+        self._pool = pool
+        self._log = log
+        self._store = store
+        self._ledger = ledger
+
+    def violations(self) -> list[Violation]:
+        """Return what does not hold; empty when everything does."""
+        position = self._log.position("sink").offset
+        return [
+            *self._ledger.verify(),
+            *self._repeated_events(position),
+            *self._lost_offsets(position),
+            *self._rollup_differences(),
+            *self._charge_differences(),
+        ]
+
+    def _repeated_events(self, position: int) -> list[Violation]:
+        rows = self._store.query_rows(_SQL["query_repeated_events"], {"position": position})
+        return _violation("INV-09", [f"{row['tenant_id']}/{row['event_id']}" for row in rows])
+
+    def _lost_offsets(self, position: int) -> list[Violation]:
+        row = self._store.query_rows(_SQL["query_fact_identity"], {"position": position})[0]
+        if row["rows"] == row["offsets"] == position:
+            return []
+        return [
+            Violation(
+                "INV-10",
+                abs(position - int(row["rows"])),
+                [f"log {position}, rows {row['rows']}, distinct offsets {row['offsets']}"],
+            )
+        ]
+
+    def _rollup_differences(self) -> list[Violation]:
+        keys = "toStartOfMinute(occurred_at) AS bucket_at, tenant_id"
+        folded = self._store.query_rows(
+            "SELECT toUInt64(max(last_offset)) AS last_offset FROM tallystick.rollup_minute"
+        )[0]["last_offset"]
+        recomputed = fold_facts_sql(keys, "bucket_at, tenant_id", f"log_offset <= {folded}")
+        rows = self._store.query_rows(
+            _SQL["query_rollup_differences"].replace("{recomputed}", recomputed)
+        )
+        return _violation("INV-11", [f"{row['tenant_id']} {row['hour']}" for row in rows])
+
+    def _charge_differences(self) -> list[Violation]:
+        rows = self._store.query_rows(_SQL["query_charged_by_run"])
+        lines = {(row["tenant_id"], row["charge_key"]): int(row["credit_units"]) for row in rows}
+        charged = self._ledger.load_run_targets()
+        waiting = self._waiting_runs()
+        different = [
+            f"{run[0]}/{run[1]}: lines {lines.get(run, 0)}, ledger {charged.get(run, 0)}"
+            for run in sorted(lines.keys() | charged.keys())
+            if lines.get(run, 0) != charged.get(run, 0) and run not in waiting
+        ]
+        return _violation("INV-13", different)
+
+    def _waiting_runs(self) -> set[tuple[Any, ...]]:
+        with self._pool.connection() as connection:
+            return set(connection.execute(_PENDING).fetchall())
+
+
+def _violation(invariant_id: str, examples: list[str]) -> list[Violation]:
+    return [Violation(invariant_id, len(examples), examples[:10])] if examples else []

@@ -1,0 +1,60 @@
+"""Settings: flags over `TALLYSTICK_*` variables over one TOML file over defaults."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from tallystick.errors import InvalidInput
+
+_PREFIX = "TALLYSTICK_"
+
+
+class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What can be set; each name is also a variable TALLYSTICK_<NAME>."""
+
+    host: str = "127.0.0.1"
+    port: int = 8787
+    data: str = ".tallystick"
+    """The data folder of the embedded stores."""
+    postgres_url: str = ""
+    """A PostgreSQL of your own; empty starts the embedded one."""
+    clickhouse_url: str = ""
+    """A ClickHouse of your own (http://user:secret@host:port/); empty uses chDB."""
+    admin_key: str = ""
+    """The bootstrap admin key; empty makes one on loopback (admin.key in the data folder)."""
+    hash_user_ids: bool = False
+    """Replace user_id by a keyed hash before anything is stored."""
+
+    @property
+    def data_folder(self) -> Path:
+        """The data folder as a path."""
+        return Path(self.data).expanduser()
+
+
+def load_settings(
+    flags: Mapping[str, object], environment: Mapping[str, str], file: Path | None = None
+) -> Settings:
+    """Merge the sources; raise InvalidInput naming what is unknown or of the wrong type.
+
+    >>> load_settings({"port": 1}, {"TALLYSTICK_PORT": "2", "TALLYSTICK_HOST": "::1"}).port
+    1
+    """
+    merged: dict[str, Any] = {}
+    if file is not None:
+        try:
+            merged.update(tomllib.loads(file.read_text("utf-8")))
+        except (OSError, tomllib.TOMLDecodeError) as error:
+            raise InvalidInput(f"settings file {file}: {error}", field="config") from error
+    for name in Settings.__struct_fields__:
+        if (text := environment.get(_PREFIX + name.upper())) is not None:
+            merged[name] = text
+    merged.update({name: value for name, value in flags.items() if value is not None})
+    try:
+        return msgspec.convert(merged, Settings, strict=False)
+    except msgspec.ValidationError as error:
+        raise InvalidInput(f"settings: {error}", code="bad_setting") from error

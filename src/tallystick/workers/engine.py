@@ -1,0 +1,114 @@
+"""The engine: the process that owns the embedded ClickHouse and runs the followers.
+
+Started by `serve` as a child. It reads what to do from its environment, prints one JSON
+line {"port": n} when it is ready, and stops cleanly on SIGTERM.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import msgspec
+
+from tallystick.analytics.store import FactStore
+from tallystick.catalog import Catalog
+from tallystick.clock import Clock, SystemClock
+from tallystick.ids import Uuid7Source
+from tallystick.ledger import Ledger
+from tallystick.plumbing.clickhouse import ClickHouse, migrate_clickhouse
+from tallystick.plumbing.embedded.clickhouse import ChdbEndpoint
+from tallystick.plumbing.log import PostgresLog
+from tallystick.plumbing.postgres import open_pool
+from tallystick.workers.charger import Charger
+from tallystick.workers.loop import FollowerLoop
+from tallystick.workers.sink import Sink
+
+_SINK_IDLE_SECONDS = 0.1
+_CHARGER_IDLE_SECONDS = 0.5
+
+
+class EngineOptions(msgspec.Struct, frozen=True):
+    """What the parent wants; travels as JSON in TALLYSTICK_ENGINE."""
+
+    postgres_url: str
+    clickhouse_url: str
+    """chdb:///folder, or a server."""
+    endpoint_key: str
+    endpoint_port: int = 0
+    """0 takes a free port; a restart takes the port that others know."""
+    has_wipe: bool = False
+    """Delete derived data first, so that everything is rebuilt from the log."""
+
+
+def main() -> int:
+    """Run until SIGTERM."""
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(name)s %(message)s")
+    options = msgspec.json.decode(os.environ["TALLYSTICK_ENGINE"], type=EngineOptions)
+    stop = threading.Event()
+    for name in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(name, lambda *_: stop.set())
+    with running(options, SystemClock()) as port:
+        sys.stdout.write(msgspec.json.encode({"port": port}).decode() + "\n")
+        sys.stdout.flush()
+        stop.wait()
+    return 0
+
+
+@contextmanager
+def running(options: EngineOptions, clock: Clock) -> Iterator[int]:
+    """Run the followers (and the endpoint of chDB); yield the endpoint's port or 0."""
+    store = ClickHouse(options.clickhouse_url)
+    migrate_clickhouse(store)
+    pool = open_pool(options.postgres_url, connections_max=6)
+    log = PostgresLog(pool)
+    facts = FactStore(store)
+    if options.has_wipe:
+        wipe_derived(log, facts, clock)
+    catalog = Catalog(pool)
+    ledger = Ledger(pool, clock, Uuid7Source(clock))
+    loops = [
+        FollowerLoop(Sink(log, facts, catalog, clock), idle_seconds=_SINK_IDLE_SECONDS),
+        FollowerLoop(
+            Charger(pool, log, FactStore(ClickHouse(options.clickhouse_url)), catalog, ledger, clock),
+            idle_seconds=_CHARGER_IDLE_SECONDS,
+        ),
+    ]
+    endpoint = _endpoint(options)
+    try:
+        for loop in loops:
+            loop.start()
+        yield endpoint.port if endpoint else 0
+    finally:
+        for loop in loops:
+            loop.stop()
+        if endpoint:
+            endpoint.stop()
+        pool.close()
+        store.close()
+
+
+def wipe_derived(log: PostgresLog, facts: FactStore, clock: Clock) -> None:
+    """Delete facts and everything made of them, and send the followers to the beginning."""
+    for follower in ("charger", "sink"):
+        log.commit_position(follower, 0, clock.now())
+    facts.wipe()
+
+
+def _endpoint(options: EngineOptions) -> ChdbEndpoint | None:
+    if not options.clickhouse_url.startswith("chdb://"):
+        return None
+    folder = Path(options.clickhouse_url.removeprefix("chdb://"))
+    endpoint = ChdbEndpoint(folder, key=options.endpoint_key, port=options.endpoint_port)
+    endpoint.start()
+    return endpoint
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
