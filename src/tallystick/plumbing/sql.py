@@ -10,7 +10,7 @@ import re
 from functools import cache
 from importlib.resources import files
 
-_HEADING = re.compile(r"^-- name: (\w+)\s*$", re.MULTILINE)
+_HEADING = re.compile(r"^-- name: ([\w-]+)\s*$", re.MULTILINE)
 
 
 @cache

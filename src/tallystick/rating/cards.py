@@ -1,7 +1,7 @@
 """Rate cards as they are written (JSON) and as they are compiled for speed (integers).
 
 A price is decimal text per million tokens (per thousand requests). Compiled, it is an
-integer of atto-units a token: 10^-18 USD or credits, so text of up to 12 decimals is exact.
+integer of yocto-units a token: 10^-24 USD or credits, so text of up to 18 decimals is exact.
 A list of [above_tokens, price] pairs is a tier: the input tokens of the call choose one
 price for all of its tokens.
 """
@@ -19,9 +19,9 @@ import msgspec
 from tallystick.clock import DAY
 from tallystick.errors import InvalidInput
 
-ATTO_PER_NANO = 10**9
-ATTO_PER_MICRO = 10**12
-_ATTO_PER_MILLIONTH = 10**12
+YOCTO_PER_NANO = 10**15
+YOCTO_PER_MICRO = 10**18
+_YOCTO_PER_MILLIONTH = 10**18
 TOKEN_CLASSES = ("input", "output", "cache_read", "cache_write", "cache_write_1h", "reasoning")
 
 Price = str | list[tuple[int, str]]
@@ -95,21 +95,21 @@ class RateCardVersion(msgspec.Struct):
 
 
 def compile_price(price: Price, field: str) -> tuple[tuple[int, int], ...]:
-    """Turn text or tiers into ((above_tokens, atto a token), ...), highest tier first."""
+    """Turn text or tiers into ((above_tokens, yocto a token), ...), highest tier first."""
     tiers = [(0, price)] if isinstance(price, str) else list(price)
     return tuple(
-        sorted(((above, _atto(text, field)) for above, text in tiers), reverse=True)
+        sorted(((above, _yocto(text, field)) for above, text in tiers), reverse=True)
     )
 
 
-def _atto(text: str, field: str) -> int:
+def _yocto(text: str, field: str) -> int:
     try:
-        scaled = Decimal(text) * _ATTO_PER_MILLIONTH
+        scaled = Decimal(text) * _YOCTO_PER_MILLIONTH
     except ArithmeticError:
         raise InvalidInput(f"{field}: {text[:40]!r} is not a price", field=field) from None
     if not scaled.is_finite() or scaled < 0 or scaled != scaled.to_integral_value():
         raise InvalidInput(
-            f"{field}: a price is decimal text from 0 with at most 12 decimals", field=field
+            f"{field}: a price is decimal text from 0 with at most 18 decimals", field=field
         )
     return int(scaled)
 

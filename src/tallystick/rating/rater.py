@@ -15,8 +15,8 @@ from typing import Any, NamedTuple
 import msgspec
 
 from tallystick.rating.cards import (
-    ATTO_PER_MICRO,
-    ATTO_PER_NANO,
+    YOCTO_PER_MICRO,
+    YOCTO_PER_NANO,
     TOKEN_CLASSES,
     CostCard,
     CreditCard,
@@ -288,21 +288,21 @@ def _rate_tokens(
     )
     amounts = _exclusive_amounts(index, columns)
     quality = "unpriced"
-    atto = 0
+    yocto = 0
     if model is not None:
-        atto, quality = _sum_rates(model.rates_at(at), amounts, columns["tokens_input"][index])
+        yocto, quality = _sum_rates(model.rates_at(at), amounts, columns["tokens_input"][index])
     if quality == "exact" and columns["usage_quality"][index] == "estimated":
         quality = "estimated"
     own_rates = credit.models.get(name)
     if own_rates is not None:
-        own_atto, _ = _sum_rates(own_rates, amounts, columns["tokens_input"][index])
-        credits_units = divide_half_even(own_atto, ATTO_PER_MICRO)
+        own_yocto, _ = _sum_rates(own_rates, amounts, columns["tokens_input"][index])
+        credits_units = divide_half_even(own_yocto, YOCTO_PER_MICRO)
     else:
         credits_units = divide_half_even(
-            atto * credit.per_usd_numerator, ATTO_PER_MICRO * credit.per_usd_denominator
+            yocto * credit.per_usd_numerator, YOCTO_PER_MICRO * credit.per_usd_denominator
         )
     return Rated(
-        divide_half_even(atto, ATTO_PER_NANO),
+        divide_half_even(yocto, YOCTO_PER_NANO),
         quality,
         credits_units,
         cost.version_id,
@@ -341,9 +341,9 @@ def _sum_rates(
         if tiers is None:
             quality = "partial"
             continue
-        for above, atto in tiers:
+        for above, yocto in tiers:
             if tokens_input > above or above == 0:
-                total += amount * atto
+                total += amount * yocto
                 break
     if (per_request := rates.get("request")) is not None:
         total += per_request[0][1]
