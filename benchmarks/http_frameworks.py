@@ -67,12 +67,16 @@ def starlette_app() -> Any:
 
 
 def litestar_app() -> Any:
-    from litestar import Litestar, Request, Response, post
+    import litestar
+    from litestar import Litestar, post
 
-    @post("/v1/holds", status_code=200)
-    async def hold(request: Request[Any, Any, Any]) -> Response[bytes]:
+    async def hold(request: Any) -> Any:
         content = work(await request.body(), request.headers.get("authorization"))
-        return Response(content, media_type="application/json")
+        return litestar.Response(content, media_type="application/json")
+
+    # Litestar reads annotations at registration, from the module: give it real classes.
+    hold.__annotations__ = {"request": litestar.Request, "return": litestar.Response}
+    hold = post("/v1/holds", status_code=200)(hold)
 
     return Litestar([hold], request_max_body_size=10_000_000, openapi_config=None)
 
@@ -96,12 +100,13 @@ def blacksheep_app() -> Any:
 
     app = Application()
 
-    @app.router.post("/v1/holds")
-    async def hold(request: Request) -> Response:
+    async def hold(request: Any) -> Any:
         found = request.get_first_header(b"authorization")
         content = work(await request.read() or b"", found.decode() if found else None)
         return Response(200, None, Content(b"application/json", content))
 
+    hold.__annotations__ = {"request": Request, "return": Response}
+    app.router.add_post("/v1/holds", hold)
     return app
 
 

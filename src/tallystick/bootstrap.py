@@ -22,6 +22,9 @@ from psycopg_pool import ConnectionPool
 from tallystick.analytics.runs import Runs
 from tallystick.analytics.stats import Stats
 from tallystick.analytics.store import FactStore
+from tallystick.api.access import Authenticator
+from tallystick.api.metrics import Metrics
+from tallystick.api.services import Services
 from tallystick.catalog import Catalog
 from tallystick.clock import Clock, SystemClock
 from tallystick.errors import InvalidInput, StoreUnavailable
@@ -39,7 +42,7 @@ from tallystick.plumbing.postgres import migrate_postgres, open_pool
 from tallystick.reconcile.freshness import Freshness
 from tallystick.reconcile.verify import Verifier
 from tallystick.settings import Settings
-from tallystick.workers.engine import EngineOptions
+from tallystick.workers.options import EngineOptions
 
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
 _ENGINE_STOP_SECONDS = 60
@@ -250,3 +253,20 @@ def _owner_only_secret(path: Path) -> str:
         with os.fdopen(fd, "w") as file:
             file.write("ts_" + secrets.token_urlsafe(32) + "\n")
     return path.read_text("ascii").strip()
+
+
+def services_of(platform: Platform) -> Services:
+    """What the HTTP surface is given."""
+    return Services(
+        authenticator=Authenticator(platform.admin_key, platform.clock),
+        clock=platform.clock,
+        door=platform.door,
+        ledger=platform.ledger,
+        catalog=platform.catalog,
+        stats=platform.stats,
+        runs=platform.runs,
+        freshness=platform.freshness,
+        verifier=platform.verifier,
+        metrics=Metrics(),
+        ready=platform.ready,
+    )

@@ -20,7 +20,7 @@ LIMIT {{limit:UInt32}};
 
 -- name: query_run_facts
 -- Everything that happened in a run, in time order. Index: primary key.
-SELECT * FROM tallystick.facts
+SELECT * EXCEPT (content_digest) FROM tallystick.facts
 WHERE tenant_id = {tenant:String} AND charge_key = {run:String}
 ORDER BY occurred_at, log_offset
 LIMIT 20000;

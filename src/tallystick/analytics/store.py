@@ -8,12 +8,13 @@ whole or not at all), so the greatest offset present says where to go on.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
-
-import pyarrow as pa
+from typing import TYPE_CHECKING, Any
 
 from tallystick.plumbing.clickhouse import ClickHouse
 from tallystick.plumbing.sql import load_statements
+
+if TYPE_CHECKING:
+    import pyarrow as pa  # only who writes facts loads it
 
 _SQL = load_statements("tallystick.analytics", "store.sql")
 

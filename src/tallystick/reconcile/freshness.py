@@ -39,7 +39,7 @@ class Freshness:
         set aside as a duplicate or a conflict; when all followers are at the head, the
         difference is zero.
         """
-        followers = [self._follower(name) for name in FOLLOWERS]
+        followers = self.positions()
         followers[-1]["pending_runs"] = self.count_pending_runs()
         counts = self._facts.query_counts()
         accepted = self._log.head()
@@ -53,12 +53,16 @@ class Freshness:
             **{name: int(count) for name, count in counts.items()},
         }
 
+    def positions(self) -> list[dict[str, Any]]:
+        """Each follower's position and lag."""
+        return [self._follower(name) for name in FOLLOWERS]
+
     def stalled(self) -> list[str]:
         """Names of followers that have work waiting and do not move."""
         return [
-            name
-            for name in FOLLOWERS
-            if (lag := self._follower(name))["lag_events"]
+            lag["name"]
+            for lag in self.positions()
+            if lag["lag_events"]
             and min(lag["lag_seconds"], lag["seconds_since_progress"]) > STALLED_AFTER_SECONDS
         ]
 

@@ -21,7 +21,7 @@ from tallystick.clock import SECOND, Clock, to_datetime
 from tallystick.ledger import Ledger, RunTarget
 from tallystick.plumbing.log import PostgresLog
 from tallystick.plumbing.sql import load_statements
-from tallystick.rating import RunLine, plan_run_target
+from tallystick.rating import Rater, RunLine, plan_run_target
 
 QUIET_SECONDS = 10
 """A run that never says it ended is charged when it was quiet for so long."""
@@ -55,6 +55,7 @@ class Charger:
         self._catalog = catalog
         self._ledger = ledger
         self._clock = clock
+        self._rater: Rater | None = None
 
     def recover(self) -> None:
         """Nothing is only in memory."""
@@ -120,7 +121,8 @@ class Charger:
         self._post_lines(runs, lines)
 
     def _counted_lines(self, runs: list[RunKey]) -> dict[RunKey, dict[tuple[Any, ...], int]]:
-        policy = self._catalog.load_charge_policy()
+        self._rater = self._catalog.refresh_rater(self._rater)
+        now = self._clock.now()
         by_run: dict[RunKey, list[_Line]] = defaultdict(list)
         for row in self._facts.query_run_lines(runs):
             by_run[row["tenant_id"], row["charge_key"]].append(row)
@@ -130,7 +132,7 @@ class Charger:
             target = plan_run_target(
                 [RunLine(row["attempt"], row["credit_units"]) for row in rows],
                 run_failed=any(row["is_failed"] for row in rows),
-                policy=policy,
+                policy=self._rater.policy_at(run[0], now),
             )
             sums: dict[tuple[Any, ...], int] = defaultdict(int)
             for row, is_counted in zip(rows, target.counted, strict=True):
@@ -161,12 +163,6 @@ class Charger:
         posted_at = to_datetime(self._clock.now())
         arrays["posted_at"] = pa.array([posted_at] * len(changed), pa.timestamp("us", tz="UTC"))
         return pa.table(arrays)
-
-    def count_pending(self) -> int:
-        """How many runs wait to be charged."""
-        with self._pool.connection() as connection:
-            row = connection.execute(_SQL["count_pending"]).fetchone()
-        return int(row[0]) if row else 0
 
 
 def _line_key(row: _Line) -> tuple[Any, ...]:

@@ -19,7 +19,3 @@ LIMIT %(runs_max)s;
 DELETE FROM charger.pending_run AS p
 USING unnest(%(tenants)s::text[], %(keys)s::text[], %(touched)s::bigint[]) AS done(t, k, at)
 WHERE p.tenant_id = done.t AND p.charge_key = done.k AND p.touched_at = done.at;
-
--- name: count_pending
--- How many runs wait to be charged. Reads the whole (small) table.
-SELECT count(*) FROM charger.pending_run;

@@ -28,23 +28,11 @@ from tallystick.plumbing.log import PostgresLog
 from tallystick.plumbing.postgres import open_pool
 from tallystick.workers.charger import Charger
 from tallystick.workers.loop import FollowerLoop
+from tallystick.workers.options import EngineOptions
 from tallystick.workers.sink import Sink
 
 _SINK_IDLE_SECONDS = 0.1
 _CHARGER_IDLE_SECONDS = 0.5
-
-
-class EngineOptions(msgspec.Struct, frozen=True):
-    """What the parent wants; travels as JSON in TALLYSTICK_ENGINE."""
-
-    postgres_url: str
-    clickhouse_url: str
-    """chdb:///folder, or a server."""
-    endpoint_key: str
-    endpoint_port: int = 0
-    """0 takes a free port; a restart takes the port that others know."""
-    has_wipe: bool = False
-    """Delete derived data first, so that everything is rebuilt from the log."""
 
 
 def main() -> int:

@@ -1,0 +1,1 @@
+"""The HTTP API: routes that translate between HTTP and the slices, and nothing more."""

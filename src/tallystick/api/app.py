@@ -1,0 +1,86 @@
+"""The ASGI application: the table of routes behind a key, health without one."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Route
+
+from tallystick.api.openapi import build_openapi
+from tallystick.api.problems import from_error, on_http_error, on_unexpected_error
+from tallystick.api.requests import respond
+from tallystick.api.routes import ROUTES, RouteEntry
+from tallystick.api.services import Services
+from tallystick.errors import TallystickError
+
+_log = logging.getLogger(__name__)
+
+
+def create_app(services: Services, pages: Sequence[BaseRoute] = ()) -> Starlette:
+    """Build the application; `pages` are the dashboard's routes."""
+    document = msgspec.json.encode(build_openapi())
+
+    async def healthz(_: Request) -> Response:
+        return respond({"status": "ok"})
+
+    async def readyz(_: Request) -> Response:
+        is_ready, report = await asyncio.to_thread(services.ready)
+        return respond({"ready": is_ready, **report}, 200 if is_ready else 503)
+
+    async def metrics(_: Request) -> Response:
+        text = await asyncio.to_thread(services.metrics.render, services.freshness)
+        return Response(text, media_type="text/plain; version=0.0.4")
+
+    async def openapi(_: Request) -> Response:
+        return Response(document, media_type="application/json")
+
+    routes: list[BaseRoute] = [
+        Route("/healthz", healthz),
+        Route("/readyz", readyz),
+        Route("/metrics", _keyed(services, "/metrics", metrics)),
+        Route("/openapi.json", openapi),
+        *(_route(services, entry) for entry in ROUTES),
+        *pages,
+    ]
+    return Starlette(
+        routes=routes,
+        exception_handlers={HTTPException: on_http_error, Exception: on_unexpected_error},
+    )
+
+
+def _route(services: Services, entry: RouteEntry) -> Route:
+    async def handle(request: Request) -> Response:
+        response = await entry.handler(services, request)
+        if entry.status == 201 and response.status_code == 200:
+            response.status_code = 201
+        return response
+
+    return Route(entry.path, _keyed(services, entry.path, handle), methods=[entry.method])
+
+
+def _keyed(services: Services, path: str, handle: Any) -> Any:
+    """Require a key, answer failures as problems, and measure."""
+
+    async def endpoint(request: Request) -> Response:
+        started = time.perf_counter()
+        try:
+            services.authenticator.require_key(request)
+            response: Response = await handle(request)
+        except TallystickError as error:
+            if error.http_status >= 500 and not error.retryable:
+                _log.error("%s %s: %s", request.method, path, error.message)
+            response = from_error(error)
+        services.metrics.requests.labels(request.method, path, str(response.status_code)).inc()
+        services.metrics.seconds.labels(path).observe(time.perf_counter() - started)
+        return response
+
+    return endpoint

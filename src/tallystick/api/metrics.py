@@ -1,0 +1,65 @@
+"""Every metric name, in one type. Telemetry of the product itself, for Prometheus."""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+from tallystick.events.door import Receipt
+from tallystick.reconcile.freshness import Freshness
+
+
+class Metrics:
+    """Counts requests and events; asks freshness when it is scraped."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self.requests = Counter(
+            "tallystick_http_requests",
+            "HTTP requests by route and status",
+            ["method", "route", "status"],
+            registry=self.registry,
+        )
+        self.seconds = Histogram(
+            "tallystick_http_request_seconds",
+            "HTTP request duration by route",
+            ["route"],
+            registry=self.registry,
+            buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1, 5),
+        )
+        self.events = Counter(
+            "tallystick_events",
+            "Events by what became of them: accepted, duplicate or rejected",
+            ["outcome"],
+            registry=self.registry,
+        )
+        self.lag_events = Gauge(
+            "tallystick_follower_lag_events",
+            "Events a follower has not taken in yet",
+            ["follower"],
+            registry=self.registry,
+        )
+        self.lag_seconds = Gauge(
+            "tallystick_follower_lag_seconds",
+            "Age of the oldest event a follower has not taken in",
+            ["follower"],
+            registry=self.registry,
+        )
+        self.pending_runs = Gauge(
+            "tallystick_charger_pending_runs",
+            "Runs that wait to be charged",
+            registry=self.registry,
+        )
+
+    def count_receipt(self, receipt: Receipt) -> None:
+        """Count what became of a request's events."""
+        self.events.labels("accepted").inc(receipt.accepted)
+        self.events.labels("duplicate").inc(receipt.duplicates)
+        self.events.labels("rejected").inc(len(receipt.rejected))
+
+    def render(self, freshness: Freshness) -> bytes:
+        """Return the text format, with lag as of now."""
+        for follower in freshness.positions():
+            self.lag_events.labels(follower["name"]).set(follower["lag_events"])
+            self.lag_seconds.labels(follower["name"]).set(follower["lag_seconds"])
+        self.pending_runs.set(freshness.count_pending_runs())
+        return bytes(generate_latest(self.registry))

@@ -1,0 +1,80 @@
+"""Errors as RFC 9457 problems: `code` for machines, `detail` for people."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
+
+from tallystick.errors import SlowDown, StoreUnavailable, TallystickError
+
+
+def problem(
+    status: int,
+    code: str,
+    detail: str,
+    *,
+    retryable: bool = False,
+    decided_by: str | None = None,
+    field: str | None = None,
+    headers: Mapping[str, str] | None = None,
+) -> Response:
+    """Make an application/problem+json response."""
+    content: dict[str, Any] = {
+        "type": f"urn:tallystick:problem:{code}",
+        "title": code.replace("_", " "),
+        "status": status,
+        "code": code,
+        "detail": detail,
+        "retryable": retryable,
+        "decided_by": decided_by,
+    }
+    if field:
+        content["field"] = field
+    return Response(
+        msgspec.json.encode(content),
+        status_code=status,
+        media_type="application/problem+json",
+        headers=dict(headers or {}),
+    )
+
+
+def from_error(error: TallystickError) -> Response:
+    """Make the problem of a failure of ours."""
+    headers = {}
+    if isinstance(error, SlowDown | StoreUnavailable):
+        headers["Retry-After"] = str(error.retry_after_seconds)
+    if error.http_status == 401:
+        headers["WWW-Authenticate"] = 'Bearer realm="tallystick"'
+    return problem(
+        error.http_status,
+        error.code,
+        error.message,
+        retryable=error.retryable,
+        field=error.field,
+        headers=headers,
+    )
+
+
+async def on_tallystick_error(_: Request, error: Exception) -> Response:
+    """Starlette's handler for failures of ours."""
+    assert isinstance(error, TallystickError)
+    return from_error(error)
+
+
+async def on_http_error(_: Request, error: Exception) -> Response:
+    """Starlette's handler for its own errors (404, 405)."""
+    status = getattr(error, "status_code", 500)
+    code = {404: "not_found", 405: "method_not_allowed"}.get(status, "http_error")
+    detail = {404: "there is no such route", 405: "this route does not take this method"}.get(
+        status, "the request could not be answered"
+    )
+    return problem(status, code, detail, headers=getattr(error, "headers", None))
+
+
+async def on_unexpected_error(_: Request, error: Exception) -> Response:
+    """The last resort: says nothing of the inside."""
+    return problem(500, "internal_error", "an unexpected failure; it is in the server's log")

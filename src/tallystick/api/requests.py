@@ -1,0 +1,101 @@
+"""Reading requests: bodies within bounds, typed JSON, times, amounts and keys."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
+
+from tallystick.bounds import BODY_BYTES_MAX
+from tallystick.clock import DAY, MINUTE
+from tallystick.errors import BodyTooLarge, InvalidInput
+from tallystick.events.rules import Refused, read_time
+from tallystick.units import CREDIT, format_amount, parse_amount
+
+T = TypeVar("T")
+_SMALL_BODY_BYTES_MAX = 1024 * 1024
+_ALL_TIME = 2**62
+_encoder = msgspec.json.Encoder()
+
+
+async def read_body(request: Request, limit: int = BODY_BYTES_MAX) -> bytes:
+    """Read a body; raise BodyTooLarge as soon as it is over the limit."""
+    too_large = BodyTooLarge(f"a body may have at most {limit} bytes; send smaller batches")
+    declared = request.headers.get("content-length", "")
+    if declared.isdigit() and int(declared) > limit:
+        raise too_large
+    pieces: list[bytes] = []
+    total = 0
+    async for piece in request.stream():
+        total += len(piece)
+        if total > limit:
+            raise too_large
+        pieces.append(piece)
+    return b"".join(pieces)
+
+
+async def read_json(request: Request, shape: type[T]) -> T:
+    """Read a typed JSON body; raise InvalidInput naming the field."""
+    body = await read_body(request, _SMALL_BODY_BYTES_MAX)
+    try:
+        return msgspec.json.decode(body, type=shape)
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+        raise InvalidInput(f"body: {_reason(error)}", code="bad_body") from error
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, msgspec.ValidationError):
+        return str(error)  # says the wanted type and the path, not the value
+    return "not valid JSON"
+
+
+def respond(content: Any, status: int = 200) -> Response:
+    """Answer with JSON."""
+    return Response(_encoder.encode(content), status_code=status, media_type="application/json")
+
+
+def idempotency_key(request: Request, in_body: str) -> str:
+    """The key of the header, or else of the body; both must agree."""
+    in_header = request.headers.get("idempotency-key", "")
+    if in_header and in_body and in_header != in_body:
+        raise InvalidInput(
+            "Idempotency-Key and idempotency_key differ; send one", code="key_mismatch"
+        )
+    return in_header or in_body
+
+
+def read_moment(text: str, field: str) -> int:
+    """Read a time of a query parameter into micros."""
+    try:
+        return read_time(text.replace(" ", "+"), field, _ALL_TIME)
+    except Refused as refused:
+        raise InvalidInput(refused.reason, code=refused.code, field=field) from refused
+
+
+def read_range(query: Mapping[str, str], now: int) -> tuple[int, int]:
+    """The range [from, to); by default the last 24 hours up to the next whole minute."""
+    end = (now // MINUTE + 1) * MINUTE
+    to_at = read_moment(query["to"], "to") if "to" in query else end
+    from_at = read_moment(query["from"], "from") if "from" in query else to_at - DAY
+    return from_at, to_at
+
+
+def read_limit(query: Mapping[str, str], default: int) -> int:
+    """The page size."""
+    text = query.get("limit", str(default))
+    if not (text.isascii() and text.isdigit() and 0 < len(text) < 6):
+        raise InvalidInput("limit must be a whole number", code="bad_limit", field="limit")
+    return int(text)
+
+
+def credits_of(text: object, field: str = "amount") -> int:
+    """Read an amount of credits."""
+    return parse_amount(text, CREDIT, field=field)
+
+
+def credits_text(units: int) -> str:
+    """Write an amount of credits."""
+    return format_amount(units, CREDIT)

@@ -1,0 +1,35 @@
+"""What the routes are given by the composition root."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from tallystick.analytics.runs import Runs
+from tallystick.analytics.stats import Stats
+from tallystick.api.access import Authenticator
+from tallystick.api.metrics import Metrics
+from tallystick.catalog import Catalog
+from tallystick.clock import Clock
+from tallystick.events.door import Door
+from tallystick.ledger import Ledger
+from tallystick.reconcile.freshness import Freshness
+from tallystick.reconcile.verify import Verifier
+
+
+@dataclass(frozen=True)
+class Services:
+    """The slices behind the routes."""
+
+    authenticator: Authenticator
+    clock: Clock
+    door: Door
+    ledger: Ledger
+    catalog: Catalog
+    stats: Stats
+    runs: Runs
+    freshness: Freshness
+    verifier: Verifier
+    metrics: Metrics
+    ready: Callable[[], tuple[bool, dict[str, Any]]]

@@ -1,0 +1,183 @@
+"""Routes of usage: events in; stats, runs, freshness, rate cards and verification out."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
+
+from tallystick.analytics.stats import DIMENSIONS, StatsQuery
+from tallystick.api.requests import (
+    credits_text,
+    read_body,
+    read_json,
+    read_limit,
+    read_moment,
+    read_range,
+    respond,
+)
+from tallystick.api.services import Services
+from tallystick.clock import format_time
+from tallystick.errors import InvalidInput
+from tallystick.reconcile.verify import CHECKED
+
+_STATS_PARAMETERS = {"from", "to", "interval", "group_by", "tenant_id"}
+_RUN_PARAMETERS = {"cursor", "limit", "tenant_id"}
+
+
+class RateCardVersionBody(msgspec.Struct):
+    """Body of POST /v1/rate-cards/{rate_card_id}/versions."""
+
+    kind: str
+    content: dict[str, Any]
+    effective_at: str
+    tenant_id: str = ""
+    source: str = "api"
+
+
+async def post_events(services: Services, request: Request) -> Response:
+    """Take events; answers once they are durable."""
+    receipt = await services.door.accept(
+        await read_body(request),
+        content_type=request.headers.get("content-type", ""),
+        content_encoding=request.headers.get("content-encoding", ""),
+        headers=request.headers,
+    )
+    services.metrics.count_receipt(receipt)
+    return respond(receipt)
+
+
+async def get_stats(services: Services, request: Request) -> Response:
+    """Usage over time and by dimension."""
+    parameters = dict(request.query_params)
+    filters = _dimension_filters(parameters, _STATS_PARAMETERS)
+    from_at, to_at = read_range(parameters, services.clock.now())
+    group_by = tuple(name for name in parameters.get("group_by", "").split(",") if name)
+    query = StatsQuery(
+        from_at, to_at, parameters.get("interval", "none"), tuple(dict.fromkeys(group_by)), filters
+    )
+    rows = await asyncio.to_thread(services.stats.query, query)
+    return respond({"from": format_time(from_at), "to": format_time(to_at), "rows": rows})
+
+
+def _dimension_filters(parameters: dict[str, str], known: set[str]) -> dict[str, str]:
+    filters = {name: value for name, value in parameters.items() if name not in known}
+    if "tenant_id" in parameters:
+        filters["tenant"] = parameters["tenant_id"]
+    for name in ("user_id", "project_id"):
+        if name in filters:
+            filters[name.removesuffix("_id")] = filters.pop(name)
+    for name in filters:
+        if name not in DIMENSIONS:
+            raise InvalidInput(
+                f"unknown parameter {name[:40]!r}; known: {', '.join(sorted(known))}, "
+                f"{', '.join(DIMENSIONS)}",
+                code="unknown_parameter",
+                field=name[:40],
+            )
+    return filters
+
+
+async def list_runs(services: Services, request: Request) -> Response:
+    """Runs, newest first."""
+    parameters = dict(request.query_params)
+    filters = {name: value for name, value in parameters.items() if name not in _RUN_PARAMETERS}
+    if "tenant_id" in parameters:
+        filters["tenant"] = parameters["tenant_id"]
+    for name in ("from", "to"):
+        if name in filters:
+            filters[name] = str(read_moment(filters[name], name))
+    page = await asyncio.to_thread(
+        services.runs.list,
+        filters,
+        cursor=parameters.get("cursor"),
+        limit=read_limit(parameters, 50),
+    )
+    return respond(page)
+
+
+async def get_run(services: Services, request: Request) -> Response:
+    """What happened in one run."""
+    tenant_id = request.query_params.get("tenant_id")
+    return respond(
+        await asyncio.to_thread(run_story, services, request.path_params["run_id"], tenant_id)
+    )
+
+
+def run_story(services: Services, run_id: str, tenant_id: str | None) -> dict[str, Any]:
+    """The run's facts with the ledger's part: its charge and its operations."""
+    story = services.runs.get(run_id, tenant_id)
+    charge = services.ledger.load_run_charge(story["tenant_id"], run_id)
+    operations = services.ledger.load_run_operations(story["tenant_id"], run_id)
+    story["charge"] = charge and {
+        "account_id": charge.account_id,
+        "target": credits_text(charge.target),
+        "charged": credits_text(charge.charged),
+        "shortfall": credits_text(charge.shortfall),
+        "refunded": credits_text(charge.refunded),
+        "revision": charge.revision,
+        "updated_at": format_time(charge.updated_at),
+    }
+    story["ledger_operations"] = [
+        {
+            **{name: operation[name] for name in ("operation_id", "account_id", "kind", "outcome")},
+            "amount": credits_text(operation["units"]),
+            "shortfall": credits_text(operation["shortfall"]),
+            "reason": operation["reason"],
+            "posted_at": format_time(operation["posted_at"]),
+        }
+        for operation in operations
+    ]
+    return story
+
+
+async def get_freshness(services: Services, request: Request) -> Response:
+    """How far each follower is."""
+    return respond(await asyncio.to_thread(services.freshness.report))
+
+
+async def get_verification(services: Services, request: Request) -> Response:
+    """Check the invariants on live data."""
+    violations = await asyncio.to_thread(services.verifier.violations)
+    return respond(
+        {
+            "checked": CHECKED,
+            "holds": not violations,
+            "violations": [violation._asdict() for violation in violations],
+        }
+    )
+
+
+async def list_rate_cards(services: Services, request: Request) -> Response:
+    """Rate cards."""
+    return respond({"rate_cards": await asyncio.to_thread(services.catalog.list_cards)})
+
+
+async def list_rate_card_versions(services: Services, request: Request) -> Response:
+    """Versions of a rate card, newest first."""
+    card_id = request.path_params["rate_card_id"]
+    versions = await asyncio.to_thread(services.catalog.list_versions, card_id)
+    for version in versions:
+        version["effective_at"] = format_time(version["effective_at"])
+        version["recorded_at"] = format_time(version["recorded_at"])
+    return respond({"rate_card_id": card_id, "versions": versions})
+
+
+async def post_rate_card_version(services: Services, request: Request) -> Response:
+    """Record a version of a rate card; it rates events from effective_at on."""
+    body = await read_json(request, RateCardVersionBody)
+    card_id = request.path_params["rate_card_id"]
+    await asyncio.to_thread(
+        services.catalog.add_version,
+        card_id,
+        kind=body.kind,
+        tenant_id=body.tenant_id,
+        content=body.content,
+        effective_at=read_moment(body.effective_at, "effective_at"),
+        source=body.source,
+        now=services.clock.now(),
+    )
+    return await list_rate_card_versions(services, request)

@@ -1,0 +1,1 @@
+"""The command line: starts processes and prints; no logic of its own."""

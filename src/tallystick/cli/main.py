@@ -1,0 +1,104 @@
+"""`tallystick serve | demo | verify | trace | replay`."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from tallystick import __version__
+from tallystick.errors import TallystickError
+from tallystick.settings import Settings, load_settings
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="The open control plane for AI usage, credits and cost.",
+)
+Data = Annotated[str | None, typer.Option(help="Data folder of the embedded stores.")]
+Config = Annotated[Path | None, typer.Option(help="A TOML file with settings.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def settings_of(config: Path | None, **flags: Any) -> Settings:
+    """Settings from flags, the environment and a file."""
+    return load_settings(flags, os.environ, config)
+
+
+@app.command()
+def serve(
+    host: Annotated[str | None, typer.Option(help="Address to listen on.")] = None,
+    port: Annotated[int | None, typer.Option(help="Port to listen on.")] = None,
+    data: Data = None,
+    config: Config = None,
+) -> None:
+    """Run everything in one process tree on embedded stores."""
+    from tallystick.cli.serve import run_server
+
+    run_server(settings_of(config, host=host, port=port, data=data))
+
+
+@app.command()
+def demo(
+    port: Annotated[int | None, typer.Option(help="Port to listen on.")] = None,
+    data: Data = None,
+    seed: Annotated[int, typer.Option(help="Seed of the disturbance.")] = 1,
+    is_exit: Annotated[bool, typer.Option("--exit", help="End after the summary.")] = False,
+) -> None:
+    """Run the main job on the real traces that are shipped, and check every figure."""
+    from tallystick.cli.demo import run_demo_command
+
+    raise typer.Exit(run_demo_command(settings_of(None, port=port, data=data), seed, is_exit))
+
+
+@app.command()
+def verify(data: Data = None, config: Config = None, is_json: Json = False) -> None:
+    """Check the invariants on live data; exit 1 when one does not hold."""
+    from tallystick.cli.inspect import run_verify
+
+    raise typer.Exit(run_verify(settings_of(config, data=data), is_json))
+
+
+@app.command()
+def trace(
+    run_id: Annotated[str, typer.Argument(metavar="RUN", help="The run's id.")],
+    tenant: Annotated[str | None, typer.Option(help="The run's tenant.")] = None,
+    data: Data = None,
+    config: Config = None,
+    is_json: Json = False,
+) -> None:
+    """Show what happened in one run, from raw event to charge."""
+    from tallystick.cli.inspect import run_trace
+
+    raise typer.Exit(run_trace(settings_of(config, data=data), run_id, tenant, is_json))
+
+
+@app.command()
+def replay(data: Data = None, config: Config = None, is_json: Json = False) -> None:
+    """Wipe derived data, rebuild it from the log, and compare the totals."""
+    from tallystick.cli.replay import run_replay
+
+    raise typer.Exit(run_replay(settings_of(config, data=data), is_json))
+
+
+@app.command()
+def version() -> None:
+    """Print the version."""
+    typer.echo(__version__)
+
+
+def main() -> None:
+    """Run a command; a failure of ours is one clear line."""
+    try:
+        app()
+    except TallystickError as error:
+        typer.echo(f"tallystick: {error.message}", err=True)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()
