@@ -9,6 +9,7 @@ that they are counted and can be explained; their content is only hashed.
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 from collections import deque
 from collections.abc import Mapping
@@ -23,6 +24,8 @@ from tallystick.events.dedup import DedupIndex, Identity, identify
 from tallystick.events.model import Event
 from tallystick.events.redaction import Redactor
 from tallystick.plumbing.log import PostgresLog, Verdict
+
+_log = logging.getLogger(__name__)
 
 EVENTS_WAITING_MAX = 60_000
 """Events accepted into memory but not yet durable, over all requests."""
@@ -142,6 +145,7 @@ class Door:
             except TallystickError as error:
                 self._answer_all(group, error)
             except Exception as error:  # the lane must live on, the callers must know
+                _log.exception("an append failed")
                 self._answer_all(group, StoreUnavailable(f"append failed: {type(error).__name__}"))
             else:
                 self._answer_each(group, verdicts)

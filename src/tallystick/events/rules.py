@@ -216,7 +216,7 @@ def unflatten(message: Mapping[str, Any]) -> dict[str, Any]:
     moment = renamed.get("event_time")
     if type(moment) is int and 0 <= moment < 10**14:
         renamed["event_time"] = (_EPOCH + timedelta(milliseconds=moment)).isoformat()
-    renamed["event_type"] = EventType.COST
+    renamed["event_type"] = EventType.COST.value
     renamed.setdefault("cost_currency", "USD")
     if "cost_amount" not in renamed:
         raise Refused("missing_field", "amount is missing")

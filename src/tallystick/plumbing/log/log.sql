@@ -10,7 +10,7 @@ WITH batch AS (
     INSERT INTO log.batch (partition, offset_start, event_count, received_at, payload)
     VALUES (%(partition)s, %(offset_start)s, %(event_count)s, %(received_at)s, %(payload)s)
 )
-UPDATE log.head SET next_offset = %(offset_start)s + %(event_count)s
+UPDATE log.head SET next_offset = %(offset_start)s::bigint + %(event_count)s
 WHERE partition = %(partition)s;
 
 -- name: load_head
