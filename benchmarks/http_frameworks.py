@@ -170,9 +170,7 @@ def measure(framework: str, server: str, folder: Path) -> str:
     event = {"event_id": "e" * 20, "model": "gpt-4o", "tokens_input": 1, "run_id": "r" * 200}
     large = msgspec.json.encode([event] * 500)
     port = free_port()
-    process = subprocess.Popen(
-        command(server, port), env={**os.environ, "CANDIDATE": framework}
-    )
+    process = subprocess.Popen(command(server, port), env={**os.environ, "CANDIDATE": framework})
     try:
         for _ in range(100):
             try:

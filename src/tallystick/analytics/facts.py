@@ -95,7 +95,7 @@ def columns_of(rows: Sequence[Sequence[Any]]) -> Columns:
     ()
     """
     if not rows:
-        return {name: () for name in EVENT_FIELDS}
+        return dict.fromkeys(EVENT_FIELDS, ())
     return dict(zip(EVENT_FIELDS, zip(*rows, strict=True), strict=True))
 
 
@@ -126,8 +126,7 @@ def facts_table(
         "log_partition": [partition] * len(offsets),
         "log_offset": offsets,
         "is_late": [
-            arrival - claim > LATE_AFTER
-            for arrival, claim in zip(received, occurred, strict=True)
+            arrival - claim > LATE_AFTER for arrival, claim in zip(received, occurred, strict=True)
         ],
     }
     return _table(whole, _FACT_TYPES)

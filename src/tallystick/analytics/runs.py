@@ -45,6 +45,17 @@ _DETAILS = (
     "usage_quality",
     "cost_quality",
 )
+_COUNTED = (
+    "attempts",
+    "events",
+    "calls",
+    "unpriced_calls",
+    "tool_calls",
+    "errors",
+    "late_events",
+    "tokens_input",
+    "tokens_output",
+)
 _TOKENS = (
     "tokens_input",
     "tokens_output",
@@ -61,7 +72,7 @@ class Runs:
     def __init__(self, store: ClickHouse) -> None:
         self._store = store
 
-    def list(
+    def page(
         self, filters: Mapping[str, str], *, cursor: str | None = None, limit: int = 50
     ) -> dict[str, Any]:
         """Return {"runs": [...], "next_cursor": text or None}, newest first.
@@ -150,7 +161,9 @@ def _list_conditions(filters: Mapping[str, str]) -> tuple[list[str], dict[str, A
             conditions.append("status = {status:String}")
             parameters["status"] = value
         elif name in ("from", "to"):
-            conditions.append(f"started_at {'>=' if name == 'from' else '<'} {{{name}_at:DateTime64(6)}}")
+            conditions.append(
+                f"started_at {'>=' if name == 'from' else '<'} {{{name}_at:DateTime64(6)}}"
+            )
             parameters[f"{name}_at"] = as_text(int(value))
         elif name in _FILTERS:
             conditions.append(f"{_FILTERS[name]} = {{is_{name}:String}}")
@@ -170,7 +183,9 @@ def _read_cursor(cursor: str) -> tuple[str, str, str]:
         started_at, tenant, run_id = msgspec.json.decode(raw, type=tuple[str, str, str])
         micros_of(started_at)
     except (ValueError, binascii.Error, msgspec.DecodeError) as error:
-        raise InvalidInput("cursor is not one of ours", code="bad_cursor", field="cursor") from error
+        raise InvalidInput(
+            "cursor is not one of ours", code="bad_cursor", field="cursor"
+        ) from error
     return started_at, tenant, run_id
 
 
@@ -182,15 +197,13 @@ def _write_cursor(row: dict[str, Any]) -> str:
 def _present_run(row: dict[str, Any]) -> dict[str, Any]:
     started, last = micros_of(row["started_at"]), micros_of(row["last_event_at"])
     copied = ("run_id", "tenant_id", "status", "parent_run_id", "root_run_id")
-    counted = ("attempts", "events", "calls", "unpriced_calls", "tool_calls", "errors")
-    counted += ("late_events", "tokens_input", "tokens_output")
     return {
         **{name: row[name] for name in copied},
         **{name: row[column] for name, column in _FILTERS.items() if name != "tenant"},
         "started_at": format_time(started),
         "last_event_at": format_time(last),
         "duration_ms": (last - started) / 1000,
-        **{name: int(row[name]) for name in counted},
+        **{name: int(row[name]) for name in _COUNTED},
         "cost_usd": format_amount(int(row["cost_units"]), USD),
     }
 
@@ -242,9 +255,17 @@ def _attempts(facts: list[dict[str, Any]]) -> list[dict[str, Any]]:
     for fact in facts:
         known = attempts.setdefault(
             fact["attempt"],
-            {"calls": 0, "tool_calls": 0, "errors": 0, "cost_units": 0, "started_at": fact["occurred_at"]},
+            {
+                "calls": 0,
+                "tool_calls": 0,
+                "errors": 0,
+                "cost_units": 0,
+                "started_at": fact["occurred_at"],
+            },
         )
-        is_call = fact["event_type"] in ("token_usage", "cost") and fact["usage_scope"] != "aggregate"
+        is_call = (
+            fact["event_type"] in ("token_usage", "cost") and fact["usage_scope"] != "aggregate"
+        )
         is_tool_call = fact["event_type"] == "tool_call_finished"
         known["calls"] += is_call
         known["tool_calls"] += is_tool_call

@@ -217,4 +217,4 @@ def _ratio(part: int, whole: int) -> float | None:
 
 
 def _rounded(value: float | None) -> float | None:
-    return round(value, 3) if value is not None and value == value else None  # noqa: PLR0124 - NaN
+    return round(value, 3) if value is not None and value == value else None

@@ -91,7 +91,7 @@ async def list_runs(services: Services, request: Request) -> Response:
         if name in filters:
             filters[name] = str(read_moment(filters[name], name))
     page = await asyncio.to_thread(
-        services.runs.list,
+        services.runs.page,
         filters,
         cursor=parameters.get("cursor"),
         limit=read_limit(parameters, 50),
@@ -146,7 +146,7 @@ async def get_verification(services: Services, request: Request) -> Response:
         {
             "checked": CHECKED,
             "holds": not violations,
-            "violations": [violation._asdict() for violation in violations],
+            "violations": violations,
         }
     )
 

@@ -19,8 +19,7 @@ COST_CARD_ID = "provider-prices"
 CREDIT_CARD_ID = "credits"
 SEED_FILE = "seed_cost_card.json"
 _SQL = {
-    name: text.encode()
-    for name, text in load_statements("tallystick.catalog", "store.sql").items()
+    name: text.encode() for name, text in load_statements("tallystick.catalog", "store.sql").items()
 }
 _KINDS: dict[str, type[CostCard] | type[CreditCard]] = {"cost": CostCard, "credit": CreditCard}
 

@@ -38,9 +38,7 @@ def ask(
 def _fetch(settings: Settings, path: str) -> dict[str, Any]:
     folder = settings.data_folder
     key = load_admin_key(settings, folder)
-    request = Request(
-        read_address(folder).url + path, headers={"Authorization": f"Bearer {key}"}
-    )
+    request = Request(read_address(folder).url + path, headers={"Authorization": f"Bearer {key}"})
     try:
         with urlopen(request, timeout=_TIMEOUT_SECONDS) as answer:
             found: dict[str, Any] = msgspec.json.decode(answer.read())
@@ -55,7 +53,7 @@ def run_verify(settings: Settings, is_json: bool) -> int:
     """Print what holds; return 1 when something does not."""
 
     def offline(services: Services) -> dict[str, Any]:
-        found = [violation._asdict() for violation in services.verifier.violations()]
+        found = [msgspec.to_builtins(broken) for broken in services.verifier.violations()]
         return {"checked": CHECKED, "holds": not found, "violations": found}
 
     answer = ask(settings, "/v1/verification", offline)

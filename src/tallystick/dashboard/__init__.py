@@ -1,4 +1,5 @@
-"""Dashboard."""
-from tallystick.api.services import Services
-def pages_of(services: Services) -> list[object]:
-    return []
+"""The dashboard: server-rendered pages behind a login, charts without any outside host."""
+
+from tallystick.dashboard.pages import pages_of
+
+__all__ = ["pages_of"]

@@ -55,9 +55,7 @@ class Disturbance:
     with_content: int = 0
 
 
-def disturb(
-    messages: list[Message], now: int, seed: int
-) -> tuple[list[DemoRequest], Disturbance]:
+def disturb(messages: list[Message], now: int, seed: int) -> tuple[list[DemoRequest], Disturbance]:
     """Return requests in sending order; the last ones hold the conflicts."""
     rng = random.Random(seed + 1)
     record = Disturbance()
@@ -102,9 +100,7 @@ def _insert(stream: list[Piece], extra: list[Piece], rng: random.Random) -> list
     return [piece for _, piece in sorted(places, key=lambda item: item[0])]
 
 
-def _duplicates(
-    pieces: list[Piece], rng: random.Random, record: Disturbance
-) -> list[Piece]:
+def _duplicates(pieces: list[Piece], rng: random.Random, record: Disturbance) -> list[Piece]:
     copies = [piece for piece in pieces if rng.random() < DUPLICATE_SHARE]
     record.duplicates += len(copies)
     return copies
@@ -145,9 +141,7 @@ def _break(message: Message, number: int, now: int, rng: random.Random) -> Piece
     return Piece(_encode(base), "missing_field")
 
 
-def _conflicts(
-    messages: list[Message], rng: random.Random, record: Disturbance
-) -> list[Piece]:
+def _conflicts(messages: list[Message], rng: random.Random, record: Disturbance) -> list[Piece]:
     usage = [message for message in messages if message.get("event_type") == "token_usage"]
     record.rejected["event_id_conflict"] += CONFLICTS
     chosen = rng.sample(usage, CONFLICTS)

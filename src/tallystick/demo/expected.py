@@ -74,14 +74,14 @@ def _add_event(expected: Expected, message: Message) -> Decimal:
         expected.tool_errors[message["tool"]] += failed
         return Decimal(0) if failed else _TOOL_CALL_CREDITS
     if kind == "attempt_finished":
-        return (message["latency_ms"] * _CREDITS_PER_MS).quantize(_MICRO, ROUND_HALF_EVEN)
+        return (_CREDITS_PER_MS * int(message["latency_ms"])).quantize(_MICRO, ROUND_HALF_EVEN)
     return Decimal(0)
 
 
 def _add_call(expected: Expected, message: Message) -> Decimal:
-    tokens_input = message.get("tokens_input", message.get("prompt_tokens", 0))
-    tokens_output = message.get("tokens_output", message.get("completion_tokens", 0))
-    cached = message.get("tokens_cache_read", 0)
+    tokens_input = _count(message, "tokens_input", "prompt_tokens")
+    tokens_output = _count(message, "tokens_output", "completion_tokens")
+    cached = _count(message, "tokens_cache_read")
     expected.calls[message["model"]] += 1
     expected.tokens["input"] += tokens_input
     expected.tokens["output"] += tokens_output
@@ -92,6 +92,10 @@ def _add_call(expected: Expected, message: Message) -> Decimal:
         return Decimal(0)
     expected.cost[message["model"]] += exact.quantize(_NANO, ROUND_HALF_EVEN)
     return (exact * _CREDITS_PER_USD).quantize(_MICRO, ROUND_HALF_EVEN)
+
+
+def _count(message: Message, *names: str) -> int:
+    return next((int(message[name]) for name in names if name in message), 0)
 
 
 def _price(message: Message, given: int, generated: int, cached: int) -> Decimal | None:

@@ -230,9 +230,7 @@ def print_summary(console: Console, result: DemoResult) -> None:
     table = Table("figure", "computed from the input", "counted by Tallystick", "")
     for figure in result.figures:
         mark = "[green]agrees[/]" if figure.agrees else "[bold red]DIFFERS[/]"
-        table.add_row(figure.name, f"{figure.expected:,}" if isinstance(figure.expected, int)
-                      else str(figure.expected), f"{figure.counted:,}"
-                      if isinstance(figure.counted, int) else str(figure.counted), mark)  # fmt: skip
+        table.add_row(figure.name, _text(figure.expected), _text(figure.counted), mark)
     console.print(table)
     for name, value in result.story.items():
         console.print(f"{name}: {value}")
@@ -243,3 +241,9 @@ def print_summary(console: Console, result: DemoResult) -> None:
     )
     verdict = "[green]every figure agrees[/]" if result.agrees else "[bold red]figures differ[/]"
     console.print(verdict)
+
+
+def _text(value: object) -> str:
+    if isinstance(value, Decimal):
+        return format(value.normalize(), ",f")
+    return f"{value:,}" if isinstance(value, int) else str(value)

@@ -303,7 +303,7 @@ def cost_records(now: int, rng: random.Random) -> Iterator[Message]:
             "modelId": "text-embedding-3-small",
             "operation": "embedding",
             "currency": "USD",
-            "amount": f"0.{rng.randrange(1, 10**9):09d}",
+            "amount": f"0.0{rng.randrange(1, 10**8):08d}",
             "tokensIn": rng.randrange(1, 8000),
             "tokensOut": 0,
             "version": 1,

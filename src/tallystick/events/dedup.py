@@ -55,7 +55,7 @@ class DedupIndex:
 
         The result counts only once `commit` is called; judging again starts afresh.
         """
-        found = self._entries.get([key for key, _ in identities])
+        found: list[bytes | None] = self._entries.get([key for key, _ in identities]) or []
         self._pending = {}
         verdicts = bytearray(len(identities))
         for index, ((key, digest), stored) in enumerate(zip(identities, found, strict=True)):

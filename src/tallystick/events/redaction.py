@@ -24,20 +24,90 @@ import msgspec
 from tallystick.bounds import ATTRIBUTES_MAX
 
 ALLOWED_ATTRIBUTES = frozenset(
-    """api_version api_type cache_hit cloud cluster cost_centre cost_center currency
-    deployment finish_reason framework gen_ai.operation.name gen_ai.system host_type
-    http.method http.status_code instance_type language library library_version locale mode
-    outcome plan priority quality region release retry_reason route runtime schema sdk
-    sdk_version service service_name severity span_kind stage status stop_reason
-    stream tool_type version zone""".split()
+    [
+        "api_version",
+        "api_type",
+        "cache_hit",
+        "cloud",
+        "cluster",
+        "cost_centre",
+        "cost_center",
+        "currency",
+        "deployment",
+        "finish_reason",
+        "framework",
+        "gen_ai.operation.name",
+        "gen_ai.system",
+        "host_type",
+        "http.method",
+        "http.status_code",
+        "instance_type",
+        "language",
+        "library",
+        "library_version",
+        "locale",
+        "mode",
+        "outcome",
+        "plan",
+        "priority",
+        "quality",
+        "region",
+        "release",
+        "retry_reason",
+        "route",
+        "runtime",
+        "schema",
+        "sdk",
+        "sdk_version",
+        "service",
+        "service_name",
+        "severity",
+        "span_kind",
+        "stage",
+        "status",
+        "stop_reason",
+        "stream",
+        "tool_type",
+        "version",
+        "zone",
+    ]
 )
 """Attribute keys whose values may be kept as text."""
 
 CONTENT_KEYS = frozenset(
-    """arguments args body completion completions content contents document documents
-    input inputs instruction instructions message messages output outputs payload prompt
-    prompts query question response result results system text texts thought tool_calls
-    transcript""".split()
+    [
+        "arguments",
+        "args",
+        "body",
+        "completion",
+        "completions",
+        "content",
+        "contents",
+        "document",
+        "documents",
+        "input",
+        "inputs",
+        "instruction",
+        "instructions",
+        "message",
+        "messages",
+        "output",
+        "outputs",
+        "payload",
+        "prompt",
+        "prompts",
+        "query",
+        "question",
+        "response",
+        "result",
+        "results",
+        "system",
+        "text",
+        "texts",
+        "thought",
+        "tool_calls",
+        "transcript",
+    ]
 )
 """Keys that carry content by their name: always hashed, whatever their type."""
 
@@ -95,7 +165,7 @@ class Redactor:
         if isinstance(value, bool):
             return value
         if isinstance(value, int | float | Decimal):
-            small = math.isfinite(value) and abs(value) < _NUMBER_MAX
+            small = math.isfinite(value) and -_NUMBER_MAX < value < _NUMBER_MAX
             return value if small else self.hashed(value, tenant_id)
         if isinstance(value, str) and key in self._allowed and _MACHINE_TOKEN.fullmatch(value):
             return value

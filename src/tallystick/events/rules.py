@@ -161,18 +161,44 @@ def _within_reason(micros: int, field: str, now: int) -> int:
 
 _TEXT_FIELDS = {
     name: name
-    for name in (
-        "event_id event_type tenant_id run_id source workflow agent user_id project_id team "
-        "product feature customer_tier environment parent_run_id root_run_id request_id "
-        "provider model operation service_tier tool tool_call_id error_code idempotency_key"
-    ).split()
+    for name in [
+        "event_id",
+        "event_type",
+        "tenant_id",
+        "run_id",
+        "source",
+        "workflow",
+        "agent",
+        "user_id",
+        "project_id",
+        "team",
+        "product",
+        "feature",
+        "customer_tier",
+        "environment",
+        "parent_run_id",
+        "root_run_id",
+        "request_id",
+        "provider",
+        "model",
+        "operation",
+        "service_tier",
+        "tool",
+        "tool_call_id",
+        "error_code",
+        "idempotency_key",
+    ]
 }
 _COUNT_FIELDS = {
     name: name
-    for name in (
-        "tokens_input tokens_output tokens_cache_read tokens_cache_write_5m "
-        "tokens_cache_write_1h tokens_reasoning"
-    ).split()
+    for name in [
+        "tokens_input",
+        "tokens_output",
+        "tokens_cache_read",
+        "tokens_cache_write_5m",
+        "tokens_cache_write_1h",
+        "tokens_reasoning",
+    ]
 }
 _READERS: dict[str, tuple[str, Callable[[Any, str], Any]]] = {
     **{name: (field, read_text) for name, field in _TEXT_FIELDS.items()},

@@ -60,9 +60,7 @@ def _converge_one(
     posting: Posting, charge: RunCharge, target: RunTarget, spent: list[Spend]
 ) -> RunChargeOutcome:
     run_id = target.run_id
-    delta = plan_convergence(
-        target.target_units, charge.charged, charge.shortfall, charge.refunded
-    )
+    delta = plan_convergence(target.target_units, charge.charged, charge.shortfall, charge.refunded)
     operation_id = None
     if delta > 0:
         operation = posting.charge(

@@ -142,7 +142,7 @@ class RunCharge(msgspec.Struct):
     updated_at: int
 
 
-class Violation(NamedTuple):
+class Violation(msgspec.Struct, frozen=True):
     """An invariant that does not hold: how often, and some examples."""
 
     invariant_id: str

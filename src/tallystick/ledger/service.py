@@ -36,10 +36,11 @@ from tallystick.ledger.model import (
     Violation,
 )
 from tallystick.ledger.posting import Posting
-from tallystick.ledger.rules import AccountState, LotState, Spend
+from tallystick.ledger.rules import LotState, Spend
 from tallystick.ledger.store import (
     SQL,
     Connection,
+    account_state,
     load_run_charges,
     load_run_spends,
     store_run_charges,
@@ -280,7 +281,7 @@ class Ledger:
         if row is None:
             raise _unknown_account()
         lots = [LotState(*lot) for lot in rows]
-        state = AccountState(*row, lots=lots)
+        state = account_state(row, lots)
         return balance_of(state, account.tenant_id, lots, self._clock.now())
 
     def entries(

@@ -59,13 +59,19 @@ def lock_accounts(connection: Connection, account_ids: Sequence[str]) -> Locked:
     """Lock accounts in id order and load their lots that have credit."""
     arguments = {"account_ids": sorted(set(account_ids))}
     cursor = connection.execute(SQL["lock_balances"], arguments, binary=True)
-    accounts = {row[0]: AccountState(*row, lots=[]) for row in cursor.fetchall()}
+    accounts = {row[0]: account_state(row, []) for row in cursor.fetchall()}
     lots: dict[UUID, LotState] = {}
     for row in connection.execute(SQL["load_open_lots"], arguments, binary=True).fetchall():
         lot = LotState(*row)
         lots[lot.lot_id] = lot
         accounts[lot.account_id].lots.append(lot)
     return Locked(accounts, lots)
+
+
+def account_state(row: tuple[Any, ...], lots: list[LotState]) -> AccountState:
+    """Make the state of a balance row and its lots."""
+    account_id, credited, debited, held, leased, overage, limit = row
+    return AccountState(account_id, credited, debited, held, leased, overage, limit, lots)
 
 
 def load_missing_lots(connection: Connection, locked: Locked, lot_ids: set[UUID]) -> None:

@@ -66,7 +66,8 @@ def migrate_postgres(url: str) -> list[str]:
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute("SELECT pg_advisory_lock(%s)", (_MIGRATION_LOCK,))
         connection.execute(_BOOKKEEPING)
-        done = dict(connection.execute("SELECT name, digest FROM public.schema_migration"))
+        rows = connection.execute("SELECT name, digest FROM public.schema_migration").fetchall()
+        done: dict[str, str] = {row[0]: row[1] for row in rows}
         for name, text in load_migrations("postgres"):
             if name in done:
                 require_same_digest(name, text, done[name])

@@ -97,9 +97,7 @@ class RateCardVersion(msgspec.Struct):
 def compile_price(price: Price, field: str) -> tuple[tuple[int, int], ...]:
     """Turn text or tiers into ((above_tokens, yocto a token), ...), highest tier first."""
     tiers = [(0, price)] if isinstance(price, str) else list(price)
-    return tuple(
-        sorted(((above, _yocto(text, field)) for above, text in tiers), reverse=True)
-    )
+    return tuple(sorted(((above, _yocto(text, field)) for above, text in tiers), reverse=True))
 
 
 def _yocto(text: str, field: str) -> int:

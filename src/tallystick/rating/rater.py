@@ -15,9 +15,9 @@ from typing import Any, NamedTuple
 import msgspec
 
 from tallystick.rating.cards import (
+    TOKEN_CLASSES,
     YOCTO_PER_MICRO,
     YOCTO_PER_NANO,
-    TOKEN_CLASSES,
     CostCard,
     CreditCard,
     ModelPrices,

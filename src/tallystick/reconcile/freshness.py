@@ -76,7 +76,9 @@ class Freshness:
         now = self._clock.now()
         position = self._log.position(name)
         head = self._log.head()
-        waiting_since = self._log.oldest_waiting(position.offset) if position.offset < head else None
+        waiting_since = (
+            self._log.oldest_waiting(position.offset) if position.offset < head else None
+        )
         lag = (now - waiting_since) / SECOND if waiting_since is not None else 0.0
         return {
             "name": name,

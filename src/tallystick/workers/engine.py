@@ -64,7 +64,9 @@ def running(options: EngineOptions, clock: Clock) -> Iterator[int]:
     loops = [
         FollowerLoop(Sink(log, facts, catalog, clock), idle_seconds=_SINK_IDLE_SECONDS),
         FollowerLoop(
-            Charger(pool, log, FactStore(ClickHouse(options.clickhouse_url)), catalog, ledger, clock),
+            Charger(
+                pool, log, FactStore(ClickHouse(options.clickhouse_url)), catalog, ledger, clock
+            ),
             idle_seconds=_CHARGER_IDLE_SECONDS,
         ),
     ]

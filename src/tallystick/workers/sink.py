@@ -60,9 +60,7 @@ class Sink:
 
     name = "sink"
 
-    def __init__(
-        self, log: PostgresLog, facts: FactStore, catalog: Catalog, clock: Clock
-    ) -> None:
+    def __init__(self, log: PostgresLog, facts: FactStore, catalog: Catalog, clock: Clock) -> None:
         self._log = log
         self._facts = facts
         self._catalog = catalog

@@ -44,7 +44,7 @@ def spawn(
         stderr=stderr,
         pass_fds=tuple(keep_open),
         env=environment,
-        preexec_fn=_preparation(on_parent_death, unprivileged),  # noqa: PLW1509 - main thread
+        preexec_fn=_preparation(on_parent_death, unprivileged),
     )
 
 

@@ -29,7 +29,7 @@ class ChdbEndpoint:
     def __init__(self, folder: Path, *, key: str, port: int = 0) -> None:
         connections: queue.SimpleQueue[Any] = queue.SimpleQueue()
         for _ in range(_CONNECTIONS):
-            connections.put(chdb.connect(str(folder.resolve())))
+            connections.put(chdb.connect(str(folder.resolve())))  # type: ignore[no-untyped-call]
         self._connections = connections
         handler = type("Handler", (_Handler,), {"connections": connections, "key": key})
         self._server = ThreadingHTTPServer(("127.0.0.1", port), handler)
@@ -64,10 +64,10 @@ class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
 
-    def do_GET(self) -> None:  # noqa: N802 - the standard library's name
+    def do_GET(self) -> None:
         self._answer(b"")
 
-    def do_POST(self) -> None:  # noqa: N802 - the standard library's name
+    def do_POST(self) -> None:
         self._answer(self.rfile.read(int(self.headers.get("Content-Length", "0"))))
 
     def _answer(self, body: bytes) -> None:
@@ -111,5 +111,5 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(content)
 
-    def log_message(self, format: str, *args: object) -> None:  # noqa: A002
+    def log_message(self, format: str, *args: object) -> None:
         """Stay silent: queries may name tenants and users."""

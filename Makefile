@@ -1,0 +1,54 @@
+# Needs only make and Python >= 3.11; every target sets up what it uses.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+ARGS ?=
+
+.PHONY: demo test check bench soak docs seed lock clean
+
+demo: $(VENV)/installed          ## the main job on real traces, then the dashboard
+	$(BIN)/tallystick demo $(ARGS)
+
+test: $(VENV)/installed-dev      ## every test, on real stores
+	$(BIN)/pytest $(ARGS)
+
+check: $(VENV)/installed-dev     ## style, types, imports
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(VENV)/installed-dev     ## speed and memory; results go to benchmarks/results
+	$(BIN)/python -m benchmarks.run $(ARGS)
+
+soak: $(VENV)/installed-dev      ## the kill test, many more rounds
+	TALLYSTICK_KILL_ROUNDS=50 $(BIN)/pytest tests/integration/test_kill.py $(ARGS)
+
+docs: $(VENV)/installed-dev      ## what is generated from the code
+	$(BIN)/python -m tests.docs.generate
+
+seed: $(VENV)/installed-dev      ## the shipped cost card, from the pinned genai-prices
+	$(BIN)/python -m tallystick.catalog.seed
+
+lock: $(VENV)/installed-dev      ## pinned requirements with hashes
+	$(BIN)/pip-compile -q --generate-hashes --no-emit-index-url --no-emit-trusted-host \
+		--strip-extras --no-header -o requirements.txt pyproject.toml
+	$(BIN)/pip-compile -q --generate-hashes --no-emit-index-url --no-emit-trusted-host \
+		--strip-extras --no-header --allow-unsafe --extra dev -o requirements-dev.txt pyproject.toml
+
+clean:
+	rm -rf $(VENV) .tallystick
+
+$(VENV)/bin/python:
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Tallystick needs Python 3.11 or newer")'
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/installed: requirements.txt pyproject.toml | $(VENV)/bin/python
+	$(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements.txt
+	$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e .
+	touch $@
+
+$(VENV)/installed-dev: requirements-dev.txt pyproject.toml | $(VENV)/bin/python
+	$(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements-dev.txt
+	$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e .
+	touch $@ $(VENV)/installed

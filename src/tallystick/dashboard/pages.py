@@ -1,0 +1,148 @@
+"""The pages: overview, runs, one run, login. They only read.
+
+The browser gets HTML, one stylesheet and two scripts of ours; the content security policy
+allows nothing else. Numbers of a chart travel as JSON inside the page.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from importlib.resources import files
+from typing import Any
+
+import jinja2
+import msgspec
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, RedirectResponse, Response
+from starlette.routing import BaseRoute, Mount, Route
+from starlette.staticfiles import StaticFiles
+
+from tallystick.api.access import SESSION_COOKIE, SESSION_HOURS
+from tallystick.api.requests import read_body
+from tallystick.api.services import Services
+from tallystick.api.usage_routes import run_story
+from tallystick.clock import format_time
+from tallystick.dashboard.overview import RANGES, build_overview
+from tallystick.errors import TallystickError
+
+Page = Callable[[Request], Awaitable[Response]]
+_HEADERS = {
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; "
+    "img-src 'self' data:; form-action 'self'; frame-ancestors 'none'; base-uri 'none'",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+    "Cache-Control": "no-store",
+}
+_LOGIN_BYTES_MAX = 4096
+
+
+def pages_of(services: Services) -> list[BaseRoute]:
+    """The dashboard's routes."""
+    folder = files("tallystick.dashboard")
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("tallystick.dashboard"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["json_text"] = _json_text
+    pages = _Pages(services, environment)
+    return [
+        Route("/", pages.guarded(pages.overview)),
+        Route("/runs", pages.guarded(pages.runs)),
+        Route("/runs/{run_id:path}", pages.guarded(pages.run)),
+        Route("/login", pages.login, methods=["GET", "POST"]),
+        Route("/logout", pages.logout, methods=["POST"]),
+        Mount("/static", StaticFiles(directory=str(folder.joinpath("static")))),
+    ]
+
+
+def _json_text(content: object) -> str:
+    """JSON that may stand in a script element: no character can end it."""
+    text = msgspec.json.encode(content).decode()
+    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+
+
+class _Pages:
+    def __init__(self, services: Services, environment: jinja2.Environment) -> None:
+        self._services = services
+        self._environment = environment
+
+    def guarded(self, page: Page) -> Page:
+        """Send who has no session to the login."""
+
+        async def guard(request: Request) -> Response:
+            if not self._services.authenticator.has_session(request):
+                return RedirectResponse("/login", 303)
+            try:
+                return await page(request)
+            except TallystickError as error:
+                return self._render("problem.html", error.http_status, message=error.message)
+
+        return guard
+
+    async def overview(self, request: Request) -> Response:
+        """Usage and cost over time, errors by tool, credits, freshness."""
+        span = request.query_params.get("range", "24h")
+        tenant = request.query_params.get("tenant", "")
+        content = await asyncio.to_thread(build_overview, self._services, span, tenant)
+        return self._render("overview.html", ranges=list(RANGES), **content)
+
+    async def runs(self, request: Request) -> Response:
+        """The list of runs."""
+        query = request.query_params
+        wanted = ("tenant", "status", "team", "feature", "workflow")
+        filters = {name: query[name] for name in wanted if query.get(name)}
+        page = await asyncio.to_thread(
+            self._services.runs.page, filters, cursor=query.get("cursor"), limit=50
+        )
+        return self._render(
+            "runs.html",
+            filters={name: filters.get(name, "") for name in wanted},
+            runs=page["runs"],
+            next_cursor=page["next_cursor"],
+        )
+
+    async def run(self, request: Request) -> Response:
+        """What happened in one run."""
+        tenant = request.query_params.get("tenant")
+        run_id = request.path_params["run_id"]
+        story = await asyncio.to_thread(run_story, self._services, run_id, tenant)
+        return self._render("run.html", run=story)
+
+    async def login(self, request: Request) -> Response:
+        """Ask for the key, and set the session cookie for the right one."""
+        if request.method == "GET":
+            return self._render("login.html", message="")
+        body = await read_body(request, _LOGIN_BYTES_MAX)
+        if not self._services.authenticator.is_key(_form_value(body, "key").strip()):
+            return self._render("login.html", 401, message="That is not the key.")
+        answer = RedirectResponse("/", 303)
+        answer.set_cookie(
+            SESSION_COOKIE,
+            self._services.authenticator.new_session(),
+            max_age=SESSION_HOURS * 3600,
+            httponly=True,
+            samesite="strict",
+            secure=request.url.scheme == "https",
+        )
+        return answer
+
+    async def logout(self, request: Request) -> Response:
+        """Forget the session."""
+        answer = RedirectResponse("/login", 303)
+        answer.delete_cookie(SESSION_COOKIE)
+        return answer
+
+    def _render(self, template: str, status: int = 200, **content: Any) -> Response:
+        now = format_time(self._services.clock.now())[:19].replace("T", " ")
+        html = self._environment.get_template(template).render(now=now, **content)
+        return HTMLResponse(html, status, headers=_HEADERS)
+
+
+def _form_value(body: bytes, name: str) -> str:
+    from urllib.parse import parse_qs
+
+    return parse_qs(body.decode("utf-8", "replace")).get(name, [""])[0]
