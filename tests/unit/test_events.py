@@ -1,0 +1,225 @@
+"""What the door accepts and refuses, as tables."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from typing import Any
+
+import msgspec
+import pytest
+import zstandard
+
+from tallystick.bounds import BODY_BYTES_MAX
+from tallystick.clock import DAY, HOUR, format_time
+from tallystick.errors import BodyTooLarge, BodyUnreadable, UnsupportedForm
+from tallystick.events.adapters import ParsedBody, parse_body
+from tallystick.events.redaction import Redactor
+
+NOW = 1_790_000_000_000_000
+GOOD = {
+    "event_id": "e1",
+    "event_type": "token_usage",
+    "event_time": format_time(NOW),
+    "tenant_id": "acme",
+    "model": "gpt-4o",
+    "tokens_input": 10,
+}
+
+
+def parse(
+    body: bytes, content_type: str = "application/json", encoding: str = "", **headers: str
+) -> ParsedBody:
+    return parse_body(
+        body,
+        content_type=content_type,
+        content_encoding=encoding,
+        headers={name.replace("_", "-"): value for name, value in headers.items()},
+        received_at=NOW,
+        redactor=Redactor(b"key"),
+    )
+
+
+def one(**changes: Any) -> ParsedBody:
+    return parse(json.dumps({**GOOD, **changes}).encode())
+
+
+BAD: list[tuple[dict[str, Any], str]] = [
+    ({"event_id": None}, "empty_id"),
+    ({"event_id": ""}, "empty_id"),
+    ({"event_id": 7}, "wrong_type"),
+    ({"event_id": "x" * 129}, "id_too_long"),
+    ({"tenant_id": "a\u0000b"}, "control_character"),
+    ({"event_time": "2026-01-31T12:00:00"}, "naive_time"),
+    ({"event_time": "yesterday"}, "bad_time"),
+    ({"event_time": "2026-02-31T12:00:00Z"}, "bad_time"),
+    ({"event_time": "0001-01-01T00:00:00Z"}, "bad_time"),
+    ({"event_time": 1234}, "wrong_type"),
+    ({"event_time": format_time(NOW + 2 * HOUR)}, "time_in_future"),
+    ({"tokens_input": -1}, "negative_number"),
+    ({"tokens_input": "many"}, "wrong_type"),
+    ({"tokens_input": 1.5}, "wrong_type"),
+    ({"tokens_input": True}, "wrong_type"),
+    ({"tokens_input": 10**13}, "number_too_large"),
+    ({"tokens_cache_read": 11}, "inconsistent_tokens"),
+    ({"tokens_reasoning": 1}, "inconsistent_tokens"),
+    ({"latency_ms": -1}, "negative_number"),
+    ({"attempt": 0}, "out_of_range"),
+    ({"usage_scope": "both"}, "bad_choice"),
+    ({"run_id": "tallystick:x"}, "reserved_id"),
+    ({"event_type": "data.import.error"}, "reserved_id"),
+    ({"event_type": "cost"}, "missing_field"),
+    ({"event_type": "cost", "cost_amount": "-1"}, "negative_number"),
+    ({"event_type": "cost", "cost_amount": "1e5x"}, "bad_amount"),
+    ({"event_type": "cost", "cost_amount": "1", "cost_currency": "usd"}, "bad_currency"),
+    ({"attrs": "text"}, "wrong_type"),
+    ({"is_batch": "yes"}, "wrong_type"),
+]
+
+
+@pytest.mark.parametrize(("changes", "code"), BAD, ids=lambda value: str(value)[:40])
+def test_a_bad_event_has_a_code_and_its_neighbours_survive(
+    changes: dict[str, Any], code: str
+) -> None:
+    body = json.dumps([{**GOOD, "event_id": "a"}, {**GOOD, **changes}, {**GOOD, "event_id": "b"}])
+    parsed = parse(body.encode())
+    assert [event.event_id for event in parsed.events] == ["a", "b"]
+    assert parsed.indexes == [0, 2]
+    (rejection,) = parsed.rejections
+    assert (rejection.index, rejection.code) == (1, code)
+    assert rejection.reason
+    assert parsed.broken[0].reject_code == code
+
+
+RAW_BAD = [
+    (b'{"event_id": nope}', "invalid_json"),
+    (b'{"event_id":"x","latency_ms":NaN}', "not_finite"),
+    (b'{"event_id":"x","latency_ms":Infinity}', "not_finite"),
+    (b'{"event_id":"\xff\xfe"}', "invalid_utf8"),
+    (b"[" * 100_000 + b"]" * 100_000, "nesting_too_deep"),
+    (b'{"attrs":{"a":' + b'{"a":' * 30 + b"1" + b"}" * 31 + b"}", "missing_field"),
+    (b"42", "not_an_object"),
+    (b"null", "not_an_object"),
+    (b'"text with ] and , inside"', "not_an_object"),
+    (b"", "invalid_json"),
+]
+
+
+@pytest.mark.parametrize(("raw", "code"), RAW_BAD, ids=[code for _, code in RAW_BAD])
+def test_an_undecodable_element_harms_no_other(raw: bytes, code: str) -> None:
+    first = json.dumps({**GOOD, "event_id": "a", "feature": 'say "[,]{" \\'}).encode()
+    last = json.dumps({**GOOD, "event_id": "b"}).encode()
+    parsed = parse(b" [" + first + b"," + raw + b"," + last + b"] ")
+    assert [event.event_id for event in parsed.events] == ["a", "b"]
+    assert [(bad.index, bad.code) for bad in parsed.rejections] == [(1, code)]
+
+
+def test_ndjson_lines_are_independent() -> None:
+    line = json.dumps(GOOD).encode()
+    parsed = parse(line + b"\n{broken\n\n" + line, "application/x-ndjson")
+    assert len(parsed.events) == 2
+    assert [bad.code for bad in parsed.rejections] == ["invalid_json"]
+
+
+def test_nesting_inside_one_event_is_bounded() -> None:
+    deep: Any = 1
+    for _ in range(30):
+        deep = {"a": deep}
+    assert one(attrs={"x": deep}).rejections[0].code == "nesting_too_deep"
+
+
+@pytest.mark.parametrize("body", [b"", b"hello", b'[{"a":1}', b"[1]]", b"[{]}"])
+def test_a_body_without_messages_is_refused_as_a_whole(body: bytes) -> None:
+    with pytest.raises(BodyUnreadable):
+        parse(body)
+
+
+def test_compression_is_undone_within_bounds() -> None:
+    plain = json.dumps([GOOD]).encode()
+    assert len(parse(gzip.compress(plain), encoding="gzip").events) == 1
+    assert len(parse(zstandard.ZstdCompressor().compress(plain), encoding="zstd").events) == 1
+    bomb = gzip.compress(b" " * (BODY_BYTES_MAX * 20))
+    with pytest.raises(BodyTooLarge):
+        parse(bomb, encoding="gzip")
+    with pytest.raises(BodyTooLarge):
+        parse(zstandard.ZstdCompressor().compress(b" " * (BODY_BYTES_MAX * 20)), encoding="zstd")
+    for encoding in ("gzip", "zstd"):
+        with pytest.raises(BodyUnreadable):
+            parse(b"not compressed", encoding=encoding)
+    with pytest.raises(BodyUnreadable):
+        parse(gzip.compress(plain)[:-12], encoding="gzip")
+    with pytest.raises(UnsupportedForm):
+        parse(plain, encoding="br")
+    with pytest.raises(UnsupportedForm):
+        parse(plain, content_type="text/xml")
+    with pytest.raises(BodyTooLarge):
+        parse(b"[" + b" " * (10 * 1024 * 1024) + b"]")
+
+
+def test_cloud_events_in_all_forms() -> None:
+    inner = {name: GOOD[name] for name in ("tenant_id", "model", "tokens_input")}
+    envelope = {
+        "specversion": "1.0",
+        "id": "ce1",
+        "type": "token_usage",
+        "time": GOOD["event_time"],
+        "source": "gateway",
+        "data": inner,
+    }
+    structured = parse(json.dumps(envelope).encode(), "application/cloudevents+json")
+    batch = parse(json.dumps([envelope]).encode(), "application/cloudevents-batch+json")
+    binary = parse(
+        json.dumps(inner).encode(),
+        ce_specversion="1.0",
+        ce_id="ce1",
+        ce_type="token_usage",
+        ce_time=str(GOOD["event_time"]),
+        ce_source="gateway",
+    )
+    for parsed in (structured, batch, binary):
+        (event,) = parsed.events
+        assert (event.event_id, event.event_type, event.source) == ("ce1", "token_usage", "gateway")
+    assert structured.events == batch.events == binary.events
+
+
+def test_the_flat_cost_record_is_accepted_as_it_is() -> None:
+    record = (
+        b'{"key":"k1","timestamp":1789999000000,"tenantId":"acme","userId":"u","projectId":"p",'
+        b'"modelId":"m","operation":"chat","currency":"USD","amount":0.000000123,"tokensIn":5,'
+        b'"tokensOut":6,"version":1}'
+    )
+    (event,) = parse(record).events
+    assert (event.event_id, event.event_type, event.cost_amount) == ("k1", "cost", "0.000000123")
+    assert (event.tokens_input, event.tokens_output, event.user_id) == (5, 6, "u")
+
+
+def test_aliases_unknown_types_and_late_times_are_accepted() -> None:
+    (event,) = one(event_type="custom", tokens_input=None, prompt_tokens=3).events
+    assert (event.event_type, event.tokens_input) == ("custom", 0 if not event.tokens_input else 3)
+    assert len(one(event_time=format_time(NOW - 400 * DAY)).events) == 1
+    assert one(event_time="2026-09-21T16:13:20.123456789+02:00").events[0].occurred_at % 1000 == 456
+
+
+def test_content_is_never_kept() -> None:
+    """INV-14: allow-list, fail closed."""
+    secret = "My card is 4111 1111 1111 1111, I am Mia Li"
+    (event,) = one(
+        prompt=secret,
+        messages=[{"role": "user", "content": secret}],
+        error_code=secret,
+        attrs={"region": "eu-1", secret: 1, "phone": 4_915_112_345_678, "n": 5, "note": secret},
+    ).events
+    stored = msgspec.msgpack.encode(event)
+    for piece in ("4111", "Mia", "card", "4915112345678"):
+        assert piece.encode() not in stored
+    attrs = json.loads(event.attrs)
+    assert attrs["region"] == "eu-1"
+    assert attrs["n"] == 5
+    assert attrs["prompt"].startswith("hmac:")
+
+
+def test_equal_content_has_one_digest_and_other_content_another() -> None:
+    assert one().events[0].content_digest == one().events[0].content_digest
+    assert one().events[0].content_digest != one(tokens_input=11).events[0].content_digest
+    later = format_time(NOW - 1)
+    assert one().events[0].content_digest != one(event_time=later).events[0].content_digest
