@@ -61,7 +61,9 @@ def test_the_same_key_answers_the_same_for_ever(ledger: Ledger) -> None:
 def test_one_key_from_many_threads_charges_once(ledger: Ledger) -> None:
     account = opened(ledger, "threads")
     with ThreadPoolExecutor(8) as pool:
-        outcomes = list(pool.map(lambda _: ledger.charge(ChargeRequest(account, 7, "k")), range(24)))
+        outcomes = list(
+            pool.map(lambda _: ledger.charge(ChargeRequest(account, 7, "k")), range(24))
+        )
     assert len({outcome.operation_id for outcome in outcomes}) == 1
     assert ledger.balance(account).available == 93
 
@@ -201,9 +203,7 @@ def test_history_refuses_change(ledger: Ledger, postgres_url: str, statement: st
         connection.execute(statement.encode())
 
 
-@pytest.mark.parametrize(
-    ("column", "value"), [("consumed", 101), ("held", 101), ("expired", -1)]
-)
+@pytest.mark.parametrize(("column", "value"), [("consumed", 101), ("held", 101), ("expired", -1)])
 def test_the_database_holds_lots_within_their_grant(
     ledger: Ledger, postgres_url: str, column: str, value: int
 ) -> None:

@@ -58,9 +58,7 @@ def test_a_refund_gives_back_the_newest_spend_first() -> None:
     back:  6 overage, 3 to lot 2"""
     spent = [Spend(((UUID(int=1), 10), (UUID(int=2), 4)), 0), Spend((), 6)]
     assert plan_refund(spent, 9, overage_now=6) == Spend(((UUID(int=2), -3),), -6)
-    assert plan_refund(spent, 9, overage_now=0) == Spend(
-        ((UUID(int=2), -4), (UUID(int=1), -5)), 0
-    )
+    assert plan_refund(spent, 9, overage_now=0) == Spend(((UUID(int=2), -4), (UUID(int=1), -5)), 0)
 
 
 def test_convergence_posts_target_minus_posted() -> None:

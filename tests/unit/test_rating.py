@@ -76,7 +76,9 @@ def test_costs_equal_genai_prices_to_the_nano_dollar() -> None:
             read = rng.randint(0, given)
             write = rng.randint(0, given - read)
             hour = rng.randint(0, write)
-            at = datetime(2026, rng.randint(1, 11), rng.randint(1, 20), rng.randint(0, 23), tzinfo=UTC)
+            at = datetime(
+                2026, rng.randint(1, 11), rng.randint(1, 20), rng.randint(0, 23), tzinfo=UTC
+            )
             usage: Any = Usage(
                 input_tokens=given,
                 output_tokens=700,

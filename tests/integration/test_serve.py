@@ -1,0 +1,231 @@
+"""One running server: contract, errors, health, and the life of the process tree."""
+
+from __future__ import annotations
+
+import os
+import stat
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from tallystick.clock import SystemClock, format_time
+from tallystick.plumbing.embedded.child import user_namespaces_allowed
+from tests.server import Server
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    running = Server(tmp_path_factory.mktemp("serve") / "data").start()
+    yield running
+    assert running.stop() == 0, "SIGTERM drains and exits 0"
+
+
+def event(**changes: Any) -> dict[str, Any]:
+    return {
+        "event_id": "e1",
+        "event_type": "token_usage",
+        "event_time": format_time(SystemClock().now()),
+        "tenant_id": "acme",
+        "run_id": "r1",
+        "provider": "openai",
+        "model": "gpt-4o",
+        "tokens_input": 1200,
+        "tokens_output": 250,
+        **changes,
+    }
+
+
+def test_from_event_to_charge_over_http(server: Server) -> None:
+    post, get = server.client.post, server.get
+    server.client.put("/v1/accounts/acme", json={"tenant_id": "acme"}).raise_for_status()
+    grant = {"account_id": "acme", "amount": "10", "idempotency_key": "g1"}
+    first = post("/v1/grants", json=grant)
+    assert first.status_code == 201
+    assert post("/v1/grants", json=grant).json() == first.json()
+    messages = [
+        event(event_id="s", event_type="run_started"),
+        event(),
+        event(event_id="t", event_type="tool_call_finished", tool="search", error_code="boom"),
+        event(event_id="d", event_type="run_completed"),
+    ]
+    assert post("/v1/events", json=messages).json() == {
+        "accepted": 4,
+        "duplicates": 0,
+        "rejected": [],
+    }
+    receipt = post("/v1/events", json=[*messages, event(tokens_input=1)]).json()
+    assert (receipt["accepted"], receipt["duplicates"]) == (0, 4)
+    assert receipt["rejected"][0]["code"] == "event_id_conflict"
+    server.wait_until_settled()
+    (row,) = get("/v1/stats", tenant_id="acme")["rows"]
+    assert (row["runs"], row["calls"], row["tool_calls"], row["errors"]) == (1, 1, 1, 1)
+    assert (row["cost_usd"], row["credits"], row["error_rate"]) == ("0.0055", "0.66", 0.5)
+    story = get("/v1/runs/r1")
+    assert story["status"] == "completed"
+    assert story["charge"]["charged"] == "0.66"
+    assert story["counts"] == {"events": 4, "late": 0, "duplicates": 4, "conflicts": 1}
+    assert [fact["event_type"] for fact in story["timeline"]][1] == "token_usage"
+    assert get("/v1/accounts/acme/balance")["available"] == "9.34"
+    charges = [
+        entry for entry in get("/v1/accounts/acme/entries")["entries"] if entry["run_id"] == "r1"
+    ]
+    assert [entry["amount"] for entry in charges] == ["-0.66"]
+    late = event(event_id="late", event_time="2026-01-01T00:00:00+02:00")
+    assert post("/v1/events", json=late).json()["accepted"] == 1
+    server.wait_until_settled()
+    story = get("/v1/runs/r1")
+    assert story["counts"]["late"] == 1
+    assert story["charge"]["charged"] == "1.32"
+    assert len(story["ledger_operations"]) == 2
+    assert get("/v1/runs", tenant_id="acme", status="completed")["runs"][0]["run_id"] == "r1"
+
+
+PROBLEMS = [
+    ("GET", "/v1/nothing", None, 404, "not_found"),
+    ("DELETE", "/v1/stats", None, 405, "method_not_allowed"),
+    ("GET", "/v1/stats?group_by=colour", None, 400, "unknown_dimension"),
+    ("GET", "/v1/stats?colour=red", None, 400, "unknown_parameter"),
+    ("GET", "/v1/stats?interval=week", None, 400, "unknown_interval"),
+    ("GET", "/v1/stats?from=2026-01-01T00:00:00", None, 400, "naive_time"),
+    ("GET", "/v1/runs?colour=red", None, 400, "unknown_filter"),
+    ("GET", "/v1/runs?cursor=abc", None, 400, "bad_cursor"),
+    ("GET", "/v1/runs/none", None, 404, "unknown_run"),
+    ("GET", "/v1/accounts/none/balance", None, 404, "unknown_account"),
+    ("POST", "/v1/grants", {"account_id": "acme", "amount": "1"}, 400, "key_missing"),
+    ("POST", "/v1/grants", {"account_id": "acme", "amount": 1.5}, 400, "bad_body"),
+    ("POST", "/v1/grants", {"account_id": "acme", "amount": "1.0000001", "idempotency_key": "x"},
+     400, "amount_too_precise"),
+    ("POST", "/v1/charges", {"account_id": "none", "amount": "1", "idempotency_key": "x"},
+     404, "unknown_account"),
+    ("POST", "/v1/refunds", {"charge_id": "zz", "idempotency_key": "x"}, 404, "unknown_charge"),
+    ("POST", "/v1/rate-cards/credits/versions",
+     {"kind": "credit", "effective_at": "2026-01-01T00:00:00Z", "content": {"token_markup": 3}},
+     400, "bad_rate_card"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("method", "path", "body", "status", "code"), PROBLEMS)
+def test_problems_have_a_code(
+    server: Server, method: str, path: str, body: Any, status: int, code: str
+) -> None:
+    server.client.put("/v1/accounts/acme", json={"tenant_id": "acme"}).raise_for_status()
+    answer = server.client.request(method, path, json=body)
+    assert (answer.status_code, answer.json()["code"]) == (status, code), answer.text
+    assert answer.headers["content-type"] == "application/problem+json"
+
+
+def test_whole_bodies_that_cannot_be_used(server: Server) -> None:
+    post = server.client.post
+    json_type = {"Content-Type": "application/json"}
+    assert post("/v1/events", content=b"{", headers=json_type).status_code == 400
+    assert post("/v1/events", content=b" " * 10**7, headers=json_type).status_code == 413
+    gzipped = {**json_type, "Content-Encoding": "gzip"}
+    answer = post("/v1/events", content=b"not gzip", headers=gzipped)
+    assert (answer.status_code, answer.json()["code"]) == (400, "bad_compression")
+    xml = {"Content-Type": "text/xml"}
+    assert post("/v1/events", content=b"<a/>", headers=xml).status_code == 415
+
+
+def test_a_decline_is_a_402_that_is_replayed(server: Server) -> None:
+    server.client.put("/v1/accounts/poor", json={"tenant_id": "poor"}).raise_for_status()
+    body = {"account_id": "poor", "amount": "1", "idempotency_key": "c"}
+    answers = [server.client.post("/v1/charges", json=body) for _ in range(2)]
+    assert [answer.status_code for answer in answers] == [402, 402]
+    assert answers[0].json() == answers[1].json()
+    assert answers[0].json()["decided_by"] == "account:poor"
+
+
+def test_every_route_wants_a_key_but_health(server: Server) -> None:
+    with httpx.Client(base_url=server.client.base_url) as bare:
+        _assert_key_is_wanted(server, bare)
+
+
+def _assert_key_is_wanted(server: Server, bare: httpx.Client) -> None:
+    document = bare.get("/openapi.json").json()
+    for path, methods in document["paths"].items():
+        for method in methods:
+            for headers in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": "Basic x"}):
+                answer = bare.request(method.upper(), path, headers=headers)
+                assert answer.status_code == 401, (method, path)
+    assert bare.get("/healthz").status_code == 200
+    assert bare.get("/readyz").json()["ready"]
+    assert bare.get("/metrics").status_code == 401
+    assert "tallystick_follower_lag_events" in server.client.get("/metrics").text
+    for page in ("/", "/runs", "/runs/r1"):
+        assert bare.get(page).status_code == 303
+    assert bare.post("/login", data={"key": "wrong"}).status_code == 401
+
+
+def test_the_dashboard_opens_after_login(server: Server) -> None:
+    key = (server.folder / "admin.key").read_text().strip()
+    with httpx.Client(base_url=server.client.base_url, follow_redirects=True) as browser:
+        page = browser.post("/login", data={"key": key})
+        assert page.status_code == 200
+        assert "Credits burned" in page.text
+        assert "unsafe-inline" not in page.headers["content-security-policy"]
+        assert browser.get("/runs").status_code == 200
+        assert browser.get("/static/charts.js").status_code == 200
+
+
+def test_the_folder_is_private_and_owned_by_one(server: Server) -> None:
+    mode = stat.S_IMODE((server.folder / "admin.key").stat().st_mode)
+    assert mode == 0o600
+    second = Server(server.folder).spawn()
+    _, errors = second.communicate(timeout=60)
+    assert second.returncode == 2
+    assert b"is in use by process" in errors
+    assert server.client.get("/readyz").status_code == 200
+
+
+def test_the_command_line_asks_the_running_server(server: Server) -> None:
+    server.client.post("/v1/events", json=event(tenant_id="cli", run_id="cli-run"))
+    server.wait_until_settled()
+
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "tallystick.cli.main", *arguments]
+            + ["--data", str(server.folder)],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    assert run("verify").returncode == 0
+    assert "cli-run of cli" in run("trace", "cli-run").stdout
+    assert run("trace", "none").returncode == 2
+    assert "in use" in run("replay").stderr
+
+
+def test_a_dead_engine_is_started_again(server: Server) -> None:
+    (engine,) = [one for one in server.tree() if "tallystick.workers.engine" in one.cmdline()]
+    engine.kill()
+    engine.wait(30)
+    server.client.post("/v1/events", json=event(tenant_id="phoenix", run_id="p"))
+    for _ in range(300):
+        if server.client.get("/readyz").status_code == 200:
+            break
+    server.wait_until_settled()
+    (row,) = server.get("/v1/stats", tenant_id="phoenix")["rows"]
+    assert row["calls"] == 1
+    assert server.get("/v1/verification")["holds"]
+
+
+@pytest.mark.skipif(
+    os.geteuid() == 0 and not user_namespaces_allowed(),
+    reason="root may not become an ordinary user here",
+)
+def test_it_runs_as_an_ordinary_user_too(data_folder: Path) -> None:
+    """As root, every other test runs it as root; here its process sees an ordinary uid."""
+    server = Server(data_folder, is_ordinary=True).start()
+    uids = {one.uids().effective for one in server.tree()}
+    assert len(uids) == 1
+    status = Path(f"/proc/{server.tree()[0].pid}/uid_map").read_text().split()
+    assert os.geteuid() != 0 or status[0] != "0"
+    server.client.post("/v1/events", json=event(tenant_id="u")).raise_for_status()
+    assert server.wait_until_settled()["facts"] == 1
+    assert server.stop() == 0
