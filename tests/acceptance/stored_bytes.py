@@ -15,7 +15,7 @@ import struct
 from collections.abc import Iterator
 from pathlib import Path
 
-import lz4.block
+import lz4.block  # type: ignore[import-untyped]
 import psycopg
 import zstandard
 from psycopg import sql
