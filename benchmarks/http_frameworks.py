@@ -76,9 +76,9 @@ def litestar_app() -> Any:
 
     # Litestar reads annotations at registration, from the module: give it real classes.
     hold.__annotations__ = {"request": litestar.Request, "return": litestar.Response}
-    hold = post("/v1/holds", status_code=200)(hold)
 
-    return Litestar([hold], request_max_body_size=10_000_000, openapi_config=None)
+    route = post("/v1/holds", status_code=200)(hold)
+    return Litestar([route], request_max_body_size=10_000_000, openapi_config=None)
 
 
 def falcon_app() -> Any:

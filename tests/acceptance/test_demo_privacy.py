@@ -6,8 +6,6 @@ be stored, in every store: a scan that sees nothing would also find nothing.
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -21,18 +19,9 @@ _ALLOWED = Needle("allowed", "airline_support")
 
 
 @pytest.fixture(scope="module")
-def data_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("demo") / "data"
-    command = [sys.executable, "-m", "tallystick.cli.main", "demo", "--exit", "--data", str(folder)]
-    finished = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
-    assert finished.returncode == 0, finished.stdout[-4000:] + finished.stderr[-4000:]
-    return folder
-
-
-@pytest.fixture(scope="module")
-def tables(data_folder: Path) -> list[tuple[str, bytes]]:
+def tables(demo_folder: Path) -> list[tuple[str, bytes]]:
     """What PostgreSQL holds, read through the server: long values are cut up in its files."""
-    folder = DataFolder(data_folder)
+    folder = DataFolder(demo_folder)
     server = EmbeddedPostgres(folder)
     server.start()
     try:
@@ -43,14 +32,14 @@ def tables(data_folder: Path) -> list[tuple[str, bytes]]:
 
 
 @pytest.mark.slow
-def test_nothing_personal_is_stored(data_folder: Path, tables: list[tuple[str, bytes]]) -> None:
-    hits = scan_folder(data_folder, personal_strings(), tables)
+def test_nothing_personal_is_stored(demo_folder: Path, tables: list[tuple[str, bytes]]) -> None:
+    hits = scan_folder(demo_folder, personal_strings(), tables)
     assert hits == [], f"{len(hits)} hits, the first: {hits[:10]}"
 
 
 @pytest.mark.slow
-def test_scan_sees_into_every_store(data_folder: Path, tables: list[tuple[str, bytes]]) -> None:
+def test_scan_sees_into_every_store(demo_folder: Path, tables: list[tuple[str, bytes]]) -> None:
     in_tables = {hit.place.partition("[")[0] for hit in scan_blobs(tables, [_ALLOWED])}
-    in_files = {hit.place.split("/")[0] for hit in scan_folder(data_folder, [_ALLOWED])}
+    in_files = {hit.place.split("/")[0] for hit in scan_folder(demo_folder, [_ALLOWED])}
     assert "table log.batch" in in_tables
     assert "clickhouse" in in_files

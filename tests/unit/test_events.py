@@ -204,13 +204,17 @@ def test_content_is_never_kept() -> None:
     """INV-14: allow-list, fail closed."""
     secret = "My card is 4111 1111 1111 1111, I am Mia Li"
     (event,) = one(
+        source=secret,
+        model=secret,
+        tool="mia@example.com",
+        event_type="Mia Li called",
         prompt=secret,
         messages=[{"role": "user", "content": secret}],
         error_code=secret,
         attrs={"region": "eu-1", secret: 1, "phone": 4_915_112_345_678, "n": 5, "note": secret},
     ).events
     stored = msgspec.msgpack.encode(event)
-    for piece in ("4111", "Mia", "card", "4915112345678"):
+    for piece in ("4111", "Mia", "card", "4915112345678", "example.com"):
         assert piece.encode() not in stored
     attrs = json.loads(event.attrs)
     assert attrs["region"] == "eu-1"

@@ -28,7 +28,7 @@ def test_amounts_survive_a_round_trip(units: int, asset: object) -> None:
         ("99999999999999999", "amount_too_large"),
         ("1e3", "amount_not_decimal"),
         ("", "amount_not_decimal"),
-        ("１", "amount_not_decimal"),
+        ("\uff11", "amount_not_decimal"),
         (1.5, "amount_not_decimal"),
         (None, "amount_not_decimal"),
     ],

@@ -166,7 +166,7 @@ def _request(pieces: list[Piece], form: str) -> DemoRequest:
     else:
         body = b"[" + b",".join(piece.raw for piece in pieces) + b"]"
     if form == "gzip":
-        encoding, body = "gzip", gzip.compress(body, 1)
+        encoding, body = "gzip", gzip.compress(body, 1, mtime=0)
     elif form == "zstd":
         encoding, body = "zstd", zstandard.ZstdCompressor(level=1).compress(body)
     rejected = Counter(piece.rejected for piece in pieces if piece.rejected)

@@ -112,6 +112,7 @@ CONTENT_KEYS = frozenset(
 """Keys that carry content by their name: always hashed, whatever their type."""
 
 _MACHINE_TOKEN = re.compile(r"[A-Za-z0-9_.:/+-]{1,64}", re.ASCII)
+_MACHINE_NAME = re.compile(r"(?:[A-Za-z0-9_.:/+#=&?%~-]|@(?=[0-9])){1,128}", re.ASCII)
 _ERROR_TOKEN = re.compile(r"[A-Za-z0-9_.:-]{1,64}", re.ASCII)
 _PLAIN_KEY = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,63}", re.ASCII)
 _NUMBER_MAX = 10**9  # longer numbers may be cards, phones or dates of birth
@@ -142,6 +143,10 @@ class Redactor:
             name = key if _PLAIN_KEY.fullmatch(key) else self.hashed(key, tenant_id)
             kept[name] = self._value(key, value, tenant_id)
         return _encoder.encode(kept).decode() if kept else ""
+
+    def machine_name(self, text: str, tenant_id: str) -> str:
+        """Keep what a machine would call something; hash what looks like written text."""
+        return text if _MACHINE_NAME.fullmatch(text) else self.hashed(text, tenant_id)
 
     def error_code(self, text: str, tenant_id: str) -> str:
         """Keep an error code; hash what looks like an error text."""

@@ -228,6 +228,17 @@ _FLAT_COST = {
     "tokensOut": "tokens_output",
     "version": "schema_version",
 }
+_MACHINE_NAMES = (
+    "event_type",
+    "source",
+    "provider",
+    "model",
+    "operation",
+    "service_tier",
+    "tool",
+)
+"""Names given by machines; written text in them is content gone astray."""
+
 _MEANINGFUL_DEFAULTS = {"usage_scope": "leaf", "usage_quality": "exact"}
 
 
@@ -290,6 +301,9 @@ def make_event(message: Any, *, received_at: int, redactor: Redactor) -> Event:
     tenant_id = fields["tenant_id"]
     if extra:
         fields["attrs"] = redactor.attributes(_flat_attributes(extra), tenant_id)
+    for name in _MACHINE_NAMES:
+        if text := fields.get(name):
+            fields[name] = redactor.machine_name(text, tenant_id)
     if error_code := fields.get("error_code"):
         fields["error_code"] = redactor.error_code(error_code, tenant_id)
     if redactor.hash_user_ids and fields.get("user_id"):

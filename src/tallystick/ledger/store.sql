@@ -149,13 +149,15 @@ WHERE operation_id = %(charge_id)s;
 
 -- name: load_entries
 -- Entries of an account, newest first. Index: operation_of_account.
+-- A charge that found no credit at all moved nothing: it is shown with 0 and its shortfall.
 SELECT o.sequence, o.operation_id::text AS operation_id, o.kind,
-    CASE WHEN leg.target = o.account_id THEN leg.units ELSE -leg.units END AS units,
-    CASE WHEN leg.target = o.account_id THEN leg.source ELSE leg.target END AS counterpart,
+    coalesce(CASE WHEN leg.target = o.account_id THEN leg.units ELSE -leg.units END, 0) AS units,
+    coalesce(CASE WHEN leg.target = o.account_id THEN leg.source ELSE leg.target END, '')
+        AS counterpart,
     o.run_id, o.reason, o.shortfall, o.balance_after, o.posted_at
-FROM ledger.operation o,
-    unnest(o.leg_sources, o.leg_targets, o.leg_units) AS leg(source, target, units)
-WHERE o.account_id = %(account_id)s AND o.sequence < %(before)s
+FROM ledger.operation o LEFT JOIN LATERAL
+    unnest(o.leg_sources, o.leg_targets, o.leg_units) AS leg(source, target, units) ON true
+WHERE o.account_id = %(account_id)s AND o.sequence < %(before)s AND o.outcome = 'posted'
 ORDER BY o.sequence DESC LIMIT %(limit)s;
 
 -- name: load_run_operations

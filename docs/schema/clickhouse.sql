@@ -1,0 +1,188 @@
+CREATE TABLE tallystick.charges
+(
+    `tenant_id` LowCardinality(String),
+    `charge_key` String,
+    `bucket_at` DateTime('UTC'),
+    `team` LowCardinality(String),
+    `product` LowCardinality(String),
+    `feature` LowCardinality(String),
+    `project_id` LowCardinality(String),
+    `user_id` String,
+    `workflow` LowCardinality(String),
+    `agent` LowCardinality(String),
+    `customer_tier` LowCardinality(String),
+    `environment` LowCardinality(String),
+    `provider` LowCardinality(String),
+    `model` LowCardinality(String),
+    `tool` LowCardinality(String),
+    `operation` LowCardinality(String),
+    `error_code` LowCardinality(String),
+    `credit_units` Int64 COMMENT 'CREDIT/6, a signed delta',
+    `posted_at` DateTime64(6, 'UTC')
+)
+ENGINE = MergeTree
+ORDER BY (tenant_id, charge_key, bucket_at)
+SETTINGS index_granularity = 2048, fsync_after_insert = 1, fsync_part_directory = 1;
+
+CREATE TABLE tallystick.deliveries
+(
+    `tenant_id` LowCardinality(String),
+    `run_id` String,
+    `event_id` String,
+    `event_type` LowCardinality(String),
+    `kind` LowCardinality(String) COMMENT 'duplicate or conflict',
+    `log_partition` UInt16,
+    `log_offset` UInt64,
+    `received_at` DateTime64(6, 'UTC'),
+    INDEX deliveries_offset log_offset TYPE minmax GRANULARITY 64
+)
+ENGINE = MergeTree
+ORDER BY (tenant_id, run_id, event_id)
+SETTINGS fsync_after_insert = 1, fsync_part_directory = 1, index_granularity = 8192;
+
+CREATE TABLE tallystick.facts
+(
+    `tenant_id` LowCardinality(String),
+    `charge_key` String,
+    `occurred_at` DateTime64(6, 'UTC'),
+    `log_partition` UInt16,
+    `log_offset` UInt64,
+    `event_id` String,
+    `event_type` LowCardinality(String),
+    `received_at` DateTime64(6, 'UTC'),
+    `is_late` Bool,
+    `run_id` String,
+    `attempt` UInt32,
+    `source` LowCardinality(String),
+    `schema_version` UInt32,
+    `workflow` LowCardinality(String),
+    `agent` LowCardinality(String),
+    `user_id` String,
+    `project_id` LowCardinality(String),
+    `team` LowCardinality(String),
+    `product` LowCardinality(String),
+    `feature` LowCardinality(String),
+    `customer_tier` LowCardinality(String),
+    `environment` LowCardinality(String),
+    `parent_run_id` String,
+    `root_run_id` String,
+    `request_id` String,
+    `provider` LowCardinality(String),
+    `model` LowCardinality(String),
+    `operation` LowCardinality(String),
+    `service_tier` LowCardinality(String),
+    `is_batch` Bool,
+    `usage_scope` LowCardinality(String),
+    `usage_quality` LowCardinality(String),
+    `tokens_input` Int64,
+    `tokens_output` Int64,
+    `tokens_cache_read` Int64,
+    `tokens_cache_write_5m` Int64,
+    `tokens_cache_write_1h` Int64,
+    `tokens_reasoning` Int64,
+    `latency_ms` Nullable(Float64),
+    `tool` LowCardinality(String),
+    `tool_call_id` String,
+    `error_code` LowCardinality(String),
+    `attrs` String,
+    `content_digest` FixedString(16),
+    `reject_code` LowCardinality(String),
+    `cost_units` Int64 COMMENT 'USD/9',
+    `cost_quality` LowCardinality(String) COMMENT 'exact, estimated, partial, unpriced or none',
+    `credit_units` Int64 COMMENT 'CREDIT/6, rated; the charge decides which attempts count',
+    `cost_version` UInt32,
+    `credit_version` UInt32,
+    INDEX facts_offset log_offset TYPE minmax GRANULARITY 64,
+    INDEX facts_event event_id TYPE bloom_filter(0.01) GRANULARITY 4
+)
+ENGINE = MergeTree
+PARTITION BY toYYYYMM(occurred_at)
+ORDER BY (tenant_id, charge_key, occurred_at)
+SETTINGS index_granularity = 2048, fsync_after_insert = 1, fsync_part_directory = 1;
+
+CREATE TABLE tallystick.rollup_minute
+(
+    `bucket_at` DateTime('UTC'),
+    `tenant_id` LowCardinality(String),
+    `team` LowCardinality(String),
+    `product` LowCardinality(String),
+    `feature` LowCardinality(String),
+    `project_id` LowCardinality(String),
+    `workflow` LowCardinality(String),
+    `agent` LowCardinality(String),
+    `customer_tier` LowCardinality(String),
+    `environment` LowCardinality(String),
+    `provider` LowCardinality(String),
+    `model` LowCardinality(String),
+    `tool` LowCardinality(String),
+    `operation` LowCardinality(String),
+    `error_code` LowCardinality(String),
+    `last_offset` SimpleAggregateFunction(max, UInt64),
+    `events` SimpleAggregateFunction(sum, UInt64),
+    `unknown_events` SimpleAggregateFunction(sum, UInt64),
+    `late_events` SimpleAggregateFunction(sum, UInt64),
+    `runs` AggregateFunction(uniqExact, String, String),
+    `attempts` AggregateFunction(uniqExact, String, String, UInt32),
+    `runs_failed` SimpleAggregateFunction(sum, UInt64),
+    `calls` SimpleAggregateFunction(sum, UInt64),
+    `unpriced_calls` SimpleAggregateFunction(sum, UInt64),
+    `estimated_calls` SimpleAggregateFunction(sum, UInt64),
+    `tool_calls` SimpleAggregateFunction(sum, UInt64),
+    `errors` SimpleAggregateFunction(sum, UInt64),
+    `tokens_input` SimpleAggregateFunction(sum, Int64),
+    `tokens_output` SimpleAggregateFunction(sum, Int64),
+    `tokens_cache_read` SimpleAggregateFunction(sum, Int64),
+    `tokens_cache_write_5m` SimpleAggregateFunction(sum, Int64),
+    `tokens_cache_write_1h` SimpleAggregateFunction(sum, Int64),
+    `tokens_reasoning` SimpleAggregateFunction(sum, Int64),
+    `cost_units` SimpleAggregateFunction(sum, Int64),
+    `latency` AggregateFunction(quantilesDD(0.01, 0.5, 0.95, 0.99), Float64)
+)
+ENGINE = AggregatingMergeTree
+ORDER BY (bucket_at, tenant_id, team, product, feature, project_id, workflow, agent, customer_tier, environment, provider, model, tool, operation, error_code)
+SETTINGS fsync_after_insert = 1, fsync_part_directory = 1, index_granularity = 8192;
+
+CREATE TABLE tallystick.runs
+(
+    `tenant_id` LowCardinality(String),
+    `run_id` String,
+    `last_offset` SimpleAggregateFunction(max, UInt64),
+    `started_at` SimpleAggregateFunction(min, DateTime64(6, 'UTC')),
+    `last_event_at` SimpleAggregateFunction(max, DateTime64(6, 'UTC')),
+    `has_completed` SimpleAggregateFunction(max, UInt8),
+    `has_failed` SimpleAggregateFunction(max, UInt8),
+    `workflow` SimpleAggregateFunction(max, String),
+    `agent` SimpleAggregateFunction(max, String),
+    `user_id` SimpleAggregateFunction(max, String),
+    `project_id` SimpleAggregateFunction(max, String),
+    `team` SimpleAggregateFunction(max, String),
+    `product` SimpleAggregateFunction(max, String),
+    `feature` SimpleAggregateFunction(max, String),
+    `customer_tier` SimpleAggregateFunction(max, String),
+    `environment` SimpleAggregateFunction(max, String),
+    `parent_run_id` SimpleAggregateFunction(max, String),
+    `root_run_id` SimpleAggregateFunction(max, String),
+    `attempts` SimpleAggregateFunction(max, UInt32),
+    `events` SimpleAggregateFunction(sum, UInt64),
+    `late_events` SimpleAggregateFunction(sum, UInt64),
+    `calls` SimpleAggregateFunction(sum, UInt64),
+    `unpriced_calls` SimpleAggregateFunction(sum, UInt64),
+    `tool_calls` SimpleAggregateFunction(sum, UInt64),
+    `errors` SimpleAggregateFunction(sum, UInt64),
+    `tokens_input` SimpleAggregateFunction(sum, Int64),
+    `tokens_output` SimpleAggregateFunction(sum, Int64),
+    `cost_units` SimpleAggregateFunction(sum, Int64)
+)
+ENGINE = AggregatingMergeTree
+ORDER BY (tenant_id, run_id)
+SETTINGS fsync_after_insert = 1, fsync_part_directory = 1, index_granularity = 8192;
+
+CREATE TABLE tallystick.schema_migration
+(
+    `name` String,
+    `digest` String,
+    `applied_at` DateTime64(6, 'UTC')
+)
+ENGINE = MergeTree
+ORDER BY name
+SETTINGS index_granularity = 8192;
