@@ -19,6 +19,7 @@ import tempfile
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +49,7 @@ def bodies(tag: str, total: int, batch: int) -> list[bytes]:
         events: list[dict[str, Any]] = []
         for number in range(start, start + batch):
             run, step = divmod(number, EVENTS_PER_RUN)
-            event = {
+            event: dict[str, Any] = {
                 "event_id": f"{tag}-{number}",
                 "event_time": format_time(now - (total - number) * 100),
                 "tenant_id": f"tenant-{run % 7}",
@@ -130,7 +131,7 @@ def ingest() -> str:
             server = Server(Path(folder) / "data").start()
             before, started = cpu_seconds(server), time.perf_counter()
             with ThreadPoolExecutor(CONNECTIONS) as pool:
-                list(pool.map(lambda body: post(server, body), requests))
+                list(pool.map(partial(post, server), requests))
             sent = time.perf_counter() - started
             while visible(server) < INGEST_EVENTS:
                 time.sleep(0.1)
