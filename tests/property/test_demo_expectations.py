@@ -34,7 +34,8 @@ def test_order_of_messages_changes_nothing(order: random.Random) -> None:
 @given(st.integers(min_value=0, max_value=2**32))
 def test_first_arrivals_of_any_disturbance_add_up_to_the_same(seed: int) -> None:
     """Reading what is sent, each id once, gives the expectation; the rest is duplicates."""
-    (*requests, _), record = disturb(_MESSAGES, NOW, seed)
+    delivery, record = disturb(_MESSAGES, NOW, seed)
+    *requests, _ = delivery.requests
     arrived: dict[tuple[str, str], Message] = {}
     deliveries = 0
     for request in requests:

@@ -20,6 +20,7 @@ DUPLICATE_SHARE = 0.03
 OUT_OF_ORDER_SHARE = 0.05
 MALFORMED_SHARE = 0.005
 CONTENT_SHARE = 0.10
+DELIVERED_LATE_SHARE = 0.02
 CONFLICTS = 20
 EVENTS_PER_REQUEST = 500
 _SHUFFLE_DISTANCE = 3000
@@ -53,22 +54,44 @@ class Disturbance:
     duplicates: int = 0
     rejected: Counter[str] = field(default_factory=Counter)
     with_content: int = 0
+    delivered_late: int = 0
 
 
-def disturb(messages: list[Message], now: int, seed: int) -> tuple[list[DemoRequest], Disturbance]:
-    """Return requests in sending order; the last ones hold the conflicts."""
+@dataclass(frozen=True)
+class Delivery:
+    """Requests in the order in which they are sent; `late` follows when runs are charged."""
+
+    ordinary: list[DemoRequest]
+    late: list[DemoRequest]
+    conflicts: DemoRequest
+
+    @property
+    def requests(self) -> list[DemoRequest]:
+        """All of them in order; the conflicts are last."""
+        return [*self.ordinary, *self.late, self.conflicts]
+
+
+def disturb(messages: list[Message], now: int, seed: int) -> tuple[Delivery, Disturbance]:
+    """Return what to send, and what was done to it."""
     rng = random.Random(seed + 1)
     record = Disturbance()
     pieces = [_piece(message, rng, record) for message in messages]
+    is_late = [rng.random() < DELIVERED_LATE_SHARE for _ in pieces]
+    late = [piece for piece, waits in zip(pieces, is_late, strict=True) if waits]
+    record.delivered_late = len(late)
+    pieces = [piece for piece, waits in zip(pieces, is_late, strict=True) if not waits]
     stream = _interleave(pieces, rng)
     stream = _insert(stream, _duplicates(pieces, rng, record), rng)
     stream = _insert(stream, _malformed(messages, now, rng, record), rng)
     conflicts = _conflicts(messages, rng, record)
-    requests = [
+    return Delivery(_requests(stream), _requests(late), _request(conflicts, "array")), record
+
+
+def _requests(stream: list[Piece]) -> list[DemoRequest]:
+    return [
         _request(stream[start : start + EVENTS_PER_REQUEST], _FORMS[number % len(_FORMS)])
         for number, start in enumerate(range(0, len(stream), EVENTS_PER_REQUEST))
     ]
-    return [*requests, _request(conflicts, "array")], record
 
 
 def _piece(message: Message, rng: random.Random, record: Disturbance) -> Piece:

@@ -80,24 +80,33 @@ def run_demo(base_url: str, key: str, *, now: int, seed: int, console: Console) 
     with console.status("reading the traces and computing what must come out"):
         messages = list(all_messages(now, seed))
         expected = expect(messages)
-        requests, disturbance = disturb(messages, now, seed)
+        delivery, disturbance = disturb(messages, now, seed)
     headers = {"Authorization": f"Bearer {key}"}
     with httpx.Client(base_url=base_url, headers=headers, timeout=60) as client:
         _open_accounts(client)
         started = time.monotonic()
-        receipts, resent = _send_all(client, requests, seed, console)
+        receipts = Receipts()
+        resent = random.Random(seed).sample(delivery.ordinary, _RESENT)
+        events = _send_all(client, [delivery.ordinary, resent], receipts, console)
         sent = time.monotonic()
         with console.status("waiting until every event is counted and every run charged"):
             _wait_until_settled(client)
         settled = time.monotonic()
+        _send_all(client, [delivery.late, [delivery.conflicts]], receipts, console)
+        with console.status("waiting until what came late is posted as deltas"):
+            _wait_until_settled(client)
         figures = list(_compare(client, now, expected, disturbance, receipts, resent))
         story = _story(client, now)
     return DemoResult(
         figures,
         sent - started,
         settled - sent,
-        sum(request.good + request.rejected.total() for request in requests),
-        {**story, "events that carried content": disturbance.with_content},
+        events,
+        {
+            **story,
+            "events that came after their run was charged": disturbance.delivered_late,
+            "events that carried content": disturbance.with_content,
+        },
     )
 
 
@@ -115,21 +124,26 @@ def _open_accounts(client: httpx.Client) -> None:
 
 
 def _send_all(
-    client: httpx.Client, requests: list[DemoRequest], seed: int, console: Console
-) -> tuple[Receipts, list[DemoRequest]]:
-    receipts = Receipts()
-    *ordinary, conflicts = requests
-    resent = random.Random(seed).sample(ordinary, _RESENT)
+    client: httpx.Client,
+    groups: list[list[DemoRequest]],
+    receipts: Receipts,
+    console: Console,
+) -> int:
+    """Send groups one after the other, requests of a group in parallel; return the events."""
+    total = sum(_size(request) for group in groups for request in group)
     columns = (TextColumn("sending events"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console) as progress, ThreadPoolExecutor(_IN_FLIGHT) as pool:
-        total = sum(request.good + request.rejected.total() for request in requests)
         task = progress.add_task("", total=total)
-        for group in (ordinary, resent, [conflicts]):
+        for group in groups:
             sending = pool.map(lambda request: _send(client, request), group)
             for request, receipt in zip(group, sending, strict=True):
                 receipts.add(receipt)
-                progress.advance(task, request.good + request.rejected.total())
-    return receipts, resent
+                progress.advance(task, _size(request))
+    return total
+
+
+def _size(request: DemoRequest) -> int:
+    return request.good + request.rejected.total()
 
 
 def _send(client: httpx.Client, request: DemoRequest) -> dict[str, Any]:

@@ -16,4 +16,5 @@ def messages() -> list[Message]:
 
 @pytest.fixture(scope="session")
 def disturbed(messages: list[Message]) -> tuple[list[DemoRequest], Disturbance]:
-    return disturb(messages, NOW, SEED)
+    delivery, record = disturb(messages, NOW, SEED)
+    return delivery.requests, record

@@ -11,6 +11,7 @@ import pytest
 from tallystick.demo.disturb import (
     CONFLICTS,
     CONTENT_SHARE,
+    DELIVERED_LATE_SHARE,
     DUPLICATE_SHARE,
     EVENTS_PER_REQUEST,
     MALFORMED_SHARE,
@@ -29,7 +30,7 @@ Disturbed = tuple[list[DemoRequest], Disturbance]
 def test_same_seed_sends_the_same_bodies(messages: list[Message], disturbed: Disturbed) -> None:
     again, record = disturb(messages, NOW, SEED)
     assert record == disturbed[1]
-    assert [plain_body(r) for r in again] == [plain_body(r) for r in disturbed[0]]
+    assert [plain_body(r) for r in again.requests] == [plain_body(r) for r in disturbed[0]]
 
 
 def test_shares_are_the_stated_ones(messages: list[Message], disturbed: Disturbed) -> None:
@@ -39,6 +40,8 @@ def test_shares_are_the_stated_ones(messages: list[Message], disturbed: Disturbe
     assert record.duplicates / len(messages) == pytest.approx(DUPLICATE_SHARE, rel=0.15)
     assert broken / len(messages) == pytest.approx(MALFORMED_SHARE, rel=0.3)
     assert record.with_content / carriers == pytest.approx(CONTENT_SHARE, rel=0.2)
+    late = record.delivered_late / len(messages)
+    assert late == pytest.approx(DELIVERED_LATE_SHARE, rel=0.15)
 
 
 def test_requests_add_up(messages: list[Message], disturbed: Disturbed) -> None:
