@@ -86,6 +86,15 @@ class Server:
         answer.raise_for_status()
         return answer.json()
 
+    def wait_until_ready(self) -> None:
+        """Wait through an outage of a store."""
+        deadline = time.monotonic() + _READY_SECONDS
+        while time.monotonic() < deadline:
+            if self.client.get("/readyz").status_code == 200:
+                return
+            time.sleep(0.1)
+        raise AssertionError(self.client.get("/readyz").text)
+
     def wait_until_settled(self) -> dict[str, Any]:
         deadline = time.monotonic() + 120
         while time.monotonic() < deadline:

@@ -19,8 +19,14 @@ EVENTS_PER_REQUEST_MAX = 20_000
 AMOUNT_DIGITS_MAX = 30
 """Characters of a stated amount: beyond any bill, within exact decimal arithmetic."""
 
-TOKENS_MAX = 10**12
-"""Tokens in one event: far above any call, far below what would overflow a sum."""
+TOKENS_MAX = 10**9
+"""Tokens in one event: far above any call; at the dearest price still far from 2**63."""
+
+AMOUNT_MAX = 10**6
+"""USD in one stated cost: sums of thousands of the largest stay within 64 bits."""
+
+LATENCY_MS_MAX = 10**10
+"""Milliseconds in one event: 115 days."""
 
 LATE_AFTER = 7 * DAY
 """An event older than this on arrival is kept and flagged late."""

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 import pytest
@@ -201,14 +202,38 @@ def test_the_command_line_asks_the_running_server(server: Server) -> None:
     assert "in use" in run("replay").stderr
 
 
+def test_ids_may_hold_any_printable_character(server: Server) -> None:
+    run = "a/b c%2F\"<é>?#&='"
+    server.client.post("/v1/events", json=event(tenant_id=run, run_id=run)).raise_for_status()
+    server.client.post("/v1/events", json=event(tenant_id="@revenue")).raise_for_status()
+    report = server.wait_until_settled()
+    assert report["difference"] == 0
+    path = quote(run, safe="")
+    assert server.get(f"/v1/runs/{path}", tenant_id=run)["charge"]["charged"] == "0.66"
+    assert server.get(f"/v1/accounts/{path}/balance")["available"] == "-0.66"
+    assert server.get("/v1/stats", tenant_id="@revenue")["rows"][0]["credits"] == "0.66"
+    assert server.get("/v1/verification")["holds"]
+
+
+def test_a_dead_postgres_is_started_again(server: Server) -> None:
+    (postgres,) = [
+        one for one in server.tree() if "postgres" in one.name() and "-D" in one.cmdline()
+    ]
+    postgres.kill()
+    postgres.wait(30)
+    server.wait_until_ready()
+    answer = server.client.post("/v1/events", json=event(tenant_id="lazarus", run_id="p"))
+    assert answer.json()["accepted"] == 1
+    server.wait_until_settled()
+    assert server.get("/v1/verification")["holds"]
+
+
 def test_a_dead_engine_is_started_again(server: Server) -> None:
     (engine,) = [one for one in server.tree() if "tallystick.workers.engine" in one.cmdline()]
     engine.kill()
     engine.wait(30)
     server.client.post("/v1/events", json=event(tenant_id="phoenix", run_id="p"))
-    for _ in range(300):
-        if server.client.get("/readyz").status_code == 200:
-            break
+    server.wait_until_ready()
     server.wait_until_settled()
     (row,) = server.get("/v1/stats", tenant_id="phoenix")["rows"]
     assert row["calls"] == 1

@@ -10,7 +10,7 @@ import msgspec
 from tallystick import __version__
 from tallystick.api.routes import ROUTES, RouteEntry
 
-_PATH_PARAMETER = re.compile(r"\{(\w+)\}")
+_PATH_PARAMETER = re.compile(r"\{(\w+)(?::path)?\}")
 _PROBLEM = {
     "type": "object",
     "required": ["type", "title", "status", "code", "detail", "retryable"],
@@ -36,7 +36,8 @@ def build_openapi() -> dict[str, Any]:
     by_body = dict(zip(bodies, schemas, strict=True))
     paths: dict[str, dict[str, Any]] = {}
     for route in ROUTES:
-        paths.setdefault(route.path, {})[route.method.lower()] = _operation(route, by_body)
+        path = route.path.replace(":path", "")
+        paths.setdefault(path, {})[route.method.lower()] = _operation(route, by_body)
     return {
         "openapi": "3.1.0",
         "info": {

@@ -10,14 +10,14 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from tallystick.bounds import BODY_BYTES_MAX
-from tallystick.clock import DAY, MINUTE
+from tallystick.clock import DAY, MINUTE, SECOND
 from tallystick.errors import BodyTooLarge, InvalidInput
 from tallystick.events.rules import Refused, read_time
 from tallystick.units import CREDIT, format_amount, parse_amount
 
 T = TypeVar("T")
 _SMALL_BODY_BYTES_MAX = 1024 * 1024
-_ALL_TIME = 2**62
+_YEAR_2200 = 7_258_118_400 * SECOND
 _encoder = msgspec.json.Encoder()
 
 
@@ -70,7 +70,7 @@ def idempotency_key(request: Request, in_body: str) -> str:
 def read_moment(text: str, field: str) -> int:
     """Read a time of a query parameter into micros."""
     try:
-        return read_time(text.replace(" ", "+"), field, _ALL_TIME)
+        return read_time(text.replace(" ", "+"), field, _YEAR_2200)
     except Refused as refused:
         raise InvalidInput(refused.reason, code=refused.code, field=field) from refused
 

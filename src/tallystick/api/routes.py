@@ -80,7 +80,7 @@ ROUTES = (
     ),
     RouteEntry(
         "GET",
-        "/v1/runs/{run_id}",
+        "/v1/runs/{run_id:path}",
         usage.get_run,
         "What happened in one run: timeline, attempts, cost, charges, what came late or twice",
         {"run_id": "run-42", "status": "completed", "timeline": [], "charge": None},
@@ -110,7 +110,7 @@ ROUTES = (
     ),
     RouteEntry(
         "PUT",
-        "/v1/accounts/{account_id}",
+        "/v1/accounts/{account_id:path}",
         ledger.put_account,
         "Create an account or change its settings",
         {"account_id": "acme", "tenant_id": "acme", "overage_limit": "0"},
@@ -119,14 +119,14 @@ ROUTES = (
     ),
     RouteEntry(
         "GET",
-        "/v1/accounts/{account_id}/balance",
+        "/v1/accounts/{account_id:path}/balance",
         ledger.get_balance,
         "What an account has, by bucket",
         {"account_id": "acme", "available": "99.4936", "held": "0", "buckets": []},
     ),
     RouteEntry(
         "GET",
-        "/v1/accounts/{account_id}/entries",
+        "/v1/accounts/{account_id:path}/entries",
         ledger.get_entries,
         "Entries of an account, newest first",
         {"entries": [{"kind": "charge", "amount": "-0.5064"}], "next_cursor": None},

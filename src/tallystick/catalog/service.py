@@ -12,6 +12,7 @@ from psycopg.rows import class_row, dict_row
 from psycopg_pool import ConnectionPool
 
 from tallystick.errors import Conflict, InvalidInput, NotFound, StoreUnavailable
+from tallystick.plumbing.postgres import transaction
 from tallystick.plumbing.sql import load_statements
 from tallystick.rating import CostCard, CreditCard, RateCardVersion, Rater
 
@@ -34,7 +35,7 @@ class Catalog:
         """Record the shipped cards: a first seed rates all of the past, a newer one from now."""
         cost = files("tallystick.catalog").joinpath(SEED_FILE).read_bytes()
         credit = msgspec.json.encode(CreditCard())
-        with self._pool.connection() as connection:
+        with transaction(self._pool) as connection:
             for card_id, kind, content in (
                 (COST_CARD_ID, "cost", cost),
                 (CREDIT_CARD_ID, "credit", credit),
@@ -73,7 +74,7 @@ class Catalog:
             ) from error
         encoded = msgspec.json.encode(card)
         self._check_rates(kind, encoded)
-        with self._pool.connection() as connection:
+        with transaction(self._pool) as connection:
             self._insert(
                 connection, rate_card_id, kind, tenant_id, encoded, effective_at, now, source
             )
@@ -126,13 +127,13 @@ class Catalog:
 
     def list_cards(self) -> list[dict[str, Any]]:
         """Every card: id, kind, tenant, how many versions, the latest."""
-        with self._pool.connection() as connection:
+        with transaction(self._pool) as connection:
             return connection.cursor(row_factory=dict_row).execute(_SQL["list_cards"]).fetchall()
 
     def list_versions(self, rate_card_id: str) -> list[dict[str, Any]]:
         """The versions of one card, newest first; NotFound when there is no such card."""
         arguments = {"rate_card_id": rate_card_id}
-        with self._pool.connection() as connection:
+        with transaction(self._pool) as connection:
             if connection.execute(_SQL["find_card"], arguments).fetchone() is None:
                 raise NotFound("no such rate card", code="unknown_rate_card")
             cursor = connection.cursor(row_factory=dict_row)
@@ -140,7 +141,7 @@ class Catalog:
 
     def refresh_rater(self, current: Rater | None) -> Rater:
         """Return `current` while it is up to date, else a new one."""
-        with self._pool.connection() as connection:
+        with transaction(self._pool) as connection:
             row = connection.execute(_SQL["load_stamp"]).fetchone()
             if row is None or not row[0]:
                 raise StoreUnavailable("no rate card was seeded yet")

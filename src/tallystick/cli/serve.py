@@ -56,6 +56,8 @@ def run_server(settings: Settings, on_ready: Callable[[Platform], None] | None =
 
 def _tend(platform: Platform) -> None:
     with suppress(StoreUnavailable):  # tried again in a second; /readyz says it meanwhile
+        if platform.postgres is not None:
+            platform.postgres.ensure_running()
         platform.engine.ensure_running()
 
 

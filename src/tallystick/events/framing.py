@@ -153,9 +153,19 @@ def _why_undecodable(piece: bytes) -> tuple[str, str]:
     except UnicodeDecodeError:
         return "invalid_utf8", "the event is not valid UTF-8"
     try:
-        json.loads(text)
+        json.loads(text, parse_constant=_refuse_constant)
+    except _NotFiniteError:
+        return "not_finite", "NaN and Infinity are not JSON numbers; leave the field out"
     except RecursionError:
         return "nesting_too_deep", "an event may be nested at most 16 levels deep"
     except ValueError:
         return "invalid_json", "the event is not valid JSON"
-    return "not_finite", "NaN and Infinity are not JSON numbers; leave the field out"
+    return "invalid_utf8", "the event holds half of a surrogate pair, which is no character"
+
+
+class _NotFiniteError(Exception):
+    """A NaN or Infinity stands where JSON allows a number only."""
+
+
+def _refuse_constant(_: str) -> None:
+    raise _NotFiniteError

@@ -15,7 +15,14 @@ from typing import Any
 
 import msgspec
 
-from tallystick.bounds import AMOUNT_DIGITS_MAX, FUTURE_TOLERANCE, ID_LENGTH_MAX, TOKENS_MAX
+from tallystick.bounds import (
+    AMOUNT_DIGITS_MAX,
+    AMOUNT_MAX,
+    FUTURE_TOLERANCE,
+    ID_LENGTH_MAX,
+    LATENCY_MS_MAX,
+    TOKENS_MAX,
+)
 from tallystick.events.model import Event, EventType
 from tallystick.events.redaction import Redactor
 
@@ -102,6 +109,8 @@ def read_latency(value: Any, field: str) -> float | None:
         raise Refused("not_finite", f"{field} must be finite")
     if latency < 0:
         raise Refused("negative_number", f"{field} may not be negative")
+    if latency > LATENCY_MS_MAX:
+        raise Refused("number_too_large", f"{field} may be at most {LATENCY_MS_MAX}")
     return latency
 
 
@@ -121,6 +130,8 @@ def read_amount(value: Any, field: str) -> str:
         raise Refused("negative_number", f"{field} may not be negative")
     if len(text) > AMOUNT_DIGITS_MAX or not _AMOUNT.fullmatch(text):
         raise Refused("bad_amount", f'{field} must be a decimal number such as "0.0025"')
+    if Decimal(text) > AMOUNT_MAX:
+        raise Refused("number_too_large", f"{field} may be at most {AMOUNT_MAX}")
     return text
 
 

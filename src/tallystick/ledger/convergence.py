@@ -7,10 +7,10 @@ shortfall. Refunds made by hand stay made.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 
-import psycopg
-
+from tallystick.errors import Conflict
 from tallystick.ids import IdSource
 from tallystick.ledger.model import RunCharge, RunChargeOutcome, RunTarget
 from tallystick.ledger.posting import Posting
@@ -108,8 +108,8 @@ def _default_accounts(connection: Connection, tenants: list[str]) -> dict[str, s
 
 def _create_postpaid(connection: Connection, tenant: str, now: int) -> str:
     """Make the account of a tenant that has usage but no account: it owes, without limit."""
-    for suffix in ("", ":usage"):
-        account_id = (tenant + suffix)[:128]
+    digest = hashlib.sha256(tenant.encode()).hexdigest()[:32]
+    for account_id in (f"usage:{digest}",) if tenant[0] == "@" else (tenant, f"usage:{digest}"):
         arguments = {
             "account_id": account_id,
             "tenant_id": tenant,
@@ -118,10 +118,10 @@ def _create_postpaid(connection: Connection, tenant: str, now: int) -> str:
             "now": now,
         }
         connection.execute(SQL["insert_account"], arguments)
-        connection.execute(SQL["insert_balance"], arguments)
-        if _default_accounts(connection, [tenant]):
+        if _default_accounts(connection, [tenant]):  # else the name is another tenant's
+            connection.execute(SQL["insert_balance"], arguments)
             return account_id
-    raise psycopg.errors.UniqueViolation(f"no account could be made for tenant {tenant}")
+    raise Conflict(f"no account could be made for tenant {tenant}", code="unknown_account")
 
 
 def _spends_to_refund(

@@ -7,19 +7,18 @@ second sees the first one's outcome. Declines are outcomes: they are stored and 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import Any
 from uuid import UUID
 
 import msgspec
 import psycopg
 from psycopg.rows import class_row, dict_row
-from psycopg_pool import ConnectionPool, PoolTimeout
+from psycopg_pool import ConnectionPool
 
 from tallystick.bounds import ID_LENGTH_MAX
 from tallystick.clock import Clock
-from tallystick.errors import Conflict, InvalidInput, NotFound, StoreUnavailable
+from tallystick.errors import Conflict, InvalidInput, NotFound
 from tallystick.ids import IdSource
 from tallystick.ledger.convergence import converge
 from tallystick.ledger.model import (
@@ -46,6 +45,7 @@ from tallystick.ledger.store import (
     store_run_charges,
 )
 from tallystick.ledger.views import balance_of
+from tallystick.plumbing.postgres import transaction
 from tallystick.plumbing.sql import load_statements
 from tallystick.units import INT64_MAX
 
@@ -54,6 +54,8 @@ _POLICIES = ("reject", "cap", "overage")
 _SOURCES = ("plan", "topup", "promo")
 _EXAMPLES_MAX = 10
 ENTRIES_MAX = 1000
+UNITS_MAX = 10**16
+"""Ten billion credits in one request: sums of many stay within 64 bits."""
 
 
 class Ledger:
@@ -90,7 +92,7 @@ class Ledger:
             "overage_limit_units": overage_limit_units,
             "now": self._clock.now(),
         }
-        with self._transaction() as connection:
+        with transaction(self._pool) as connection:
             connection.execute(SQL["insert_account"], arguments)
             connection.execute(SQL["insert_balance"], arguments)
             if self._account(connection, account_id).tenant_id != tenant_id:
@@ -106,7 +108,7 @@ class Ledger:
 
     def list_accounts(self, tenant_id: str = "") -> list[Account]:
         """Accounts of a tenant, or all."""
-        with self._transaction() as connection:
+        with transaction(self._pool) as connection:
             cursor = connection.cursor(row_factory=class_row(Account))
             return cursor.execute(SQL["list_tenant_accounts"], {"tenant_id": tenant_id}).fetchall()
 
@@ -232,7 +234,7 @@ class Ledger:
         return self._once_in(account_id, request.idempotency_key, request, post)
 
     def _refund_target(self, request: RefundRequest) -> tuple[str, tuple[str, str] | None]:
-        with self._transaction() as connection:
+        with transaction(self._pool) as connection:
             if request.run_id is not None:
                 run = (request.tenant_id, request.run_id)
                 charge = load_run_charges(connection, [run]).get(run)
@@ -266,14 +268,14 @@ class Ledger:
             return []
         for target in targets:
             check_units(target.target_units, "target", least=0)
-        with self._transaction() as connection:
+        with transaction(self._pool) as connection:
             return converge(connection, self._ids, self._clock.now(), targets)
 
     # Reading
 
     def balance(self, account_id: str) -> Balance:
         """What the account has now, by bucket."""
-        with self._transaction() as connection:
+        with transaction(self._pool) as connection:
             account = self._account(connection, account_id)
             arguments = {"account_ids": [account_id], "account_id": account_id}
             row = connection.execute(SQL["load_balances"], arguments).fetchone()
@@ -296,7 +298,7 @@ class Ledger:
             "before": int(cursor) if cursor else INT64_MAX,
             "limit": size + 1,
         }
-        with self._transaction() as connection:
+        with transaction(self._pool) as connection:
             self._account(connection, account_id)
             reader = connection.cursor(row_factory=class_row(EntryView))
             found = reader.execute(SQL["load_entries"], arguments).fetchall()
@@ -305,26 +307,26 @@ class Ledger:
 
     def load_run_charge(self, tenant_id: str, run_id: str) -> RunCharge | None:
         """The one charge of a run."""
-        with self._transaction() as connection:
+        with transaction(self._pool) as connection:
             return load_run_charges(connection, [(tenant_id, run_id)]).get((tenant_id, run_id))
 
     def load_run_operations(self, tenant_id: str, run_id: str) -> list[dict[str, Any]]:
         """The operations of a run, oldest first."""
         arguments = {"tenant_id": tenant_id, "run_id": run_id}
-        with self._transaction() as connection:
+        with transaction(self._pool) as connection:
             cursor = connection.cursor(row_factory=dict_row)
             return cursor.execute(SQL["load_run_operations"], arguments).fetchall()
 
     def load_run_targets(self) -> dict[tuple[str, str], int]:
         """What each run should have been charged, zero left out."""
-        with self._transaction() as connection:
+        with transaction(self._pool) as connection:
             rows = connection.execute(SQL["load_run_targets"]).fetchall()
         return {(row[0], row[1]): row[2] for row in rows if row[2]}
 
     def verify(self) -> list[Violation]:
         """Check the ledger's invariants over all rows."""
         violations = []
-        with self._transaction() as connection:
+        with transaction(self._pool) as connection:
             for invariant_id, sql in _VERIFY.items():
                 found = [row[0] for row in connection.execute(sql.encode()).fetchall()]
                 if found:
@@ -353,7 +355,7 @@ class Ledger:
         digest = hashlib.sha256(
             type(request).__name__.encode() + msgspec.msgpack.encode(request)
         ).digest()
-        with self._transaction() as connection:
+        with transaction(self._pool) as connection:
             tenant_id = self._account(connection, account_id).tenant_id
             posting = Posting(connection, self._ids, self._clock.now(), {account_id: tenant_id})
             name = {"account_id": account_id, "idempotency_key": key}
@@ -380,14 +382,6 @@ class Ledger:
             raise _unknown_account()
         return found
 
-    @contextmanager
-    def _transaction(self) -> Iterator[Connection]:
-        try:
-            with self._pool.connection() as connection:
-                yield connection
-        except (psycopg.OperationalError, PoolTimeout) as error:
-            raise StoreUnavailable("the ledger cannot be reached") from error
-
 
 def _unknown_account() -> NotFound:
     return NotFound("there is no such account; create it with PUT", code="unknown_account")
@@ -401,15 +395,15 @@ def check_units(units: int, field: str, *, least: int = 1) -> None:
             code="amount_not_positive",
             field=field,
         )
-    if units > INT64_MAX // 4:  # sums of a few stay within 64 bits
+    if units > UNITS_MAX:
         raise InvalidInput(f"{field} is too large", code="amount_too_large", field=field)
 
 
 def check_id(value: str, field: str) -> None:
     """Refuse ids that are empty, too long or hold control characters."""
-    if not value or len(value) > ID_LENGTH_MAX or not value.isprintable():
+    if not 0 < len(value) <= ID_LENGTH_MAX or not value.isprintable() or value[0] == "@":
         raise InvalidInput(
-            f"{field} must have 1 to {ID_LENGTH_MAX} printable characters",
+            f"{field} must have 1 to {ID_LENGTH_MAX} printable characters, the first not @",
             code="bad_id",
             field=field,
         )

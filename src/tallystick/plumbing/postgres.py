@@ -8,10 +8,13 @@ An advisory lock lets many processes start at once and one of them migrate.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.resources import files
+from typing import Any
 
 import psycopg
-from psycopg_pool import ConnectionPool
+from psycopg_pool import ConnectionPool, PoolTimeout
 
 from tallystick.errors import StoreUnavailable, TallystickError
 
@@ -37,6 +40,16 @@ def open_pool(url: str, *, connections_max: int) -> ConnectionPool:
         pool.close()
         raise StoreUnavailable("PostgreSQL does not answer") from error
     return pool
+
+
+@contextmanager
+def transaction(pool: ConnectionPool) -> Iterator[psycopg.Connection[Any]]:
+    """One transaction; StoreUnavailable when PostgreSQL cannot be reached."""
+    try:
+        with pool.connection() as connection:
+            yield connection
+    except (psycopg.OperationalError, PoolTimeout) as error:
+        raise StoreUnavailable("PostgreSQL cannot be reached") from error
 
 
 def load_migrations(store: str) -> list[tuple[str, str]]:

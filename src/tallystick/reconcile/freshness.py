@@ -9,6 +9,7 @@ from psycopg_pool import ConnectionPool
 from tallystick.analytics.store import FactStore
 from tallystick.clock import SECOND, Clock, format_time
 from tallystick.plumbing.log import PostgresLog
+from tallystick.plumbing.postgres import transaction
 from tallystick.plumbing.sql import load_statements
 
 FOLLOWERS = ("sink", "charger")
@@ -68,7 +69,7 @@ class Freshness:
 
     def count_pending_runs(self) -> int:
         """Runs that wait to be charged."""
-        with self._pool.connection() as connection:
+        with transaction(self._pool) as connection:
             row = connection.execute(_SQL["count_pending"]).fetchone()
         return int(row[0]) if row else 0
 

@@ -14,6 +14,7 @@ from tallystick.analytics.store import fold_facts_sql
 from tallystick.ledger import Ledger, Violation
 from tallystick.plumbing.clickhouse import ClickHouse
 from tallystick.plumbing.log import PostgresLog
+from tallystick.plumbing.postgres import transaction
 from tallystick.plumbing.sql import load_statements
 
 _SQL = load_statements("tallystick.reconcile", "verify.sql")
@@ -95,7 +96,7 @@ class Verifier:
         return _violation("INV-13", different)
 
     def _waiting_runs(self) -> set[tuple[Any, ...]]:
-        with self._pool.connection() as connection:
+        with transaction(self._pool) as connection:
             return set(connection.execute(_PENDING).fetchall())
 
 

@@ -20,6 +20,7 @@ from tallystick.catalog import Catalog
 from tallystick.clock import SECOND, Clock, to_datetime
 from tallystick.ledger import Ledger, RunTarget
 from tallystick.plumbing.log import PostgresLog
+from tallystick.plumbing.postgres import transaction
 from tallystick.plumbing.sql import load_statements
 from tallystick.rating import Rater, RunLine, plan_run_target
 
@@ -73,7 +74,7 @@ class Charger:
             return False
         touched = self._facts.query_touched_runs(position, end)
         now = self._clock.now()
-        with self._pool.connection() as connection:
+        with transaction(self._pool) as connection:
             if touched:
                 arguments = {
                     "tenants": [tenant for tenant, _, _ in touched],
@@ -90,7 +91,7 @@ class Charger:
             "quiet_since": self._clock.now() - QUIET_SECONDS * SECOND,
             "runs_max": _RUNS_PER_STEP_MAX,
         }
-        with self._pool.connection() as connection:
+        with transaction(self._pool) as connection:
             due = connection.execute(_SQL["load_due"], arguments).fetchall()
         if not due:
             return False
@@ -100,7 +101,7 @@ class Charger:
             "keys": [key for _, key, _ in due],
             "touched": [touched_at for _, _, touched_at in due],
         }
-        with self._pool.connection() as connection:
+        with transaction(self._pool) as connection:
             connection.execute(_SQL["forget_charged"], done)
         return True
 

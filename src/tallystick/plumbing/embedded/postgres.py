@@ -115,6 +115,11 @@ class EmbeddedPostgres:
         """Tell whether the server process lives."""
         return self._process is not None and self._process.poll() is None
 
+    def ensure_running(self) -> None:
+        """Start it again if it died; call from the main thread."""
+        if not self.is_running():
+            self.start()
+
     @property
     def pid(self) -> int:
         """The process id of the server."""

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import psycopg
 from psycopg.rows import class_row
-from psycopg_pool import ConnectionPool, PoolTimeout
+from psycopg_pool import ConnectionPool
 
 from tallystick.errors import StoreUnavailable
 from tallystick.plumbing.log.model import LogBatch, encode_payload
+from tallystick.plumbing.postgres import transaction
 from tallystick.plumbing.sql import load_statements
 
 _SQL = {
@@ -46,7 +46,7 @@ class PostgresLog:
         one verdict byte an event. Raises StoreUnavailable; then nothing was appended, or
         (a lost answer) the batch stands and a resend of it is judged a duplicate.
         """
-        with self._transaction() as connection:
+        with transaction(self._pool) as connection:
             offset_start = self._one(connection, "lock_head", {})
             verdicts = judge(offset_start)
             arguments = {
@@ -61,12 +61,12 @@ class PostgresLog:
 
     def head(self) -> int:
         """The offset that the next event will get."""
-        with self._transaction() as connection:
+        with transaction(self._pool) as connection:
             return self._one(connection, "load_head", {})
 
     def read(self, position: int, *, batches_max: int) -> list[LogBatch]:
         """Return batches in order, from the one that holds `position` on."""
-        with self._transaction() as connection:
+        with transaction(self._pool) as connection:
             cursor = connection.cursor(row_factory=class_row(LogBatch), binary=True)
             arguments = {
                 "partition": self.partition,
@@ -77,13 +77,13 @@ class PostgresLog:
 
     def oldest_waiting(self, position: int) -> int | None:
         """When (micros) the first event at or after `position` arrived; None when none did."""
-        with self._transaction() as connection:
+        with transaction(self._pool) as connection:
             return self._maybe(connection, "load_oldest_waiting", {"position": position})
 
     def position(self, follower: str) -> Position:
         """Where a follower is; a new one is at the beginning."""
         arguments = {"follower": follower, "partition": self.partition}
-        with self._transaction() as connection:
+        with transaction(self._pool) as connection:
             row = connection.execute(_SQL["load_position"], arguments).fetchone()
         return Position(*row) if row else Position(0, 0)
 
@@ -101,7 +101,7 @@ class PostgresLog:
 
     def commit_position(self, follower: str, offset: int, now: int) -> None:
         """Move a follower in a transaction of its own."""
-        with self._transaction() as connection:
+        with transaction(self._pool) as connection:
             self.store_position(connection, follower, offset, now)
 
     def _one(self, connection: psycopg.Connection[Any], name: str, more: dict[str, Any]) -> int:
@@ -115,11 +115,3 @@ class PostgresLog:
     ) -> int | None:
         row = connection.execute(_SQL[name], {"partition": self.partition, **more}).fetchone()
         return int(row[0]) if row else None
-
-    @contextmanager
-    def _transaction(self) -> Iterator[psycopg.Connection[Any]]:
-        try:
-            with self._pool.connection() as connection:
-                yield connection
-        except (psycopg.OperationalError, PoolTimeout) as error:
-            raise StoreUnavailable("the usage log cannot be reached") from error
