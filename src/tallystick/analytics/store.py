@@ -65,11 +65,16 @@ class FactStore:
     def __init__(self, store: ClickHouse) -> None:
         self._store = store
 
-    def query_landed_offsets(self, table: str, partition: int, position: int) -> set[int]:
-        """Offsets from `position` on that `table` (facts or deliveries) already holds."""
+    def query_landed_until(self, partition: int) -> int:
+        """The offset after the last one that landed; 0 when none did."""
+        rows = self._store.query_rows(_SQL["query_landed_until"], {"partition": partition})
+        return int(rows[0]["landed_until"]) if rows else 0
+
+    def query_landed_offsets(self, table: str, partition: int, start: int, end: int) -> set[int]:
+        """Offsets in [start, end) that `table` (facts or deliveries) already holds."""
         rows = self._store.query_rows(
             _SQL["query_landed"].format(table=table),
-            {"partition": partition, "position": position},
+            {"partition": partition, "start": start, "end": end},
         )
         return {row["log_offset"] for row in rows}
 

@@ -1,7 +1,17 @@
+-- name: query_landed_until
+-- The offset after the last one that facts or deliveries hold. Reads one column.
+SELECT max(log_offset) + 1 AS landed_until FROM (
+    SELECT log_offset FROM tallystick.facts WHERE log_partition = {partition:UInt16}
+    UNION ALL
+    SELECT log_offset FROM tallystick.deliveries WHERE log_partition = {partition:UInt16}
+)
+HAVING count() > 0;
+
 -- name: query_landed
--- Offsets of facts (or deliveries) from a position on. Index: minmax on log_offset.
+-- Offsets of facts (or deliveries) in a range. Index: minmax on log_offset.
 SELECT log_offset FROM tallystick.{table}
-WHERE log_partition = {{partition:UInt16}} AND log_offset >= {{position:UInt64}};
+WHERE log_partition = {{partition:UInt16}}
+  AND log_offset >= {{start:UInt64}} AND log_offset < {{end:UInt64}};
 
 -- name: query_watermark
 -- The last offset that a rollup holds; 0 rows give 0.

@@ -70,22 +70,22 @@ class Sink:
         self._stepped_at = 0.0
         self._position = 0
         self._watermarks: dict[str, int] = {}
-        self._must_read_back = True
+        self._landed_until: int | None = None
+        """Facts below this offset may have landed already; None: not read yet."""
 
     def recover(self) -> None:
         """Read positions and what has landed before the next step."""
-        self._must_read_back = True
+        self._landed_until = None
         self._watermarks = {}
 
     def step(self) -> bool:
         """Take in the next batches; False when the log has no more."""
-        if self._must_read_back:
+        if self._landed_until is None:
             self._position = self._log.position(self.name).offset
+            self._landed_until = self._facts.query_landed_until(self._log.partition)
+            self._facts.fold_until(self._position, self._watermarks)
         batches = self._log.read(self._position, batches_max=_BATCHES_PER_STEP_MAX)
         if not batches:
-            if self._must_read_back:
-                self._facts.fold_until(self._position, self._watermarks)
-                self._must_read_back = False
             return False
         self._take_in(batches)
         self._pace()
@@ -100,7 +100,6 @@ class Sink:
         self._facts.fold_until(offset_end, self._watermarks)
         self._log.commit_position(self.name, offset_end, self._clock.now())
         self._position = offset_end
-        self._must_read_back = False
 
     def _unpack(self, batches: list[LogBatch]) -> _Deliveries:
         decoded = [decode_payload(batch.payload, _decoder) for batch in batches]
@@ -137,9 +136,11 @@ class Sink:
         )
 
     def _without_landed(self, table: str, deliveries: _Deliveries) -> _Deliveries:
-        if not self._must_read_back or not deliveries.rows:
+        if not deliveries.rows or self._position >= (self._landed_until or 0):
             return deliveries
-        landed = self._facts.query_landed_offsets(table, self._log.partition, self._position)
+        landed = self._facts.query_landed_offsets(
+            table, self._log.partition, deliveries.offsets[0], deliveries.offsets[-1] + 1
+        )
         return deliveries.select([offset not in landed for offset in deliveries.offsets])
 
     def _current_rater(self) -> Rater:
