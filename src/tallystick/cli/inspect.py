@@ -101,7 +101,7 @@ def _print_story(console: Console, story: dict[str, Any]) -> None:
         ) else ""  # fmt: skip
         late = " late" if event["is_late"] else ""
         table.add_row(
-            event["occurred_at"],
+            event["occurred_at"][:23].replace("T", " "),
             str(event["attempt"]),
             event["event_type"] + late,
             what + error,
