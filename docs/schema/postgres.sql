@@ -45,26 +45,94 @@ CREATE TABLE ledger.account (
     tenant_id text NOT NULL,
     asset text DEFAULT 'CREDIT/6'::text NOT NULL,
     capture_policy text NOT NULL,
+    unknown_policy text NOT NULL,
     created_at bigint NOT NULL,
     CONSTRAINT account_account_id_check CHECK (((length(account_id) >= 1) AND (length(account_id) <= 128))),
     CONSTRAINT account_capture_policy_check CHECK ((capture_policy = ANY (ARRAY['reject'::text, 'cap'::text, 'overage'::text]))),
-    CONSTRAINT account_tenant_id_check CHECK (((length(tenant_id) >= 1) AND (length(tenant_id) <= 128)))
+    CONSTRAINT account_tenant_id_check CHECK (((length(tenant_id) >= 1) AND (length(tenant_id) <= 128))),
+    CONSTRAINT account_unknown_policy_check CHECK ((unknown_policy = ANY (ARRAY['capture'::text, 'release'::text])))
 );
 CREATE TABLE ledger.balance (
     account_id text NOT NULL,
+    sequence bigint DEFAULT 0 NOT NULL,
     credited bigint DEFAULT 0 NOT NULL,
     debited bigint DEFAULT 0 NOT NULL,
+    refunded bigint DEFAULT 0 NOT NULL,
+    expired bigint DEFAULT 0 NOT NULL,
     held bigint DEFAULT 0 NOT NULL,
     leased bigint DEFAULT 0 NOT NULL,
     overage bigint DEFAULT 0 NOT NULL,
+    overage_held bigint DEFAULT 0 NOT NULL,
     overage_limit_units bigint,
     CONSTRAINT balance_credited_check CHECK ((credited >= 0)),
     CONSTRAINT balance_debited_check CHECK ((debited >= 0)),
+    CONSTRAINT balance_expired_check CHECK ((expired >= 0)),
     CONSTRAINT balance_held_check CHECK ((held >= 0)),
     CONSTRAINT balance_leased_check CHECK ((leased >= 0)),
     CONSTRAINT balance_overage_check CHECK ((overage >= 0)),
+    CONSTRAINT balance_overage_held_check CHECK ((overage_held >= 0)),
     CONSTRAINT balance_overage_limit_units_check CHECK ((overage_limit_units >= 0)),
+    CONSTRAINT balance_refunded_check CHECK ((refunded >= 0)),
     CONSTRAINT inv_03_not_below_limit CHECK (((overage_limit_units IS NULL) OR ((((credited - debited) - held) - leased) >= (- overage_limit_units))))
+)
+WITH (fillfactor='50');
+CREATE TABLE ledger.block (
+    block_number bigint NOT NULL,
+    previous bytea NOT NULL,
+    root bytea NOT NULL,
+    hash bytea NOT NULL,
+    horizon bigint NOT NULL,
+    sealed_at bigint NOT NULL
+);
+CREATE TABLE ledger.block_entry (
+    block_number bigint NOT NULL,
+    account_id text NOT NULL,
+    first_sequence bigint NOT NULL,
+    last_sequence bigint NOT NULL,
+    root bytea NOT NULL,
+    leaves bytea NOT NULL,
+    balance_after bigint NOT NULL,
+    available bigint NOT NULL,
+    CONSTRAINT block_entry_check CHECK ((last_sequence >= first_sequence))
+);
+CREATE TABLE ledger.hold (
+    hold_id uuid NOT NULL,
+    account_id text NOT NULL,
+    tenant_id text NOT NULL,
+    kind text NOT NULL,
+    status text NOT NULL,
+    run_id text NOT NULL,
+    held bigint NOT NULL,
+    drawn bigint NOT NULL,
+    lot_ids uuid[] NOT NULL,
+    lot_units bigint[] NOT NULL,
+    overage bigint NOT NULL,
+    limit_ids text[] NOT NULL,
+    limit_units bigint[] NOT NULL,
+    has_started boolean NOT NULL,
+    epoch integer NOT NULL,
+    due_at bigint NOT NULL,
+    CONSTRAINT hold_drawn_check CHECK ((drawn >= 0)),
+    CONSTRAINT hold_held_check CHECK ((held >= 0)),
+    CONSTRAINT hold_kind_check CHECK ((kind = ANY (ARRAY['hold'::text, 'lease'::text]))),
+    CONSTRAINT hold_lot_units_check CHECK ((0 <= ALL (lot_units))),
+    CONSTRAINT hold_overage_check CHECK ((overage >= 0)),
+    CONSTRAINT hold_status_check CHECK ((status = ANY (ARRAY['held'::text, 'unknown'::text])))
+)
+WITH (fillfactor='80');
+CREATE TABLE ledger.limit_window (
+    limit_id text NOT NULL,
+    asset text NOT NULL,
+    capacity bigint NOT NULL,
+    used bigint DEFAULT 0 NOT NULL,
+    held bigint DEFAULT 0 NOT NULL,
+    overrun bigint DEFAULT 0 NOT NULL,
+    CONSTRAINT inv_03_window_not_over_capacity CHECK ((((used + held) - overrun) <= capacity)),
+    CONSTRAINT limit_window_capacity_check CHECK ((capacity >= 0)),
+    CONSTRAINT limit_window_held_check CHECK ((held >= 0)),
+    CONSTRAINT limit_window_limit_id_check CHECK (((length(limit_id) >= 1) AND (length(limit_id) <= 256))),
+    CONSTRAINT limit_window_overrun_check CHECK ((overrun >= 0)),
+    CONSTRAINT limit_window_used_check CHECK ((used >= 0))
 )
 WITH (fillfactor='50');
 CREATE TABLE ledger.lot (
@@ -78,55 +146,65 @@ CREATE TABLE ledger.lot (
     consumed bigint DEFAULT 0 NOT NULL,
     held bigint DEFAULT 0 NOT NULL,
     expired bigint DEFAULT 0 NOT NULL,
+    is_spent boolean DEFAULT false NOT NULL,
     CONSTRAINT inv_06_lot_gives_no_more CHECK ((((consumed + held) + expired) <= granted)),
+    CONSTRAINT lot_check CHECK ((is_spent = ((consumed + expired) = granted))),
     CONSTRAINT lot_consumed_check CHECK ((consumed >= 0)),
     CONSTRAINT lot_expired_check CHECK ((expired >= 0)),
     CONSTRAINT lot_granted_check CHECK ((granted > 0)),
     CONSTRAINT lot_held_check CHECK ((held >= 0)),
     CONSTRAINT lot_source_check CHECK ((source = ANY (ARRAY['plan'::text, 'topup'::text, 'promo'::text, 'refund'::text])))
 )
-WITH (fillfactor='70');
+WITH (fillfactor='50');
 CREATE TABLE ledger.operation (
+    account_id text NOT NULL,
     sequence bigint NOT NULL,
     operation_id uuid NOT NULL,
-    account_id text NOT NULL,
     tenant_id text NOT NULL,
     kind text NOT NULL,
     outcome text NOT NULL,
+    code text NOT NULL,
+    decided_by text NOT NULL,
     units bigint NOT NULL,
-    shortfall bigint DEFAULT 0 NOT NULL,
-    run_id text DEFAULT ''::text NOT NULL,
-    refers_to uuid,
-    reason text DEFAULT ''::text NOT NULL,
-    leg_sources text[] NOT NULL,
-    leg_targets text[] NOT NULL,
-    leg_units bigint[] NOT NULL,
+    source text NOT NULL,
+    target text NOT NULL,
+    moved bigint NOT NULL,
+    shortfall bigint NOT NULL,
+    held bigint NOT NULL,
+    leased bigint NOT NULL,
+    overage bigint NOT NULL,
+    overage_held bigint NOT NULL,
     lot_ids uuid[] NOT NULL,
-    lot_units bigint[] NOT NULL,
-    overage_units bigint DEFAULT 0 NOT NULL,
+    lot_consumed bigint[] NOT NULL,
+    lot_held bigint[] NOT NULL,
+    limit_ids text[] NOT NULL,
+    limit_used bigint[] NOT NULL,
+    limit_held bigint[] NOT NULL,
+    available bigint NOT NULL,
     balance_after bigint NOT NULL,
+    hold_id uuid,
+    epoch integer NOT NULL,
+    due_at bigint,
+    run_id text NOT NULL,
+    refers_to uuid,
+    reason text NOT NULL,
+    details text NOT NULL,
+    key_hash uuid,
+    digest uuid,
     posted_at bigint NOT NULL,
-    CONSTRAINT operation_check CHECK (((cardinality(leg_sources) = cardinality(leg_targets)) AND (cardinality(leg_sources) = cardinality(leg_units)) AND (cardinality(lot_ids) = cardinality(lot_units)))),
-    CONSTRAINT operation_check1 CHECK (((outcome = 'posted'::text) OR (cardinality(leg_units) = 0))),
-    CONSTRAINT operation_kind_check CHECK ((kind = ANY (ARRAY['grant'::text, 'charge'::text, 'refund'::text, 'expire'::text]))),
+    transaction bigint DEFAULT ((pg_current_xact_id())::text)::bigint NOT NULL,
+    CONSTRAINT a_decline_moves_nothing CHECK (((outcome = 'posted'::text) OR ((moved = 0) AND (held = 0) AND (leased = 0) AND (lot_ids = '{}'::uuid[]) AND (limit_ids = '{}'::text[])))),
+    CONSTRAINT inv_01_a_transfer_has_two_sides CHECK (
+CASE
+    WHEN (moved = 0) THEN ((source = ''::text) AND (target = ''::text))
+    ELSE ((source <> target) AND ((account_id = source) OR (account_id = target)))
+END),
+    CONSTRAINT operation_kind_check CHECK ((kind = ANY (ARRAY['settings'::text, 'grant'::text, 'charge'::text, 'refund'::text, 'lot_expiry'::text, 'hold'::text, 'start'::text, 'extend'::text, 'capture'::text, 'release'::text, 'hold_expiry'::text, 'unknown'::text, 'resolve'::text, 'settle'::text, 'lease'::text, 'report'::text, 'return'::text, 'repair'::text]))),
+    CONSTRAINT operation_moved_check CHECK ((moved >= 0)),
     CONSTRAINT operation_outcome_check CHECK ((outcome = ANY (ARRAY['posted'::text, 'declined'::text]))),
+    CONSTRAINT operation_sequence_check CHECK ((sequence > 0)),
     CONSTRAINT operation_shortfall_check CHECK ((shortfall >= 0)),
     CONSTRAINT operation_units_check CHECK ((units >= 0))
-);
-ALTER TABLE ledger.operation ALTER COLUMN sequence ADD GENERATED ALWAYS AS IDENTITY (
-    SEQUENCE NAME ledger.operation_sequence_seq
-    START WITH 1
-    INCREMENT BY 1
-    NO MINVALUE
-    NO MAXVALUE
-    CACHE 1
-);
-CREATE TABLE ledger.request_key (
-    account_id text NOT NULL,
-    idempotency_key text NOT NULL,
-    digest bytea NOT NULL,
-    outcome bytea NOT NULL,
-    CONSTRAINT request_key_idempotency_key_check CHECK (((length(idempotency_key) >= 1) AND (length(idempotency_key) <= 128)))
 );
 CREATE TABLE ledger.run_charge (
     tenant_id text NOT NULL,
@@ -136,8 +214,12 @@ CREATE TABLE ledger.run_charge (
     charged bigint NOT NULL,
     shortfall bigint NOT NULL,
     refunded bigint DEFAULT 0 NOT NULL,
+    captured bigint DEFAULT 0 NOT NULL,
+    has_facts boolean DEFAULT false NOT NULL,
+    is_stale boolean DEFAULT false NOT NULL,
     revision integer NOT NULL,
     updated_at bigint NOT NULL,
+    CONSTRAINT run_charge_captured_check CHECK ((captured >= 0)),
     CONSTRAINT run_charge_charged_check CHECK ((charged >= 0)),
     CONSTRAINT run_charge_check CHECK (((refunded >= 0) AND (refunded <= charged))),
     CONSTRAINT run_charge_shortfall_check CHECK ((shortfall >= 0)),
@@ -186,16 +268,24 @@ ALTER TABLE ONLY ledger.account
     ADD CONSTRAINT account_pkey PRIMARY KEY (account_id);
 ALTER TABLE ONLY ledger.balance
     ADD CONSTRAINT balance_pkey PRIMARY KEY (account_id);
+ALTER TABLE ONLY ledger.block_entry
+    ADD CONSTRAINT block_entry_pkey PRIMARY KEY (account_id, first_sequence);
+ALTER TABLE ONLY ledger.block
+    ADD CONSTRAINT block_hash_key UNIQUE (hash);
+ALTER TABLE ONLY ledger.block
+    ADD CONSTRAINT block_pkey PRIMARY KEY (block_number);
+ALTER TABLE ONLY ledger.hold
+    ADD CONSTRAINT hold_pkey PRIMARY KEY (hold_id);
 ALTER TABLE ONLY ledger.run_charge
     ADD CONSTRAINT inv_05_one_charge_per_run PRIMARY KEY (tenant_id, run_id);
+ALTER TABLE ONLY ledger.limit_window
+    ADD CONSTRAINT limit_window_pkey PRIMARY KEY (limit_id);
 ALTER TABLE ONLY ledger.lot
     ADD CONSTRAINT lot_pkey PRIMARY KEY (lot_id);
 ALTER TABLE ONLY ledger.operation
     ADD CONSTRAINT operation_operation_id_key UNIQUE (operation_id);
 ALTER TABLE ONLY ledger.operation
-    ADD CONSTRAINT operation_pkey PRIMARY KEY (sequence);
-ALTER TABLE ONLY ledger.request_key
-    ADD CONSTRAINT request_key_pkey PRIMARY KEY (account_id, idempotency_key);
+    ADD CONSTRAINT operation_pkey PRIMARY KEY (account_id, sequence);
 ALTER TABLE ONLY log.batch
     ADD CONSTRAINT batch_pkey PRIMARY KEY (partition, offset_start);
 ALTER TABLE ONLY log.follower
@@ -206,16 +296,28 @@ ALTER TABLE ONLY public.schema_migration
     ADD CONSTRAINT schema_migration_pkey PRIMARY KEY (name);
 CREATE INDEX pending_run_due ON charger.pending_run USING btree (has_ended, touched_at);
 CREATE INDEX account_of_tenant ON ledger.account USING btree (tenant_id, created_at, account_id);
+CREATE INDEX block_entry_of_block ON ledger.block_entry USING btree (block_number);
+CREATE INDEX hold_due ON ledger.hold USING btree (due_at);
+CREATE INDEX hold_of_account ON ledger.hold USING btree (account_id);
+CREATE INDEX hold_of_run ON ledger.hold USING btree (tenant_id, run_id) WHERE (run_id <> ''::text);
+CREATE UNIQUE INDEX inv_04_one_outcome_per_key ON ledger.operation USING btree (key_hash);
+CREATE UNIQUE INDEX inv_07_one_resolution_per_hold ON ledger.operation USING btree (hold_id) WHERE ((outcome = 'posted'::text) AND (kind = ANY (ARRAY['capture'::text, 'release'::text, 'hold_expiry'::text, 'resolve'::text, 'return'::text])));
 CREATE INDEX lot_of_account ON ledger.lot USING btree (account_id, created_at);
-CREATE INDEX lot_with_credit ON ledger.lot USING btree (account_id) WHERE (granted > ((consumed + held) + expired));
-CREATE INDEX operation_of_account ON ledger.operation USING btree (account_id, sequence DESC);
-CREATE INDEX operation_of_run ON ledger.operation USING btree (tenant_id, run_id, sequence) WHERE (run_id <> ''::text);
+CREATE INDEX lot_unspent ON ledger.lot USING btree (account_id) WHERE (NOT is_spent);
+CREATE UNIQUE INDEX one_late_settle_per_hold ON ledger.operation USING btree (hold_id) WHERE (kind = 'settle'::text);
+CREATE INDEX operation_by_transaction ON ledger.operation USING brin (transaction) WITH (pages_per_range='16', autosummarize='on');
+CREATE INDEX operation_of_run ON ledger.operation USING btree (tenant_id, run_id, posted_at) WHERE (run_id <> ''::text);
+CREATE INDEX operation_refers_to ON ledger.operation USING btree (refers_to) WHERE (refers_to IS NOT NULL);
+CREATE INDEX run_charge_stale ON ledger.run_charge USING btree (updated_at) WHERE is_stale;
 CREATE TRIGGER version_is_append_only BEFORE DELETE OR UPDATE OR TRUNCATE ON catalog.rate_card_version FOR EACH STATEMENT EXECUTE FUNCTION log.refuse_change();
 CREATE TRIGGER balance_is_never_deleted BEFORE DELETE OR TRUNCATE ON ledger.balance FOR EACH STATEMENT EXECUTE FUNCTION log.refuse_change();
+CREATE TRIGGER block_entry_is_append_only BEFORE DELETE OR UPDATE OR TRUNCATE ON ledger.block_entry FOR EACH STATEMENT EXECUTE FUNCTION log.refuse_change();
+CREATE TRIGGER block_is_append_only BEFORE DELETE OR UPDATE OR TRUNCATE ON ledger.block FOR EACH STATEMENT EXECUTE FUNCTION log.refuse_change();
 CREATE TRIGGER lot_is_never_deleted BEFORE DELETE OR TRUNCATE ON ledger.lot FOR EACH STATEMENT EXECUTE FUNCTION log.refuse_change();
 CREATE TRIGGER operation_is_append_only BEFORE DELETE OR UPDATE OR TRUNCATE ON ledger.operation FOR EACH STATEMENT EXECUTE FUNCTION log.refuse_change();
-CREATE TRIGGER request_key_is_append_only BEFORE DELETE OR UPDATE OR TRUNCATE ON ledger.request_key FOR EACH STATEMENT EXECUTE FUNCTION log.refuse_change();
 CREATE TRIGGER run_charge_is_never_deleted BEFORE DELETE OR TRUNCATE ON ledger.run_charge FOR EACH STATEMENT EXECUTE FUNCTION log.refuse_change();
 CREATE TRIGGER batch_is_append_only BEFORE DELETE OR UPDATE OR TRUNCATE ON log.batch FOR EACH STATEMENT EXECUTE FUNCTION log.refuse_change();
 ALTER TABLE ONLY catalog.rate_card_version
     ADD CONSTRAINT rate_card_version_rate_card_id_fkey FOREIGN KEY (rate_card_id) REFERENCES catalog.rate_card(rate_card_id);
+ALTER TABLE ONLY ledger.block_entry
+    ADD CONSTRAINT block_entry_block_number_fkey FOREIGN KEY (block_number) REFERENCES ledger.block(block_number);

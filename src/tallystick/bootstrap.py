@@ -33,12 +33,13 @@ from tallystick.events.door import Door
 from tallystick.events.redaction import Redactor
 from tallystick.ids import Uuid7Source
 from tallystick.ledger import Ledger
+from tallystick.ledger.committer import Committer
 from tallystick.plumbing.clickhouse import ClickHouse
 from tallystick.plumbing.embedded.child import spawn
 from tallystick.plumbing.embedded.folder import DataFolder
 from tallystick.plumbing.embedded.postgres import EmbeddedPostgres
 from tallystick.plumbing.log import PostgresLog
-from tallystick.plumbing.postgres import migrate_postgres, open_pool
+from tallystick.plumbing.postgres import BY_INDEX, migrate_postgres, open_pool
 from tallystick.reconcile.freshness import Freshness
 from tallystick.reconcile.verify import Verifier
 from tallystick.settings import Settings
@@ -120,6 +121,7 @@ class Platform(msgspec.Struct):
     log: PostgresLog
     door: Door
     ledger: Ledger
+    committer: Committer
     catalog: Catalog
     stats: Stats
     runs: Runs
@@ -166,6 +168,7 @@ def open_platform(settings: Settings, *, has_wipe: bool = False) -> Iterator[Pla
         log = PostgresLog(pool)
         door = _start_door(settings, folder, log, clock, stack)
         ledger = Ledger(pool, clock, Uuid7Source(clock))
+        committer = _start_committer(postgres_url, clock, stack)
         facts = FactStore(clickhouse)
         yield Platform(
             settings=settings,
@@ -179,6 +182,7 @@ def open_platform(settings: Settings, *, has_wipe: bool = False) -> Iterator[Pla
             log=log,
             door=door,
             ledger=ledger,
+            committer=committer,
             catalog=catalog,
             stats=Stats(clickhouse),
             runs=Runs(clickhouse),
@@ -234,6 +238,15 @@ def _start_door(
     return door
 
 
+def _start_committer(postgres_url: str, clock: Clock, stack: ExitStack) -> Committer:
+    pool = open_pool(postgres_url, connections_max=2, settings=BY_INDEX)
+    stack.callback(pool.close)
+    committer = Committer(Ledger(pool, clock, Uuid7Source(clock)))
+    stack.callback(committer.close)
+    committer.start()
+    return committer
+
+
 def load_admin_key(settings: Settings, folder: Path) -> str:
     """Return the admin key that was set, or the folder's own (made on loopback only)."""
     if settings.admin_key:
@@ -262,6 +275,7 @@ def services_of(platform: Platform) -> Services:
         clock=platform.clock,
         door=platform.door,
         ledger=platform.ledger,
+        committer=platform.committer,
         catalog=platform.catalog,
         stats=platform.stats,
         runs=platform.runs,

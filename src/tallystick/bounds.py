@@ -36,3 +36,18 @@ FUTURE_TOLERANCE = HOUR
 
 ATTRIBUTES_MAX = 64
 """Attributes kept of one event."""
+
+HOLD_SECONDS_MAX = 30 * 24 * 3600
+"""The longest a hold or lease may stay open before it is extended."""
+
+LIMITS_PER_HOLD_MAX = 64
+"""Limits that one hold may name: every scope that a request can match, with room."""
+
+ATTRIBUTION_MAX = 32
+"""Names in the attribution of one hold."""
+
+BATCH_ITEMS_MAX = 50_000
+"""Items in one batch of holds or captures; they are applied in groups."""
+
+ATOMIC_ITEMS_MAX = 1_000
+"""Items in one batch that is applied as a whole: it is one transaction."""

@@ -37,24 +37,24 @@ def ledger(postgres_url: str, clock: FixedClock):  # type: ignore[no-untyped-def
 def opened(ledger: Ledger, name: str, units: int = 100, limit: int | None = 0) -> str:
     ledger.put_account(name, tenant_id=f"tenant-{name}", overage_limit_units=limit)
     if units:
-        ledger.grant(GrantRequest(name, units, "first"))
+        ledger.apply(GrantRequest(name, units, idempotency_key="first"))
     return name
 
 
 def test_the_same_key_answers_the_same_for_ever(ledger: Ledger) -> None:
     """INV-04, declines too."""
     account = opened(ledger, "keys")
-    charge = ChargeRequest(account, 60, "c1")
-    first = ledger.charge(charge)
-    assert ledger.charge(charge) == first
-    declined = ledger.charge(ChargeRequest(account, 60, "c2"))
+    charge = ChargeRequest(account, 60, idempotency_key="c1")
+    first = ledger.apply(charge)
+    assert ledger.apply(charge) == first
+    declined = ledger.apply(ChargeRequest(account, 60, idempotency_key="c2"))
     assert (declined.status, declined.code) == ("declined", "credit_exhausted")
-    ledger.grant(GrantRequest(account, 1000, "more"))
-    assert ledger.charge(ChargeRequest(account, 60, "c2")) == declined
+    ledger.apply(GrantRequest(account, 1000, idempotency_key="more"))
+    assert ledger.apply(ChargeRequest(account, 60, idempotency_key="c2")) == declined
     with pytest.raises(Conflict):
-        ledger.charge(ChargeRequest(account, 61, "c1"))
+        ledger.apply(ChargeRequest(account, 61, idempotency_key="c1"))
     with pytest.raises(Conflict):
-        ledger.grant(GrantRequest(account, 60, "c1"))
+        ledger.apply(GrantRequest(account, 60, idempotency_key="c1"))
     assert ledger.balance(account).available == 1040
 
 
@@ -62,7 +62,9 @@ def test_one_key_from_many_threads_charges_once(ledger: Ledger) -> None:
     account = opened(ledger, "threads")
     with ThreadPoolExecutor(8) as pool:
         outcomes = list(
-            pool.map(lambda _: ledger.charge(ChargeRequest(account, 7, "k")), range(24))
+            pool.map(
+                lambda _: ledger.apply(ChargeRequest(account, 7, idempotency_key="k")), range(24)
+            )
         )
     assert len({outcome.operation_id for outcome in outcomes}) == 1
     assert ledger.balance(account).available == 93
@@ -73,7 +75,10 @@ def test_charges_cannot_race_below_zero(ledger: Ledger) -> None:
     account = opened(ledger, "race")
     with ThreadPoolExecutor(8) as pool:
         outcomes = list(
-            pool.map(lambda n: ledger.charge(ChargeRequest(account, 7, f"k{n}")), range(40))
+            pool.map(
+                lambda n: ledger.apply(ChargeRequest(account, 7, idempotency_key=f"k{n}")),
+                range(40),
+            )
         )
     assert sum(outcome.status == "posted" for outcome in outcomes) == 14
     assert ledger.balance(account).available == 2
@@ -99,7 +104,7 @@ def test_a_run_is_charged_once_and_converges(ledger: Ledger) -> None:
     assert converge(120) == (-30, 20)
     assert ledger.balance(account).available == 0
     with pytest.raises(Conflict):
-        ledger.charge(ChargeRequest(account, 1, "again", run_id="r"))
+        ledger.apply(ChargeRequest(account, 1, idempotency_key="again", run_id="r"))
     assert not ledger.verify()
 
 
@@ -113,17 +118,19 @@ def test_one_run_converged_by_many_threads(ledger: Ledger) -> None:
 
 def test_refunds_restore_the_same_lots(ledger: Ledger, clock: FixedClock) -> None:
     account = opened(ledger, "refunds", 0)
-    ledger.grant(GrantRequest(account, 10, "g1", source="promo", priority=1))
-    ledger.grant(GrantRequest(account, 10, "g2"))
-    charge = ledger.charge(ChargeRequest(account, 15, "c", run_id="r"))
-    refund = ledger.refund(RefundRequest("f1", charge_id=charge.operation_id, units=6))
+    ledger.apply(GrantRequest(account, 10, idempotency_key="g1", source="promo", priority=1))
+    ledger.apply(GrantRequest(account, 10, idempotency_key="g2"))
+    charge = ledger.apply(ChargeRequest(account, 15, idempotency_key="c", run_id="r"))
+    refund = ledger.apply(
+        RefundRequest(idempotency_key="f1", charge_id=charge.operation_id, units=6)
+    )
     assert refund.available == 11
     free = {bucket.source: bucket.available for bucket in ledger.balance(account).buckets}
     assert free == {"promo": 1, "topup": 10}
     with pytest.raises(InvalidInput) as caught:
-        ledger.refund(RefundRequest("f2", charge_id=charge.operation_id, units=10))
+        ledger.apply(RefundRequest(idempotency_key="f2", charge_id=charge.operation_id, units=10))
     assert caught.value.code == "refund_too_large"
-    ledger.refund(RefundRequest("f3", tenant_id="tenant-refunds", run_id="r"))
+    ledger.apply(RefundRequest(idempotency_key="f3", tenant_id="tenant-refunds", run_id="r"))
     assert ledger.balance(account).available == 20
     (outcome,) = ledger.converge_run_charges([RunTarget("tenant-refunds", "r", 15)])
     assert outcome.delta_units == 0, "what was refunded by hand is not charged again"
@@ -132,28 +139,30 @@ def test_refunds_restore_the_same_lots(ledger: Ledger, clock: FixedClock) -> Non
 
 def test_expiry_is_an_ordinary_operation(ledger: Ledger, clock: FixedClock) -> None:
     account = opened(ledger, "expiry", 0)
-    ledger.grant(GrantRequest(account, 50, "g1", expires_at=clock.micros + 10 * SECOND))
-    ledger.grant(GrantRequest(account, 5, "g2"))
+    ledger.apply(
+        GrantRequest(account, 50, idempotency_key="g1", expires_at=clock.micros + 10 * SECOND)
+    )
+    ledger.apply(GrantRequest(account, 5, idempotency_key="g2"))
     clock.micros += 10 * SECOND
     balance = ledger.balance(account)
     assert (balance.available, balance.expired) == (5, 50)
-    assert ledger.charge(ChargeRequest(account, 6, "c")).status == "declined"
+    assert ledger.apply(ChargeRequest(account, 6, idempotency_key="c")).status == "declined"
     entries, _ = ledger.entries(account)
     assert [(entry.kind, entry.units) for entry in entries] == [
-        ("expire", -50),
+        ("lot_expiry", -50),
         ("grant", 5),
         ("grant", 50),
     ]
     with pytest.raises(InvalidInput) as caught:
-        ledger.grant(GrantRequest(account, 5, "g3", expires_at=clock.micros))
+        ledger.apply(GrantRequest(account, 5, idempotency_key="g3", expires_at=clock.micros))
     assert caught.value.code == "expires_in_past"
 
 
 def test_overage_is_paid_back_by_the_next_grant(ledger: Ledger) -> None:
     account = opened(ledger, "overage", 10, limit=20)
-    ledger.charge(ChargeRequest(account, 25, "c"))
+    ledger.apply(ChargeRequest(account, 25, idempotency_key="c"))
     assert (ledger.balance(account).available, ledger.balance(account).overage) == (-15, 15)
-    ledger.grant(GrantRequest(account, 20, "g"))
+    ledger.apply(GrantRequest(account, 20, idempotency_key="g"))
     assert (ledger.balance(account).available, ledger.balance(account).overage) == (5, 0)
     with pytest.raises(Conflict):
         ledger.put_account(account, tenant_id="other")
@@ -168,7 +177,7 @@ def test_a_tenant_without_an_account_owes(ledger: Ledger) -> None:
 def test_entries_page_through_everything_once(ledger: Ledger) -> None:
     account = opened(ledger, "pages")
     for number in range(7):
-        ledger.charge(ChargeRequest(account, 1, f"c{number}"))
+        ledger.apply(ChargeRequest(account, 1, idempotency_key=f"c{number}"))
     seen: list[int] = []
     cursor: str | None = None
     while True:
@@ -186,8 +195,8 @@ def test_entries_page_through_everything_once(ledger: Ledger) -> None:
         "UPDATE ledger.operation SET units = 1",
         "DELETE FROM ledger.operation",
         "TRUNCATE ledger.operation",
-        "DELETE FROM ledger.request_key",
-        "UPDATE ledger.request_key SET outcome = ''",
+        "DELETE FROM ledger.block",
+        "UPDATE ledger.block_entry SET available = 1",
         "DELETE FROM ledger.balance",
         "DELETE FROM ledger.run_charge",
         "DELETE FROM ledger.lot",
@@ -232,14 +241,14 @@ def test_verify_names_what_was_tampered_with(ledger: Ledger, postgres_url: str) 
 def test_bad_input_has_a_stable_code(ledger: Ledger) -> None:
     account = opened(ledger, "bad")
     cases = [
-        (GrantRequest(account, 0, "k"), "amount_not_positive"),
-        (GrantRequest(account, -1, "k"), "amount_not_positive"),
-        (GrantRequest(account, 2**63 - 1, "k"), "amount_too_large"),
-        (GrantRequest(account, 1, ""), "key_missing"),
-        (GrantRequest(account, 1, "é" * 65), "key_too_long"),
-        (GrantRequest("nope", 1, "k"), "unknown_account"),
+        (GrantRequest(account, 0, idempotency_key="k"), "amount_not_positive"),
+        (GrantRequest(account, -1, idempotency_key="k"), "amount_not_positive"),
+        (GrantRequest(account, 2**63 - 1, idempotency_key="k"), "amount_too_large"),
+        (GrantRequest(account, 1, idempotency_key=""), "key_missing"),
+        (GrantRequest(account, 1, idempotency_key="é" * 65), "key_too_long"),
+        (GrantRequest("nope", 1, idempotency_key="k"), "unknown_account"),
     ]
     for request, code in cases:
         with pytest.raises((InvalidInput, NotFound)) as caught:
-            ledger.grant(request)
+            ledger.apply(request)
         assert caught.value.code == code

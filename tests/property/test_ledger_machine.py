@@ -53,8 +53,8 @@ class Machine(RuleBasedStateMachine):
     @rule(units=amounts, seconds=st.none() | st.integers(1, 5))
     def grant(self, units: int, seconds: int | None) -> None:
         until = None if seconds is None else self.clock.micros + seconds * SECOND
-        request = GrantRequest(self.name, units, self._key(), expires_at=until)
-        assert self.ledger.grant(request) == self.ledger.grant(request)
+        request = GrantRequest(self.name, units, idempotency_key=self._key(), expires_at=until)
+        assert self.ledger.apply(request) == self.ledger.apply(request)
         repaid = min(self.debt, units)
         self.debt -= repaid
         self.granted += units
@@ -62,9 +62,9 @@ class Machine(RuleBasedStateMachine):
 
     @rule(units=amounts)
     def charge(self, units: int) -> None:
-        request = ChargeRequest(self.name, units, self._key())
-        outcome = self.ledger.charge(request)
-        assert self.ledger.charge(request) == outcome
+        request = ChargeRequest(self.name, units, idempotency_key=self._key())
+        outcome = self.ledger.apply(request)
+        assert self.ledger.apply(request) == outcome
         fits = units <= self._free() + self.limit
         assert (outcome.status == "posted") == fits
         if fits:
@@ -93,9 +93,11 @@ class Machine(RuleBasedStateMachine):
     @rule(units=amounts)
     def charge_and_refund(self, units: int) -> None:
         before = self.ledger.balance(self.name).available
-        outcome = self.ledger.charge(ChargeRequest(self.name, units, self._key()))
+        outcome = self.ledger.apply(ChargeRequest(self.name, units, idempotency_key=self._key()))
         if outcome.status == "posted":
-            self.ledger.refund(RefundRequest(self._key(), charge_id=outcome.operation_id))
+            self.ledger.apply(
+                RefundRequest(idempotency_key=self._key(), charge_id=outcome.operation_id)
+            )
         assert self.ledger.balance(self.name).available == before
 
     @invariant()

@@ -9,7 +9,7 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
-from tallystick.api.problems import problem
+from tallystick.api.hold_routes import apply_request
 from tallystick.api.requests import (
     credits_of,
     credits_text,
@@ -27,7 +27,6 @@ from tallystick.ledger import (
     ChargeRequest,
     EntryView,
     GrantRequest,
-    Outcome,
     RefundRequest,
 )
 
@@ -38,6 +37,7 @@ class AccountBody(msgspec.Struct):
     tenant_id: str
     overage_limit: str | None = "0"
     capture_policy: str = "cap"
+    unknown_policy: str = "capture"
 
 
 class GrantBody(msgspec.Struct):
@@ -52,12 +52,13 @@ class GrantBody(msgspec.Struct):
 
 
 class ChargeBody(msgspec.Struct):
-    """Body of POST /v1/charges."""
+    """Body of POST /v1/charges; `after_the_fact`: never declined, the rest is shortfall."""
 
     account_id: str
     amount: str
     run_id: str = ""
     reason: str = ""
+    after_the_fact: bool = False
     idempotency_key: str = ""
 
 
@@ -82,6 +83,7 @@ async def put_account(services: Services, request: Request) -> Response:
         tenant_id=body.tenant_id,
         overage_limit_units=limit,
         capture_policy=body.capture_policy,
+        unknown_policy=body.unknown_policy,
     )
     return respond(account_json(account))
 
@@ -104,8 +106,7 @@ async def post_grant(services: Services, request: Request) -> Response:
         priority=body.priority,
         expires_at=read_moment(body.expires_at, "expires_at") if body.expires_at else None,
     )
-    outcome = await asyncio.to_thread(services.ledger.grant, grant)
-    return respond({"grant_id": outcome.operation_id, **outcome_json(outcome)}, 201)
+    return await apply_request(services, grant)
 
 
 async def post_charge(services: Services, request: Request) -> Response:
@@ -117,27 +118,9 @@ async def post_charge(services: Services, request: Request) -> Response:
         idempotency_key=idempotency_key(request, body.idempotency_key),
         run_id=body.run_id,
         reason=body.reason,
+        is_after_the_fact=body.after_the_fact,
     )
-    outcome = await asyncio.to_thread(services.ledger.charge, charge)
-    if outcome.status == "declined":
-        return _declined(outcome)
-    return respond({"charge_id": outcome.operation_id, **outcome_json(outcome)}, 201)
-
-
-def _declined(outcome: Outcome) -> Response:
-    answer = problem(
-        402,
-        outcome.code,
-        "the account has not enough credit; nothing was charged",
-        decided_by=f"account:{outcome.account_id}",
-    )
-    content = msgspec.json.decode(answer.body)
-    more = {"charge_id": outcome.operation_id, "retry": "never", **outcome_json(outcome)}
-    return Response(
-        msgspec.json.encode({**content, **more, "status": 402, "outcome": "declined"}),
-        status_code=402,
-        media_type="application/problem+json",
-    )
+    return await apply_request(services, charge)
 
 
 async def post_refund(services: Services, request: Request) -> Response:
@@ -151,8 +134,7 @@ async def post_refund(services: Services, request: Request) -> Response:
         units=None if body.amount is None else credits_of(body.amount),
         reason=body.reason,
     )
-    outcome = await asyncio.to_thread(services.ledger.refund, refund)
-    return respond({"refund_id": outcome.operation_id, **outcome_json(outcome)}, 201)
+    return await apply_request(services, refund)
 
 
 async def get_balance(services: Services, request: Request) -> Response:
@@ -180,20 +162,8 @@ def account_json(account: Account) -> dict[str, Any]:
         "tenant_id": account.tenant_id,
         "overage_limit": None if limit is None else credits_text(limit),
         "capture_policy": account.capture_policy,
+        "unknown_policy": account.unknown_policy,
     }
-
-
-def outcome_json(outcome: Outcome) -> dict[str, Any]:
-    """Show an outcome."""
-    answer: dict[str, Any] = {
-        "status": outcome.status,
-        "account_id": outcome.account_id,
-        "amount": credits_text(outcome.units),
-        "available": credits_text(outcome.available),
-    }
-    if outcome.lot_id:
-        answer["lot_id"] = outcome.lot_id
-    return answer
 
 
 def balance_json(balance: Balance) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from starlette.responses import Response
 from tallystick.errors import SlowDown, StoreUnavailable, TallystickError
 
 
-def problem(
+def problem_content(
     status: int,
     code: str,
     detail: str,
@@ -20,9 +20,8 @@ def problem(
     retryable: bool = False,
     decided_by: str | None = None,
     field: str | None = None,
-    headers: Mapping[str, str] | None = None,
-) -> Response:
-    """Make an application/problem+json response."""
+) -> dict[str, Any]:
+    """The members of a problem."""
     content: dict[str, Any] = {
         "type": f"urn:tallystick:problem:{code}",
         "title": code.replace("_", " "),
@@ -34,6 +33,23 @@ def problem(
     }
     if field:
         content["field"] = field
+    return content
+
+
+def problem(
+    status: int,
+    code: str,
+    detail: str,
+    *,
+    retryable: bool = False,
+    decided_by: str | None = None,
+    field: str | None = None,
+    headers: Mapping[str, str] | None = None,
+) -> Response:
+    """Make an application/problem+json response."""
+    content = problem_content(
+        status, code, detail, retryable=retryable, decided_by=decided_by, field=field
+    )
     return Response(
         msgspec.json.encode(content),
         status_code=status,

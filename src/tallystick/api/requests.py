@@ -37,9 +37,17 @@ async def read_body(request: Request, limit: int = BODY_BYTES_MAX) -> bytes:
     return b"".join(pieces)
 
 
-async def read_json(request: Request, shape: type[T]) -> T:
+async def read_json(
+    request: Request,
+    shape: type[T],
+    limit: int = _SMALL_BODY_BYTES_MAX,
+    *,
+    allow_empty: bool = False,
+) -> T:
     """Read a typed JSON body; raise InvalidInput naming the field."""
-    body = await read_body(request, _SMALL_BODY_BYTES_MAX)
+    body = await read_body(request, limit)
+    if allow_empty and not body:
+        body = b"{}"
     try:
         return msgspec.json.decode(body, type=shape)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
@@ -52,9 +60,9 @@ def _reason(error: Exception) -> str:
     return "not valid JSON"
 
 
-def respond(content: Any, status: int = 200) -> Response:
+def respond(content: Any, status: int = 200, *, media_type: str = "application/json") -> Response:
     """Answer with JSON."""
-    return Response(_encoder.encode(content), status_code=status, media_type="application/json")
+    return Response(_encoder.encode(content), status_code=status, media_type=media_type)
 
 
 def idempotency_key(request: Request, in_body: str) -> str:

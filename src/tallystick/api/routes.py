@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from starlette.requests import Request
 from starlette.responses import Response
 
+from tallystick.api import hold_routes as holds
 from tallystick.api import ledger_routes as ledger
 from tallystick.api import usage_routes as usage
 from tallystick.api.services import Services
@@ -53,7 +54,131 @@ class RouteEntry(NamedTuple):
     query: tuple[str, ...] = ()
 
 
+_HELD = {
+    "hold_id": "0190…",
+    "status": "held",
+    "expires_at": "2026-11-20T09:35:00Z",
+    "available": "87.5",
+    "lots": [{"lot_id": "0190…", "amount": "12.5"}],
+}
+_CAPTURED = {"charge_id": "0190…", "status": "captured", "captured": "9.2", "shortfall": "0"}
+
 ROUTES = (
+    RouteEntry(
+        "POST",
+        "/v1/holds",
+        holds.post_hold,
+        "Set credit aside before work starts; declined with 402 when it does not fit",
+        _HELD,
+        201,
+        holds.HoldBody,
+        {"account_id": "acme", "amount": "12.5", "run_id": "run-42", **_KEY},
+    ),
+    RouteEntry(
+        "POST",
+        "/v1/holds/{hold_id}/capture",
+        holds.post_capture,
+        "Charge what the work cost, end the hold and free the rest",
+        _CAPTURED,
+        200,
+        holds.CaptureBody,
+        {"amount": "9.2", **_KEY},
+    ),
+    RouteEntry(
+        "POST",
+        "/v1/holds/{hold_id}/release",
+        holds.post_release,
+        "End a hold without a charge",
+        {"hold_id": "0190…", "status": "released", "available": "100"},
+        200,
+        holds.ReleaseBody,
+        _KEY,
+    ),
+    RouteEntry(
+        "POST",
+        "/v1/holds/{hold_id}/start",
+        holds.post_start,
+        "Say that the work has begun: the hold never frees itself from now on",
+        {"hold_id": "0190…", "status": "held"},
+        200,
+        holds.StartBody,
+        _KEY,
+    ),
+    RouteEntry(
+        "POST",
+        "/v1/holds/{hold_id}/extend",
+        holds.post_extend,
+        "Give a hold more time, more credit, or both",
+        _HELD,
+        200,
+        holds.ExtendBody,
+        {"ttl_seconds": 300, "amount": "5", **_KEY},
+    ),
+    RouteEntry(
+        "GET",
+        "/v1/holds/{hold_id}",
+        holds.get_hold,
+        "A hold or lease, open or ended",
+        {"hold_id": "0190…", "status": "held", "held": "12.5", "captured": "0"},
+    ),
+    RouteEntry(
+        "POST",
+        "/v1/holds:batch",
+        holds.post_holds_batch,
+        "Set credit aside for many; each on its own, or all or nothing",
+        {"results": [_HELD]},
+        body=holds.HoldsBody,
+        body_example={"items": [{"account_id": "acme", "amount": "1", **_KEY}]},
+    ),
+    RouteEntry(
+        "POST",
+        "/v1/captures:batch",
+        holds.post_captures_batch,
+        "Settle many holds; each on its own, or all or nothing",
+        {"results": [_CAPTURED]},
+        body=holds.CapturesBody,
+        body_example={"items": [{"hold_id": "0190…", "amount": "1", **_KEY}]},
+    ),
+    RouteEntry(
+        "POST",
+        "/v1/leases",
+        holds.post_lease,
+        "Lend a block of credit to a worker that authorizes by itself",
+        {"lease_id": "0190…", "epoch": 1, "status": "leased"},
+        201,
+        holds.LeaseBody,
+        {"account_id": "acme", "amount": "50", "ttl_seconds": 60, "worker": "w-1", **_KEY},
+    ),
+    RouteEntry(
+        "POST",
+        "/v1/leases/{lease_id}/report",
+        holds.post_report,
+        "Charge what a worker used of its lease so far, in all",
+        {"lease_id": "0190…", "status": "reported", "captured": "7"},
+        200,
+        holds.ReportBody,
+        {"used": "7", "epoch": 1, **_KEY},
+    ),
+    RouteEntry(
+        "POST",
+        "/v1/leases/{lease_id}/extend",
+        holds.post_lease_extend,
+        "Give a lease more time, more credit, or both; the epoch fences off a lost worker",
+        {"lease_id": "0190…", "status": "held", "epoch": 1},
+        200,
+        holds.ExtendBody,
+        {"ttl_seconds": 60, "amount": "10", "epoch": 1, **_KEY},
+    ),
+    RouteEntry(
+        "POST",
+        "/v1/leases/{lease_id}/return",
+        holds.post_return,
+        "Charge what was used of a lease in all and free the rest",
+        {"lease_id": "0190…", "status": "returned", "captured": "3"},
+        200,
+        holds.ReportBody,
+        {"used": "10", "epoch": 1, **_KEY},
+    ),
     RouteEntry(
         "POST",
         "/v1/events",

@@ -14,6 +14,7 @@ from tallystick.catalog import Catalog
 from tallystick.clock import Clock
 from tallystick.events.door import Door
 from tallystick.ledger import Ledger
+from tallystick.ledger.committer import Committer
 from tallystick.reconcile.freshness import Freshness
 from tallystick.reconcile.verify import Verifier
 
@@ -26,6 +27,7 @@ class Services:
     clock: Clock
     door: Door
     ledger: Ledger
+    committer: Committer
     catalog: Catalog
     stats: Stats
     runs: Runs

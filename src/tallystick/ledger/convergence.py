@@ -2,102 +2,184 @@
 
 A duplicate target posts nothing, a higher one posts a charge, a lower one a refund. Usage
 that happened is never refused: what does not fit under the account's limit is recorded as
-shortfall. Refunds made by hand stay made.
+shortfall. Refunds made by hand stay made. A run that still has credit set aside pays from
+that first, so the same work is never held and charged at once; what is left of a hold that
+nobody settled is free again, because the facts have settled it.
 """
 
 from __future__ import annotations
 
 import hashlib
+from collections import defaultdict
 from collections.abc import Sequence
 
+from tallystick.clock import Clock
 from tallystick.errors import Conflict
 from tallystick.ids import IdSource
+from tallystick.ledger.book import Book, Change, RunKey
+from tallystick.ledger.group import open_book, post_settings
 from tallystick.ledger.model import RunCharge, RunChargeOutcome, RunTarget
-from tallystick.ledger.posting import Posting
-from tallystick.ledger.rules import Spend, plan_convergence
+from tallystick.ledger.rules import AccountState, HoldState, plan_convergence, plan_spend
+from tallystick.ledger.settlement import end_settled_by_facts
 from tallystick.ledger.store import (
     SQL,
     Connection,
-    RunKey,
+    Needs,
+    hold_state,
     load_run_charges,
-    load_run_spends,
-    store_run_charges,
+    run_arguments,
+    write_book,
 )
 
 
 def converge(
-    connection: Connection, ids: IdSource, now: int, targets: Sequence[RunTarget]
+    connection: Connection, ids: IdSource, clock: Clock, targets: Sequence[RunTarget]
 ) -> list[RunChargeOutcome]:
     """Post target minus posted for each run, in one transaction of the caller."""
     runs = [(target.tenant_id, target.run_id) for target in targets]
-    known = load_run_charges(connection, runs)
-    accounts = _accounts_of(connection, targets, known, now)
-    tenants = {account: run[0] for run, account in accounts.items()}
-    posting = Posting(connection, ids, now, tenants)
+    accounts = _accounts_of(connection, ids, clock, runs)
+    needs = Needs()
+    needs.account_ids = set(accounts.values())
+    book = open_book(connection, ids, clock, needs)
     known = load_run_charges(connection, runs)  # again: now under the accounts' locks
-    spends = _spends_to_refund(connection, targets, known)
-    changed: dict[RunKey, RunCharge] = {}
+    for run in runs:
+        book.run_charges[run] = known.get(run)
+    holds = _load_holds(connection, book, runs)
     outcomes = []
     for target in targets:
         run = (target.tenant_id, target.run_id)
-        charge = changed.get(run) or known.get(run) or RunCharge(
-            *run, accounts[run], 0, 0, 0, 0, 0, now
-        )  # fmt: skip
-        outcome = _converge_one(posting, charge, target, spends.get(run, []))
-        if outcome.operation_id or charge.target != target.target_units or run not in known:
-            charge.target = target.target_units
-            charge.revision += 1
-            charge.updated_at = now
-            changed[run] = charge
-        outcomes.append(outcome)
-    posting.write()
-    if changed:
-        store_run_charges(connection, list(changed.values()))
+        charge = book.run_charges[run] or RunCharge(*run, accounts[run])
+        outcomes.append(_converge_one(book, charge, target, holds[run]))
+    write_book(connection, book)
     return outcomes
 
 
 def _converge_one(
-    posting: Posting, charge: RunCharge, target: RunTarget, spent: list[Spend]
+    book: Book, charge: RunCharge, target: RunTarget, holds: list[HoldState]
 ) -> RunChargeOutcome:
-    run_id = target.run_id
+    run = (charge.tenant_id, charge.run_id)
+    account = book.account(charge.account_id)
     delta = plan_convergence(target.target_units, charge.charged, charge.shortfall, charge.refunded)
+    is_new = book.run_charges[run] is None or charge.is_stale or not charge.has_facts
     operation_id = None
     if delta > 0:
-        operation = posting.charge(
-            charge.account_id, delta, is_partial=True, run_id=run_id, reason=target.reason
-        )
-        charge.charged += delta - operation.shortfall
-        charge.shortfall += operation.shortfall
-        operation_id = str(operation.operation_id)
+        operation_id = _charge_more(book, account, charge, delta, target.reason, holds)
     elif delta < 0:
-        forgiven = min(charge.shortfall, -delta)
-        charge.shortfall -= forgiven
-        back = -delta - forgiven
-        if back:
-            operation = posting.refund(
-                charge.account_id, back, spent, run_id=run_id, reason=target.reason
+        operation_id = _charge_less(book, account, charge, -delta, target.reason)
+    for hold in holds:
+        if hold.status == "unknown" and hold.hold_id in book.holds and target.target_units:
+            end_settled_by_facts(book, account, hold)
+    if delta or is_new or charge.target != target.target_units:
+        charge.target = target.target_units
+        charge.has_facts, charge.is_stale = True, False
+        charge.revision += 1
+        charge.updated_at = book.now
+        book.run_charges[run] = charge
+        book.touched_runs.add(run)
+    return RunChargeOutcome(*run, delta, charge.shortfall, operation_id)
+
+
+def _charge_more(
+    book: Book,
+    account: AccountState,
+    charge: RunCharge,
+    units: int,
+    reason: str,
+    holds: list[HoldState],
+) -> str:
+    """Charge first what the run's holds have set aside, then free credit."""
+    rest = units
+    operation_id = ""
+    for hold in holds:
+        part = min(rest, hold.held)
+        if part and hold.hold_id in book.holds:
+            operation = book.spend(
+                account,
+                "charge",
+                part,
+                book.draw(hold, part),
+                run_id=charge.run_id,
+                hold_id=hold.hold_id,
+                reason=reason,
             )
-            charge.charged -= back
-            operation_id = str(operation.operation_id)
-    return RunChargeOutcome(target.tenant_id, run_id, delta, charge.shortfall, operation_id)
+            operation_id = operation.operation_id
+            rest -= part
+    charge.charged += units - rest
+    if rest:
+        spend = plan_spend(account, rest, book.now)
+        shortfall = rest - spend.total
+        operation = book.spend(
+            account,
+            "charge",
+            rest,
+            Change(spend),
+            shortfall=shortfall,
+            run_id=charge.run_id,
+            reason=reason,
+        )
+        operation_id = operation.operation_id
+        charge.charged += spend.total
+        charge.shortfall += shortfall
+    return operation_id
+
+
+def _charge_less(
+    book: Book, account: AccountState, charge: RunCharge, units: int, reason: str
+) -> str:
+    """Forgive what was never paid, then give back."""
+    forgiven = min(charge.shortfall, units)
+    charge.shortfall -= forgiven
+    back = units - forgiven
+    if forgiven:
+        operation = book.post(
+            account,
+            "refund",
+            forgiven,
+            Change(),
+            code="shortfall_forgiven",
+            run_id=charge.run_id,
+            reason=reason,
+        )
+    if not back:
+        return operation.operation_id
+    spends = book.reader.load_run_spends((charge.tenant_id, charge.run_id))
+    operation = book.refund(account, back, spends, run_id=charge.run_id, reason=reason)
+    charge.charged -= back
+    return operation.operation_id
+
+
+def _load_holds(
+    connection: Connection, book: Book, runs: Sequence[RunKey]
+) -> dict[RunKey, list[HoldState]]:
+    """Open holds of the runs on the accounts that are locked."""
+    found: dict[RunKey, list[HoldState]] = defaultdict(list)
+    rows = connection.execute(SQL["load_run_holds"], run_arguments(runs), binary=True).fetchall()
+    for row in rows:
+        hold = hold_state(row)
+        if hold.account_id in book.accounts:
+            book.holds[hold.hold_id] = hold
+            found[hold.tenant_id, hold.run_id].append(hold)
+    return found
 
 
 def _accounts_of(
-    connection: Connection,
-    targets: Sequence[RunTarget],
-    known: dict[RunKey, RunCharge],
-    now: int,
+    connection: Connection, ids: IdSource, clock: Clock, runs: Sequence[RunKey]
 ) -> dict[RunKey, str]:
-    """The account of each run: the one charged before, or else its tenant's own."""
-    tenants = sorted({target.tenant_id for target in targets})
-    defaults = _default_accounts(connection, tenants)
+    """The account of each run: the one charged before, or holding for it, or its tenant's."""
+    accounts = {
+        run: charge.account_id for run, charge in load_run_charges(connection, runs).items()
+    }
+    rows = connection.execute(SQL["load_run_holds"], run_arguments(runs), binary=True).fetchall()
+    for row in rows:
+        accounts.setdefault((row[2], row[5]), row[1])
+    rest = [run for run in runs if run not in accounts]
+    tenants = sorted({tenant_id for tenant_id, _ in rest})
+    defaults = _default_accounts(connection, tenants) if tenants else {}
     for tenant in tenants:
         if tenant not in defaults:
-            defaults[tenant] = _create_postpaid(connection, tenant, now)
-    accounts = {}
-    for target in targets:
-        run = (target.tenant_id, target.run_id)
-        accounts[run] = known[run].account_id if run in known else defaults[target.tenant_id]
+            defaults[tenant] = _create_postpaid(connection, ids, clock, tenant)
+    for run in rest:
+        accounts[run] = defaults[run[0]]
     return accounts
 
 
@@ -106,7 +188,7 @@ def _default_accounts(connection: Connection, tenants: list[str]) -> dict[str, s
     return {row[0]: row[1] for row in rows}
 
 
-def _create_postpaid(connection: Connection, tenant: str, now: int) -> str:
+def _create_postpaid(connection: Connection, ids: IdSource, clock: Clock, tenant: str) -> str:
     """Make the account of a tenant that has usage but no account: it owes, without limit."""
     digest = hashlib.sha256(tenant.encode()).hexdigest()[:32]
     for account_id in (f"usage:{digest}",) if tenant[0] == "@" else (tenant, f"usage:{digest}"):
@@ -114,23 +196,18 @@ def _create_postpaid(connection: Connection, tenant: str, now: int) -> str:
             "account_id": account_id,
             "tenant_id": tenant,
             "capture_policy": "overage",
+            "unknown_policy": "capture",
             "overage_limit_units": None,
-            "now": now,
+            "now": clock.now(),
         }
         connection.execute(SQL["insert_account"], arguments)
         if _default_accounts(connection, [tenant]):  # else the name is another tenant's
             connection.execute(SQL["insert_balance"], arguments)
+            needs = Needs()
+            needs.account_ids = {account_id}
+            book = open_book(connection, ids, clock, needs)
+            if not book.accounts[account_id].sequence:
+                post_settings(book, book.accounts[account_id])
+                write_book(connection, book)
             return account_id
     raise Conflict(f"no account could be made for tenant {tenant}", code="unknown_account")
-
-
-def _spends_to_refund(
-    connection: Connection, targets: Sequence[RunTarget], known: dict[RunKey, RunCharge]
-) -> dict[RunKey, list[Spend]]:
-    shrinking = [
-        (target.tenant_id, target.run_id)
-        for target in targets
-        if (charge := known.get((target.tenant_id, target.run_id))) is not None
-        and target.target_units < charge.charged + charge.shortfall
-    ]
-    return load_run_spends(connection, shrinking) if shrinking else {}

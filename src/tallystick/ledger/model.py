@@ -14,38 +14,140 @@ class Account(msgspec.Struct, frozen=True):
     tenant_id: str
     overage_limit_units: int | None
     capture_policy: str
+    """What becomes of a capture above its hold: reject, cap or overage."""
+    unknown_policy: str
+    """What becomes of a started hold that nobody settles: capture or release."""
 
 
-class GrantRequest(msgspec.Struct, frozen=True):
+class LimitPart(NamedTuple):
+    """A part of a limit: which window, and how much in the units of its asset."""
+
+    limit_id: str
+    units: int
+
+
+class Request(msgspec.Struct, frozen=True, kw_only=True):
+    """Something that moves one account, once: the same key answers the same for ever.
+
+    The key belongs to what the request names: an account, a hold, a lease or a charge.
+    """
+
+    idempotency_key: str = ""
+
+
+class GrantRequest(Request, frozen=True):
     """Give credit to an account as a new lot."""
 
     account_id: str
     units: int
-    idempotency_key: str
     source: str = "topup"
     priority: int = 100
     expires_at: int | None = None
 
 
-class ChargeRequest(msgspec.Struct, frozen=True):
-    """Take credit from an account, or decline when it does not fit."""
+class ChargeRequest(Request, frozen=True):
+    """Take credit from an account, or decline when it does not fit.
+
+    A cost that is known only after the fact is never declined: what does not fit under the
+    account's limit is recorded as shortfall.
+    """
 
     account_id: str
     units: int
-    idempotency_key: str
     run_id: str = ""
     reason: str = ""
+    is_after_the_fact: bool = False
 
 
-class RefundRequest(msgspec.Struct, frozen=True):
+class RefundRequest(Request, frozen=True):
     """Give back part (or with `units` None all the rest) of a charge or of a run's charge."""
 
-    idempotency_key: str
     charge_id: str | None = None
     tenant_id: str = ""
     run_id: str | None = None
     units: int | None = None
     reason: str = ""
+
+
+class HoldRequest(Request, frozen=True):
+    """Set credit aside for work that is about to begin, and a part of every limit named.
+
+    All of it fits or nothing is taken. `has_started`: the work begins with this hold, so it
+    never frees itself. `details` is JSON text that is kept with the operation.
+    """
+
+    account_id: str
+    units: int
+    ttl_seconds: int = 300
+    run_id: str = ""
+    has_started: bool = False
+    limits: tuple[LimitPart, ...] = ()
+    details: str = ""
+
+
+class CaptureRequest(Request, frozen=True):
+    """Charge what the work cost and end the hold; the rest of it is free again.
+
+    `limits` are the actual amounts by limit; a limit left out counts what was held of it.
+    """
+
+    hold_id: str
+    units: int
+    limits: tuple[LimitPart, ...] = ()
+    reason: str = ""
+
+
+class ReleaseRequest(Request, frozen=True):
+    """End a hold without a charge: the work was not done, or cost nothing."""
+
+    hold_id: str
+    reason: str = ""
+
+
+class StartRequest(Request, frozen=True):
+    """Say that the work of a hold has begun: from now on it never frees itself."""
+
+    hold_id: str
+
+
+class ExtendRequest(Request, frozen=True):
+    """Give a hold or lease more time, more credit, or both; a lease names its epoch."""
+
+    hold_id: str
+    ttl_seconds: int = 0
+    units: int = 0
+    epoch: int | None = None
+
+
+class LeaseRequest(Request, frozen=True):
+    """Lend a block of credit to a worker that authorizes by itself."""
+
+    account_id: str
+    units: int
+    ttl_seconds: int = 60
+    worker: str = ""
+
+
+class ReportRequest(Request, frozen=True):
+    """Charge what a worker used of its lease so far, in all; repeating it charges nothing."""
+
+    lease_id: str
+    used_units: int
+    epoch: int
+
+
+class ReturnRequest(Request, frozen=True):
+    """Charge what was used of a lease in all and give back the rest."""
+
+    lease_id: str
+    used_units: int
+    epoch: int
+
+
+class DueRequest(Request, frozen=True):
+    """A hold or lease whose time is over: expire it, or settle it when it is unknown."""
+
+    hold_id: str
 
 
 class Outcome(msgspec.Struct, frozen=True):
@@ -58,9 +160,38 @@ class Outcome(msgspec.Struct, frozen=True):
     account_id: str
     units: int
     available: int
+    """After the operation, before the overage limit."""
     code: str = ""
-    """Why it was declined: credit_exhausted."""
+    """Why it was declined, or how a hold was resolved."""
+    decided_by: str = ""
+    """The limit that declined: account:<id> or limit:<id>."""
+    retry: str = ""
+    """Whether trying again with a new key can help: wait (holds may end) or never."""
     lot_id: str = ""
+    """The lot that a grant made."""
+    hold_id: str = ""
+    moved: int = 0
+    """Units captured, charged, granted or refunded."""
+    shortfall: int = 0
+    due_at: int | None = None
+    epoch: int = 0
+    lots: tuple[tuple[str, int], ...] = ()
+    """Units earmarked by lot."""
+
+
+class Hold(msgspec.Struct, frozen=True):
+    """A hold or lease as shown; a resolved one has nothing held."""
+
+    hold_id: str
+    account_id: str
+    kind: str
+    status: str
+    run_id: str
+    held: int
+    drawn: int
+    has_started: bool
+    due_at: int | None
+    epoch: int
 
 
 class Bucket(msgspec.Struct, frozen=True):
@@ -82,6 +213,7 @@ class Balance(msgspec.Struct, frozen=True):
 
     account_id: str
     tenant_id: str
+    sequence: int
     available: int
     held: int
     leased: int
@@ -109,6 +241,17 @@ class EntryView(msgspec.Struct, frozen=True):
     posted_at: int
 
 
+class Limit(msgspec.Struct, frozen=True):
+    """A limit window: used + held never pass the capacity, but by recorded overrun."""
+
+    limit_id: str
+    asset: str
+    capacity: int
+    used: int
+    held: int
+    overrun: int
+
+
 class RunTarget(msgspec.Struct, frozen=True):
     """What a run should have been charged in all."""
 
@@ -134,12 +277,15 @@ class RunCharge(msgspec.Struct):
     tenant_id: str
     run_id: str
     account_id: str
-    target: int
-    charged: int
-    shortfall: int
-    refunded: int
-    revision: int
-    updated_at: int
+    target: int = 0
+    charged: int = 0
+    shortfall: int = 0
+    refunded: int = 0
+    captured: int = 0
+    has_facts: bool = False
+    is_stale: bool = False
+    revision: int = 0
+    updated_at: int = 0
 
 
 class Violation(msgspec.Struct, frozen=True):

@@ -2,15 +2,16 @@
 
 An account's free credit is the sum of its lots' rests minus its overage. Credit is spent
 from lots in the order priority, soonest expiry, age, id, then as overage up to the limit.
-A grant pays back overage first. A refund gives back the newest spend first, to the lots
-that it came from; what no lot can take back becomes a new lot of source "refund".
+A hold earmarks lots in that order; what it draws comes from its earmarks, also when a lot has
+expired meanwhile. A grant pays back overage first. A refund gives back the newest spend
+first, to the lots that it came from; what no lot can take back becomes a new lot of source
+"refund".
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
-from uuid import UUID
 
 import msgspec
 
@@ -25,7 +26,7 @@ NEVER = 2**63 - 1
 class LotState(msgspec.Struct):
     """A lot under lock."""
 
-    lot_id: UUID
+    lot_id: str
     account_id: str
     source: str
     priority: int
@@ -46,23 +47,34 @@ class LotState(msgspec.Struct):
         return self.expires_at is not None and self.expires_at <= now
 
     @property
-    def spend_order(self) -> tuple[int, int, int, UUID]:
+    def spend_order(self) -> tuple[int, int, int, str]:
         """Sorts lots into the order in which they are spent."""
         expiry = NEVER if self.expires_at is None else self.expires_at
         return (self.priority, expiry, self.created_at, self.lot_id)
 
 
 class AccountState(msgspec.Struct):
-    """An account under lock, with its lots that have credit."""
+    """An account under lock, with its lots in the order in which they are spent."""
 
     account_id: str
+    tenant_id: str
+    capture_policy: str
+    unknown_policy: str
+    sequence: int
     credited: int
     debited: int
+    refunded: int
+    expired: int
     held: int
     leased: int
     overage: int
+    overage_held: int
     overage_limit_units: int | None
-    lots: list[LotState]
+    asset: str
+    created_at: int
+    lots: dict[str, LotState] = {}
+    next_expiry: int = 0
+    """Nothing expires before; 0: not known yet."""
 
     @property
     def available(self) -> int:
@@ -79,10 +91,56 @@ class AccountState(msgspec.Struct):
         )
 
 
+class HoldState(msgspec.Struct):
+    """An open hold or lease under its account's lock; `lots` in the order they are drawn."""
+
+    hold_id: str
+    account_id: str
+    tenant_id: str
+    kind: str
+    status: str
+    run_id: str
+    held: int
+    drawn: int
+    lots: list[tuple[str, int]]
+    overage: int
+    limits: list[tuple[str, int]]
+    has_started: bool
+    epoch: int
+    due_at: int
+
+    @property
+    def total(self) -> int:
+        """All that was ever set aside by it and not given back."""
+        return self.held + self.drawn
+
+
+class LimitState(msgspec.Struct):
+    """A limit window under lock."""
+
+    limit_id: str
+    asset: str
+    capacity: int
+    used: int
+    held: int
+    overrun: int
+
+    @property
+    def room(self) -> int:
+        """What still fits."""
+        return self.capacity - self.used - self.held + self.overrun
+
+    def count(self, used: int, held: int) -> None:
+        """Move it; what was used beyond the capacity is recorded as overrun."""
+        self.used += used
+        self.held += held
+        self.overrun = max(self.used + self.held - self.capacity, 0)
+
+
 class Spend(NamedTuple):
     """Where units come from (or go back to, then negative): lots, then overage."""
 
-    lots: tuple[tuple[UUID, int], ...]
+    lots: tuple[tuple[str, int], ...]
     overage: int
 
     @property
@@ -91,28 +149,59 @@ class Spend(NamedTuple):
         return sum(units for _, units in self.lots) + self.overage
 
 
+def sort_lots(lots: Iterable[LotState]) -> dict[str, LotState]:
+    """Put lots into the order in which they are spent."""
+    return {lot.lot_id: lot for lot in sorted(lots, key=lambda lot: lot.spend_order)}
+
+
 def plan_expiry(account: AccountState, now: int) -> list[tuple[LotState, int]]:
     """Return lots whose time is over with what is left in them."""
-    return [(lot, lot.free) for lot in account.lots if lot.is_expired(now) and lot.free > 0]
+    return [(lot, lot.free) for lot in account.lots.values() if lot.is_expired(now) and lot.free]
+
+
+def find_next_expiry(account: AccountState) -> int:
+    """The soonest time at which a lot with something free expires; NEVER if none does."""
+    times = (lot.expires_at for lot in account.lots.values() if lot.free and lot.expires_at)
+    return min(times, default=NEVER)
 
 
 def plan_spend(account: AccountState, units: int, now: int) -> Spend:
-    """Take up to `units`: all that fits, from lots in order and then as overage."""
-    taken: list[tuple[UUID, int]] = []
+    """Take up to `units`: all that fits under the limit, from lots in order, then as overage."""
+    limit = account.overage_limit_units
+    if limit is not None:
+        units = min(units, max(account.available + limit, 0))
+    taken: list[tuple[str, int]] = []
     rest = units
-    for lot in sorted(account.lots, key=lambda lot: lot.spend_order):
+    for lot in account.lots.values():
+        if not rest:
+            break
         part = 0 if lot.is_expired(now) else min(rest, lot.free)
         if part > 0:
             taken.append((lot.lot_id, part))
             rest -= part
-    return Spend(tuple(taken), max(min(rest, _room_under_limit(account, units - rest)), 0))
+    return Spend(tuple(taken), rest)
 
 
-def _room_under_limit(account: AccountState, spent: int) -> int:
-    """How much overage the limit still allows after `spent` from lots."""
-    if account.overage_limit_units is None:
-        return NEVER
-    return account.available - spent + account.overage_limit_units
+def plan_draw(hold: HoldState, units: int) -> Spend:
+    """Take `units`, at most what is held, from the hold's earmarks in order, overage last."""
+    taken: list[tuple[str, int]] = []
+    rest = units
+    for lot_id, earmarked in hold.lots:
+        part = min(rest, earmarked)
+        if part:
+            taken.append((lot_id, part))
+            rest -= part
+    check(rest <= hold.overage, "INV-07", f"hold {hold.hold_id} draws more than it holds")
+    return Spend(tuple(taken), rest)
+
+
+def reduce_hold(hold: HoldState, part: Spend) -> None:
+    """Take a part out of what a hold has earmarked."""
+    taken = dict(part.lots)
+    rests = [(lot_id, units - taken.get(lot_id, 0)) for lot_id, units in hold.lots]
+    hold.lots = [(lot_id, units) for lot_id, units in rests if units]
+    hold.overage -= part.overage
+    hold.held -= part.total
 
 
 def plan_refund(spent: Sequence[Spend], units: int, overage_now: int) -> Spend:
@@ -122,31 +211,19 @@ def plan_refund(spent: Sequence[Spend], units: int, overage_now: int) -> Spend:
     Overage that a grant has paid back meanwhile (beyond `overage_now`) is not given back here.
     """
     overage = min(sum(spend.overage for spend in spent), overage_now)
-    order: dict[UUID, int] = {}
+    order: dict[str, int] = {}
     for spend in spent:
         for lot_id, amount in spend.lots:
             order[lot_id] = order.get(lot_id, 0) + amount
     back_overage = min(units, max(overage, 0))
     rest = units - back_overage
-    lots: list[tuple[UUID, int]] = []
+    lots: list[tuple[str, int]] = []
     for lot_id, amount in reversed(order.items()):
         part = min(rest, amount)
         if part > 0:
             lots.append((lot_id, -part))
             rest -= part
     return Spend(tuple(lots), -back_overage)
-
-
-def apply_spend(account: AccountState, spend: Spend, lots: dict[UUID, LotState]) -> None:
-    """Move the state by a spend (or, with negative amounts, by a refund)."""
-    for lot_id, units in spend.lots:
-        lots[lot_id].consumed += units
-    account.overage += spend.overage
-    if spend.total >= 0:
-        account.debited += spend.total
-    else:
-        account.credited -= spend.total
-    account.check()
 
 
 def plan_convergence(target: int, charged: int, shortfall: int, refunded: int) -> int:
@@ -159,6 +236,23 @@ def plan_convergence(target: int, charged: int, shortfall: int, refunded: int) -
     if delta >= 0:
         return delta
     return -min(-delta, shortfall + charged - refunded)
+
+
+def plan_capture(
+    asked: int, target: int, captured: int, posted: int, *, has_facts: bool
+) -> tuple[int, int]:
+    """Return (what a capture of `asked` still has to post, the run's new target).
+
+    A run whose usage was charged from facts already is not charged again for it: only what
+    its captures ask for beyond that is posted, until the facts are asked again.
+
+    >>> plan_capture(10, 0, 0, 0, has_facts=False), plan_capture(10, 8, 0, 8, has_facts=True)
+    ((10, 10), (2, 10))
+    """
+    if not has_facts:
+        return asked, target + asked
+    new_target = max(target, captured + asked)
+    return min(asked, max(new_target - posted, 0)), new_target
 
 
 def total_free(lots: Iterable[LotState], now: int) -> int:

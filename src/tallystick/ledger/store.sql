@@ -1,7 +1,7 @@
 -- name: insert_account
 -- Make an account. Index: primary key.
-INSERT INTO ledger.account (account_id, tenant_id, capture_policy, created_at)
-VALUES (%(account_id)s, %(tenant_id)s, %(capture_policy)s, %(now)s)
+INSERT INTO ledger.account (account_id, tenant_id, capture_policy, unknown_policy, created_at)
+VALUES (%(account_id)s, %(tenant_id)s, %(capture_policy)s, %(unknown_policy)s, %(now)s)
 ON CONFLICT (account_id) DO NOTHING;
 
 -- name: insert_balance
@@ -11,8 +11,10 @@ VALUES (%(account_id)s, %(overage_limit_units)s)
 ON CONFLICT (account_id) DO NOTHING;
 
 -- name: update_policy
--- Change how captures above a hold are treated. Locks: the account's row.
-UPDATE ledger.account SET capture_policy = %(capture_policy)s WHERE account_id = %(account_id)s;
+-- Change how captures above a hold and unknown holds are treated. Locks: the account's row.
+UPDATE ledger.account
+SET capture_policy = %(capture_policy)s, unknown_policy = %(unknown_policy)s
+WHERE account_id = %(account_id)s;
 
 -- name: update_limit
 -- Change the overage limit; refused by INV-03 when the balance is below it already.
@@ -22,7 +24,7 @@ WHERE account_id = %(account_id)s;
 
 -- name: load_accounts
 -- Accounts by id. Index: primary key.
-SELECT a.account_id, a.tenant_id, b.overage_limit_units, a.capture_policy
+SELECT a.account_id, a.tenant_id, b.overage_limit_units, a.capture_policy, a.unknown_policy
 FROM ledger.account a JOIN ledger.balance b USING (account_id)
 WHERE a.account_id = ANY(%(account_ids)s);
 
@@ -34,51 +36,136 @@ ORDER BY tenant_id, (account_id = tenant_id) DESC, created_at, account_id;
 
 -- name: list_tenant_accounts
 -- All accounts of a tenant, or of everybody. Index: account_of_tenant.
-SELECT a.account_id, a.tenant_id, b.overage_limit_units, a.capture_policy
+SELECT a.account_id, a.tenant_id, b.overage_limit_units, a.capture_policy, a.unknown_policy
 FROM ledger.account a JOIN ledger.balance b USING (account_id)
 WHERE %(tenant_id)s::text = '' OR a.tenant_id = %(tenant_id)s
 ORDER BY a.tenant_id, a.account_id LIMIT 10000;
 
--- name: lock_balances
+-- name: lock_accounts
 -- Lock accounts in id order, so that two transactions never wait for each other in a ring.
-SELECT account_id, credited, debited, held, leased, overage, overage_limit_units
-FROM ledger.balance WHERE account_id = ANY(%(account_ids)s)
-ORDER BY account_id FOR UPDATE;
+-- Locks: the balance rows. Index: primary keys.
+SELECT b.account_id, a.tenant_id, a.capture_policy, a.unknown_policy, b.sequence, b.credited,
+    b.debited, b.refunded, b.expired, b.held, b.leased, b.overage, b.overage_held,
+    b.overage_limit_units, a.asset, a.created_at
+FROM ledger.balance b JOIN ledger.account a USING (account_id)
+WHERE b.account_id = ANY(%(account_ids)s)
+ORDER BY b.account_id FOR UPDATE OF b;
 
--- name: load_balances
--- Read a balance without a lock. Index: primary key.
-SELECT account_id, credited, debited, held, leased, overage, overage_limit_units
-FROM ledger.balance WHERE account_id = ANY(%(account_ids)s);
-
--- name: load_open_lots
--- Lots with credit left, of locked accounts. Index: lot_with_credit.
-SELECT lot_id, account_id, source, priority, expires_at, created_at, granted, consumed, held,
-    expired
-FROM ledger.lot
-WHERE account_id = ANY(%(account_ids)s) AND granted > consumed + held + expired;
+-- name: lock_accounts_of
+-- The same, also for accounts that only a hold, lease, charge or run names.
+-- Locks: the balance rows. Index: primary keys, unique id of the operation.
+WITH wanted AS MATERIALIZED (
+    SELECT unnest(%(account_ids)s::text[]) AS account_id
+    UNION SELECT o.account_id FROM ledger.operation o
+        WHERE o.operation_id = ANY(%(operation_ids)s::uuid[])
+    UNION SELECT r.account_id FROM ledger.run_charge r
+        JOIN unnest(%(tenant_ids)s::text[], %(run_ids)s::text[]) AS n(tenant_id, run_id)
+        USING (tenant_id, run_id))
+SELECT b.account_id, a.tenant_id, a.capture_policy, a.unknown_policy, b.sequence, b.credited,
+    b.debited, b.refunded, b.expired, b.held, b.leased, b.overage, b.overage_held,
+    b.overage_limit_units, a.asset, a.created_at
+FROM ledger.balance b JOIN ledger.account a USING (account_id)
+WHERE b.account_id = ANY(ARRAY(SELECT account_id FROM wanted))
+ORDER BY b.account_id FOR UPDATE OF b;
 
 -- name: load_lots
+-- Lots that are not spent, of locked accounts. Index: lot_unspent.
+SELECT lot_id::text, account_id, source, priority, expires_at, created_at, granted, consumed,
+    held, expired
+FROM ledger.lot WHERE account_id = ANY(%(account_ids)s::text[]) AND NOT is_spent;
+
+-- name: load_lots_of
+-- The same for accounts that only a hold, lease, charge or run names. Index: lot_unspent.
+WITH wanted AS MATERIALIZED (
+    SELECT unnest(%(account_ids)s::text[]) AS account_id
+    UNION SELECT o.account_id FROM ledger.operation o
+        WHERE o.operation_id = ANY(%(operation_ids)s::uuid[])
+    UNION SELECT r.account_id FROM ledger.run_charge r
+        JOIN unnest(%(tenant_ids)s::text[], %(run_ids)s::text[]) AS n(tenant_id, run_id)
+        USING (tenant_id, run_id))
+SELECT lot_id::text, account_id, source, priority, expires_at, created_at, granted, consumed,
+    held, expired
+FROM ledger.lot
+WHERE account_id = ANY(ARRAY(SELECT account_id FROM wanted)) AND NOT is_spent;
+
+-- name: load_lots_by_id
 -- Lots by id, of locked accounts. Index: primary key.
-SELECT lot_id, account_id, source, priority, expires_at, created_at, granted, consumed, held,
-    expired
-FROM ledger.lot WHERE lot_id = ANY(%(lot_ids)s);
+SELECT lot_id::text, account_id, source, priority, expires_at, created_at, granted, consumed,
+    held, expired
+FROM ledger.lot WHERE lot_id = ANY(%(lot_ids)s::uuid[]);
 
--- name: load_all_lots
--- Every lot of an account, newest first. Index: lot_of_account.
-SELECT lot_id, account_id, source, priority, expires_at, created_at, granted, consumed, held,
-    expired
-FROM ledger.lot WHERE account_id = %(account_id)s ORDER BY created_at DESC, lot_id;
+-- name: load_known
+-- What keys were answered before. Index: inv_04_one_outcome_per_key.
+SELECT account_id, sequence, operation_id::text, tenant_id, kind, units, available,
+    balance_after, posted_at, outcome, code, decided_by, source, target, moved, shortfall, held,
+    leased, overage, overage_held, lot_ids::text[], lot_consumed, lot_held, limit_ids,
+    limit_used, limit_held, hold_id::text, epoch, due_at, run_id, refers_to::text, reason,
+    details, key_hash::text, digest::text
+FROM ledger.operation WHERE key_hash = ANY(%(key_hashes)s::uuid[]);
 
--- name: insert_lot
--- Append a lot.
-INSERT INTO ledger.lot (lot_id, account_id, source, priority, expires_at, created_at, granted,
-    consumed)
-VALUES (%(lot_id)s, %(account_id)s, %(source)s, %(priority)s, %(expires_at)s, %(created_at)s,
-    %(granted)s, %(consumed)s);
+-- name: load_holds
+-- Open holds and leases by id, of locked accounts. Index: primary key.
+SELECT hold_id::text, account_id, tenant_id, kind, status, run_id, held, drawn, lot_ids::text[],
+    lot_units, overage, limit_ids, limit_units, has_started, epoch, due_at
+FROM ledger.hold WHERE hold_id = ANY(%(operation_ids)s::uuid[]);
+
+-- name: load_run_holds
+-- Open holds of runs, oldest first. Index: hold_of_run.
+SELECT h.hold_id::text, h.account_id, h.tenant_id, h.kind, h.status, h.run_id, h.held, h.drawn,
+    h.lot_ids::text[], h.lot_units, h.overage, h.limit_ids, h.limit_units, h.has_started,
+    h.epoch, h.due_at
+FROM unnest(%(tenant_ids)s::text[], %(run_ids)s::text[]) AS n(tenant_id, run_id)
+JOIN ledger.hold h USING (tenant_id, run_id)
+WHERE h.run_id <> '' ORDER BY h.hold_id;
+
+-- name: load_hold_run_charges
+-- Charges of the runs that open holds are for. Index: primary keys.
+SELECT h.tenant_id, h.run_id, r.account_id, r.target, r.charged, r.shortfall, r.refunded,
+    r.captured, r.has_facts, r.is_stale, r.revision, r.updated_at
+FROM ledger.hold h LEFT JOIN ledger.run_charge r USING (tenant_id, run_id)
+WHERE h.hold_id = ANY(%(operation_ids)s::uuid[]) AND h.run_id <> '';
+
+-- name: lock_limits
+-- Limits that requests or open holds name, locked in id order after the balances.
+-- Locks: the limit rows. Index: primary key.
+WITH wanted AS MATERIALIZED (
+    SELECT unnest(%(limit_ids)s::text[]) AS limit_id
+    UNION SELECT unnest(h.limit_ids) FROM ledger.hold h
+        WHERE h.hold_id = ANY(%(operation_ids)s::uuid[]))
+SELECT limit_id, asset, capacity, used, held, overrun FROM ledger.limit_window
+WHERE limit_id = ANY(ARRAY(SELECT limit_id FROM wanted))
+ORDER BY limit_id FOR UPDATE;
+
+-- name: load_balance
+-- Read an account without a lock, with its newest lots. Index: primary keys, lot_of_account.
+SELECT b.account_id, a.tenant_id, a.capture_policy, a.unknown_policy, b.sequence, b.credited,
+    b.debited, b.refunded, b.expired, b.held, b.leased, b.overage, b.overage_held,
+    b.overage_limit_units, a.asset, a.created_at, l.lot_id::text, l.account_id, l.source, l.priority, l.expires_at,
+    l.created_at, l.granted, l.consumed, l.held, l.expired
+FROM ledger.balance b JOIN ledger.account a USING (account_id)
+LEFT JOIN LATERAL (
+    (SELECT * FROM ledger.lot WHERE account_id = b.account_id AND NOT is_spent)
+    UNION
+    (SELECT * FROM ledger.lot WHERE account_id = b.account_id
+        ORDER BY created_at DESC LIMIT %(lots_max)s)) l ON true
+WHERE b.account_id = %(account_id)s
+ORDER BY l.created_at DESC, l.lot_id;
+
+-- name: load_sequences
+-- How far accounts are: a number that grows with every change. Index: primary key.
+SELECT account_id, sequence FROM ledger.balance WHERE account_id = ANY(%(account_ids)s::text[]);
+
+-- name: insert_lots
+-- Append lots by set.
+INSERT INTO ledger.lot (lot_id, account_id, source, priority, expires_at, created_at, granted)
+SELECT * FROM unnest(%(lot_ids)s::uuid[], %(account_ids)s::text[], %(sources)s::text[],
+    %(priorities)s::smallint[], %(expires_at)s::bigint[], %(created_at)s::bigint[],
+    %(granted)s::bigint[]);
 
 -- name: update_lots
 -- Write lots back by set. Locks: rows of accounts that are locked already.
-UPDATE ledger.lot AS l SET consumed = n.consumed, held = n.held, expired = n.expired
+UPDATE ledger.lot AS l SET consumed = n.consumed, held = n.held, expired = n.expired,
+    is_spent = n.consumed + n.expired = l.granted
 FROM unnest(%(lot_ids)s::uuid[], %(consumed)s::bigint[], %(held)s::bigint[],
     %(expired)s::bigint[]) AS n(lot_id, consumed, held, expired)
 WHERE l.lot_id = n.lot_id;
@@ -86,79 +173,188 @@ WHERE l.lot_id = n.lot_id;
 -- name: update_balances
 -- Write balances back by set. Locks: held already.
 UPDATE ledger.balance AS b
-SET credited = n.credited, debited = n.debited, overage = n.overage
-FROM unnest(%(account_ids)s::text[], %(credited)s::bigint[], %(debited)s::bigint[],
-    %(overage)s::bigint[]) AS n(account_id, credited, debited, overage)
+SET sequence = n.sequence, credited = n.credited, debited = n.debited, refunded = n.refunded,
+    expired = n.expired, held = n.held, leased = n.leased, overage = n.overage,
+    overage_held = n.overage_held
+FROM unnest(%(account_ids)s::text[], %(sequence)s::bigint[], %(credited)s::bigint[],
+    %(debited)s::bigint[], %(refunded)s::bigint[], %(expired)s::bigint[], %(held)s::bigint[],
+    %(leased)s::bigint[], %(overage)s::bigint[], %(overage_held)s::bigint[])
+    AS n(account_id, sequence, credited, debited, refunded, expired, held, leased, overage,
+        overage_held)
 WHERE b.account_id = n.account_id;
 
--- name: copy_operations
--- Append operations.
-COPY ledger.operation (operation_id, account_id, tenant_id, kind, outcome, units, shortfall,
-    run_id, refers_to, reason, leg_sources, leg_targets, leg_units, lot_ids, lot_units,
-    overage_units, balance_after, posted_at) FROM STDIN;
+-- name: insert_holds
+-- Append open holds by set.
+INSERT INTO ledger.hold (hold_id, account_id, tenant_id, kind, status, run_id, held, drawn,
+    lot_ids, lot_units, overage, limit_ids, limit_units, has_started, epoch, due_at)
+SELECT hold_id, account_id, tenant_id, kind, status, run_id, held, drawn, lot_ids::uuid[],
+    lot_units::bigint[], overage, limit_ids::text[], limit_units::bigint[], has_started, epoch,
+    due_at
+FROM unnest(%(hold_ids)s::uuid[], %(account_ids)s::text[], %(tenant_ids)s::text[],
+    %(kinds)s::text[], %(statuses)s::text[], %(run_ids)s::text[], %(held)s::bigint[],
+    %(drawn)s::bigint[], %(lot_ids)s::text[], %(lot_units)s::text[], %(overage)s::bigint[],
+    %(limit_ids)s::text[], %(limit_units)s::text[], %(has_started)s::boolean[],
+    %(epochs)s::integer[], %(due_at)s::bigint[])
+    AS n(hold_id, account_id, tenant_id, kind, status, run_id, held, drawn, lot_ids, lot_units,
+        overage, limit_ids, limit_units, has_started, epoch, due_at);
 
--- name: load_request_key
--- The original outcome of a key. Index: primary key.
-SELECT digest, outcome FROM ledger.request_key
-WHERE account_id = %(account_id)s AND idempotency_key = %(idempotency_key)s;
+-- name: update_holds
+-- Write open holds back by set. Locks: rows of accounts that are locked already.
+UPDATE ledger.hold AS h SET status = n.status, held = n.held, drawn = n.drawn,
+    lot_ids = n.lot_ids::uuid[], lot_units = n.lot_units::bigint[], overage = n.overage,
+    has_started = n.has_started, epoch = n.epoch, due_at = n.due_at
+FROM unnest(%(hold_ids)s::uuid[], %(statuses)s::text[], %(held)s::bigint[],
+    %(drawn)s::bigint[], %(lot_ids)s::text[], %(lot_units)s::text[], %(overage)s::bigint[],
+    %(has_started)s::boolean[], %(epochs)s::integer[], %(due_at)s::bigint[])
+    AS n(hold_id, status, held, drawn, lot_ids, lot_units, overage, has_started, epoch, due_at)
+WHERE h.hold_id = n.hold_id;
 
--- name: insert_request_key
--- Remember an outcome. Index: primary key.
-INSERT INTO ledger.request_key (account_id, idempotency_key, digest, outcome)
-VALUES (%(account_id)s, %(idempotency_key)s, %(digest)s, %(outcome)s);
+-- name: delete_holds
+-- Take ended holds out of the open ones; their story is in the operations. Index: primary key.
+DELETE FROM ledger.hold WHERE hold_id = ANY(%(hold_ids)s::uuid[]);
+
+-- name: update_limits
+-- Write limits back by set. Locks: held already.
+UPDATE ledger.limit_window AS l SET used = n.used, held = n.held, overrun = n.overrun
+FROM unnest(%(limit_ids)s::text[], %(used)s::bigint[], %(held)s::bigint[],
+    %(overrun)s::bigint[]) AS n(limit_id, used, held, overrun)
+WHERE l.limit_id = n.limit_id;
+
+-- name: upsert_limit
+-- Make a limit or change its capacity; use beyond a lower one is recorded as overrun.
+-- Locks: the limit's row.
+INSERT INTO ledger.limit_window AS l (limit_id, asset, capacity)
+VALUES (%(limit_id)s, %(asset)s, %(capacity)s)
+ON CONFLICT (limit_id) DO UPDATE SET capacity = excluded.capacity,
+    overrun = greatest(l.used + l.held - excluded.capacity, 0)
+WHERE l.asset = excluded.asset
+RETURNING limit_id, asset, capacity, used, held, overrun;
+
+-- name: load_limits
+-- Limits by id. Index: primary key.
+SELECT limit_id, asset, capacity, used, held, overrun FROM ledger.limit_window
+WHERE limit_id = ANY(%(limit_ids)s::text[]);
+
+-- name: insert_operations
+-- Append history by set; arrays of a row travel as text.
+INSERT INTO ledger.operation (account_id, sequence, operation_id, tenant_id, kind, units,
+    available, balance_after, posted_at, outcome, code, decided_by, source, target, moved,
+    shortfall, held, leased, overage, overage_held, lot_ids, lot_consumed, lot_held, limit_ids,
+    limit_used, limit_held, hold_id, epoch, due_at, run_id, refers_to, reason, details, key_hash,
+    digest)
+SELECT account_id, sequence, operation_id, tenant_id, kind, units, available, balance_after,
+    posted_at, outcome, code, decided_by, source, target, moved, shortfall, held, leased,
+    overage, overage_held, lot_ids::uuid[], lot_consumed::bigint[], lot_held::bigint[],
+    limit_ids::text[], limit_used::bigint[], limit_held::bigint[], hold_id, epoch, due_at,
+    run_id, refers_to, reason, details, key_hash, digest
+FROM unnest(%(account_id)s::text[], %(sequence)s::bigint[], %(operation_id)s::uuid[],
+    %(tenant_id)s::text[], %(kind)s::text[], %(units)s::bigint[], %(available)s::bigint[],
+    %(balance_after)s::bigint[], %(posted_at)s::bigint[], %(outcome)s::text[], %(code)s::text[],
+    %(decided_by)s::text[], %(source)s::text[], %(target)s::text[], %(moved)s::bigint[],
+    %(shortfall)s::bigint[], %(held)s::bigint[], %(leased)s::bigint[], %(overage)s::bigint[],
+    %(overage_held)s::bigint[], %(lot_ids)s::text[], %(lot_consumed)s::text[],
+    %(lot_held)s::text[], %(limit_ids)s::text[], %(limit_used)s::text[],
+    %(limit_held)s::text[], %(hold_id)s::uuid[], %(epoch)s::integer[], %(due_at)s::bigint[],
+    %(run_id)s::text[], %(refers_to)s::uuid[], %(reason)s::text[], %(details)s::text[],
+    %(key_hash)s::uuid[], %(digest)s::uuid[])
+    AS n(account_id, sequence, operation_id, tenant_id, kind, units, available, balance_after,
+        posted_at, outcome, code, decided_by, source, target, moved, shortfall, held, leased,
+        overage, overage_held, lot_ids, lot_consumed, lot_held, limit_ids, limit_used,
+        limit_held, hold_id, epoch, due_at, run_id, refers_to, reason, details, key_hash,
+        digest);
 
 -- name: load_run_charges
 -- Charges of runs. Index: primary key.
 SELECT r.tenant_id, r.run_id, r.account_id, r.target, r.charged, r.shortfall, r.refunded,
-    r.revision, r.updated_at
+    r.captured, r.has_facts, r.is_stale, r.revision, r.updated_at
 FROM unnest(%(tenant_ids)s::text[], %(run_ids)s::text[]) AS n(tenant_id, run_id)
 JOIN ledger.run_charge r USING (tenant_id, run_id);
 
 -- name: upsert_run_charges
--- Write the charges of runs by set. Locks: rows of accounts that are locked already.
-INSERT INTO ledger.run_charge AS r
-    (tenant_id, run_id, account_id, target, charged, shortfall, refunded, revision, updated_at)
+-- Write the charges of runs by set; a run that another account was charged for meanwhile is
+-- left out, and the count of rows says so. Locks: rows of accounts that are locked already.
+INSERT INTO ledger.run_charge AS r (tenant_id, run_id, account_id, target, charged, shortfall,
+    refunded, captured, has_facts, is_stale, revision, updated_at)
 SELECT * FROM unnest(%(tenant_ids)s::text[], %(run_ids)s::text[], %(account_ids)s::text[],
     %(targets)s::bigint[], %(charged)s::bigint[], %(shortfalls)s::bigint[],
-    %(refunded)s::bigint[], %(revisions)s::integer[], %(updated_at)s::bigint[])
+    %(refunded)s::bigint[], %(captured)s::bigint[], %(has_facts)s::boolean[],
+    %(is_stale)s::boolean[], %(revisions)s::integer[], %(updated_at)s::bigint[])
 ON CONFLICT (tenant_id, run_id) DO UPDATE SET target = excluded.target,
     charged = excluded.charged, shortfall = excluded.shortfall, refunded = excluded.refunded,
-    revision = excluded.revision, updated_at = excluded.updated_at;
+    captured = excluded.captured, has_facts = excluded.has_facts,
+    is_stale = excluded.is_stale, revision = excluded.revision,
+    updated_at = excluded.updated_at
+WHERE r.account_id = excluded.account_id;
 
 -- name: load_run_spends
 -- What runs took from lots and gave back, oldest first. Index: operation_of_run.
-SELECT o.tenant_id, o.run_id, o.lot_ids, o.lot_units, o.overage_units
+SELECT o.tenant_id, o.run_id, o.lot_ids::text[], o.lot_consumed, o.overage
 FROM unnest(%(tenant_ids)s::text[], %(run_ids)s::text[]) AS n(tenant_id, run_id)
 JOIN ledger.operation o USING (tenant_id, run_id)
-WHERE o.outcome = 'posted' AND o.run_id <> ''
-ORDER BY o.sequence;
+WHERE o.outcome = 'posted' AND o.run_id <> '' AND o.moved > 0
+ORDER BY o.account_id, o.sequence;
 
 -- name: load_charge
--- One charge and what it and its refunds moved, oldest first. Index: unique id, account.
-SELECT operation_id, account_id, tenant_id, kind, units, run_id, lot_ids, lot_units,
-    overage_units
+-- One charge and what it and its refunds moved, oldest first. Index: unique id, refers_to.
+SELECT account_id, tenant_id, run_id, kind, moved, lot_ids::text[], lot_consumed, overage
 FROM ledger.operation
-WHERE outcome = 'posted' AND (operation_id = %(charge_id)s
-    OR (account_id = %(account_id)s AND refers_to = %(charge_id)s AND kind = 'refund'))
+WHERE outcome = 'posted' AND moved > 0 AND (operation_id = %(charge_id)s::uuid
+    OR (refers_to = %(charge_id)s::uuid AND target = account_id))
 ORDER BY sequence;
 
--- name: find_charge
--- Which account and run a charge belongs to. Index: unique id.
-SELECT account_id, tenant_id, kind, outcome, run_id FROM ledger.operation
-WHERE operation_id = %(charge_id)s;
+-- name: load_resolution
+-- How a hold began and ended. Index: unique id, inv_07 and one_late_settle.
+SELECT h.account_id, h.kind, coalesce(e.kind, ''), coalesce(e.operation_id::text, ''),
+    coalesce(e.moved, 0), h.run_id, s.hold_id IS NOT NULL
+FROM ledger.operation h
+LEFT JOIN ledger.operation e ON e.hold_id = h.operation_id AND e.outcome = 'posted'
+    AND e.kind IN ('capture', 'release', 'hold_expiry', 'resolve', 'return')
+LEFT JOIN ledger.operation s ON s.hold_id = h.operation_id AND s.kind = 'settle'
+WHERE h.operation_id = %(hold_id)s::uuid AND h.outcome = 'posted' AND h.hold_id = h.operation_id;
+
+-- name: load_hold
+-- A hold as shown, open or ended. Index: unique id, primary key, inv_07.
+SELECT o.hold_id::text, o.account_id, o.kind, coalesce(h.status, e.kind, 'unknown') AS status,
+    o.run_id, coalesce(h.held, 0) AS held, coalesce(h.drawn, e.moved, 0) AS drawn,
+    coalesce(h.has_started, false) AS has_started, h.due_at, coalesce(h.epoch, 0) AS epoch
+FROM ledger.operation o LEFT JOIN ledger.hold h ON h.hold_id = o.operation_id
+LEFT JOIN ledger.operation e ON e.hold_id = o.operation_id AND e.outcome = 'posted'
+    AND e.kind IN ('capture', 'release', 'hold_expiry', 'resolve', 'return')
+WHERE o.operation_id = %(hold_id)s::uuid AND o.hold_id = o.operation_id AND o.outcome = 'posted';
+
+-- name: load_due_holds
+-- Holds and leases whose time is over, oldest first. Index: hold_due.
+SELECT hold_id::text FROM ledger.hold WHERE due_at <= %(now)s ORDER BY due_at
+LIMIT %(holds_max)s;
+
+-- name: load_due_lots
+-- Accounts with credit that is over its time. Reads the unspent lots that can expire.
+SELECT DISTINCT account_id FROM ledger.lot
+WHERE NOT is_spent AND expires_at <= %(now)s AND granted > consumed + held + expired
+LIMIT %(accounts_max)s;
+
+-- name: load_hold_gauges
+-- Open holds by status, and how long the most overdue one waits for its end. Index: hold_due.
+SELECT kind, status, count(*), sum(held)::bigint,
+    greatest(max(%(now)s::bigint - due_at), 0)
+FROM ledger.hold GROUP BY kind, status;
+
+-- name: load_stale_runs
+-- Runs that were captured for after facts had charged them. Index: run_charge_stale.
+SELECT tenant_id, run_id FROM ledger.run_charge WHERE is_stale
+ORDER BY updated_at LIMIT %(runs_max)s;
 
 -- name: load_entries
--- Entries of an account, newest first. Index: operation_of_account.
+-- Entries of an account, newest first. Index: primary key.
 -- A charge that found no credit at all moved nothing: it is shown with 0 and its shortfall.
-SELECT o.sequence, o.operation_id::text AS operation_id, o.kind,
-    coalesce(CASE WHEN leg.target = o.account_id THEN leg.units ELSE -leg.units END, 0) AS units,
-    coalesce(CASE WHEN leg.target = o.account_id THEN leg.source ELSE leg.target END, '')
-        AS counterpart,
-    o.run_id, o.reason, o.shortfall, o.balance_after, o.posted_at
-FROM ledger.operation o LEFT JOIN LATERAL
-    unnest(o.leg_sources, o.leg_targets, o.leg_units) AS leg(source, target, units) ON true
-WHERE o.account_id = %(account_id)s AND o.sequence < %(before)s AND o.outcome = 'posted'
-ORDER BY o.sequence DESC LIMIT %(limit)s;
+SELECT sequence, operation_id::text AS operation_id, kind,
+    CASE WHEN target = account_id THEN moved ELSE -moved END AS units,
+    CASE WHEN target = account_id THEN source ELSE target END AS counterpart,
+    run_id, reason, shortfall, balance_after, posted_at
+FROM ledger.operation
+WHERE account_id = %(account_id)s AND sequence < %(before)s AND outcome = 'posted'
+    AND (moved > 0 OR shortfall > 0)
+ORDER BY sequence DESC LIMIT %(limit)s;
 
 -- name: load_run_operations
 -- The ledger's part of a run's story. Index: operation_of_run.
@@ -166,7 +362,7 @@ SELECT sequence, operation_id::text AS operation_id, account_id, kind, outcome, 
     shortfall, reason, posted_at
 FROM ledger.operation
 WHERE tenant_id = %(tenant_id)s AND run_id = %(run_id)s AND run_id <> ''
-ORDER BY sequence LIMIT 1000;
+ORDER BY posted_at, account_id, sequence LIMIT 1000;
 
 -- name: load_run_targets
 -- What each run should have been charged. Reads the whole table.

@@ -7,29 +7,24 @@ from collections.abc import Sequence
 from tallystick.ledger.model import Balance, Bucket
 from tallystick.ledger.rules import AccountState, LotState
 
-_BUCKETS_MAX = 1000
 
-
-def balance_of(
-    account: AccountState, tenant_id: str, lots: Sequence[LotState], now: int
-) -> Balance:
-    """Show an account with its lots (newest first), as of `now`."""
+def balance_of(account: AccountState, lots: Sequence[LotState], now: int) -> Balance:
+    """Show an account with its lots (all that are not spent, newest first), as of `now`."""
     overdue = sum(lot.free for lot in lots if lot.is_expired(now))
-    granted = sum(lot.granted for lot in lots if lot.source != "refund")
-    expired = sum(lot.expired for lot in lots)
     return Balance(
         account_id=account.account_id,
-        tenant_id=tenant_id,
+        tenant_id=account.tenant_id,
+        sequence=account.sequence,
         available=account.available - overdue,
         held=account.held,
         leased=account.leased,
-        granted=granted,
-        captured=account.debited - expired,
-        expired=expired + overdue,
-        refunded=account.credited - granted,
+        granted=account.credited - account.refunded,
+        captured=account.debited - account.expired,
+        expired=account.expired + overdue,
+        refunded=account.refunded,
         overage=account.overage,
         overage_limit_units=account.overage_limit_units,
-        buckets=[bucket_of(lot, now) for lot in lots[:_BUCKETS_MAX]],
+        buckets=[bucket_of(lot, now) for lot in lots],
     )
 
 
@@ -37,7 +32,7 @@ def bucket_of(lot: LotState, now: int) -> Bucket:
     """Show one lot."""
     overdue = lot.free if lot.is_expired(now) else 0
     return Bucket(
-        lot_id=str(lot.lot_id),
+        lot_id=lot.lot_id,
         source=lot.source,
         priority=lot.priority,
         expires_at=lot.expires_at,

@@ -25,14 +25,27 @@ CREATE TABLE IF NOT EXISTS public.schema_migration (
 """
 
 
-def open_pool(url: str, *, connections_max: int) -> ConnectionPool:
-    """Open a pool that grows from one connection; StoreUnavailable when none answers."""
+BY_INDEX = (
+    "-c enable_seqscan=off -c enable_hashjoin=off -c enable_mergejoin=off "
+    "-c plan_cache_mode=force_generic_plan -c jit=off"
+)
+"""Settings of a connection whose every statement looks rows up by index.
+
+A plan that was cached while a table was empty would read the whole table for ever after.
+"""
+
+
+def open_pool(url: str, *, connections_max: int, settings: str = "") -> ConnectionPool:
+    """Open a pool that grows from one connection; StoreUnavailable when none answers.
+
+    `settings` are options of the server for each connection, such as BY_INDEX.
+    """
     pool = ConnectionPool(
         url,
         min_size=1,
         max_size=connections_max,
         open=False,
-        kwargs={"autocommit": False, "application_name": "tallystick"},
+        kwargs={"autocommit": False, "application_name": "tallystick", "options": settings},
     )
     try:
         pool.open(wait=True, timeout=30)

@@ -1,0 +1,229 @@
+"""What becomes of each request, decided on the book in the order of arrival.
+
+A decision either posts one operation (a decline is one too) or raises before it changed
+anything, so that a bad item never touches its neighbours in the group.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from tallystick.clock import SECOND
+from tallystick.errors import Conflict, InvalidInput, NotFound
+from tallystick.ledger.book import Book, Change, ChargeStory, Operation, outcome_of
+from tallystick.ledger.intake import Prepared
+from tallystick.ledger.leases import check_epoch, give_back, open_lease, report
+from tallystick.ledger.model import (
+    CaptureRequest,
+    ChargeRequest,
+    DueRequest,
+    ExtendRequest,
+    GrantRequest,
+    HoldRequest,
+    LeaseRequest,
+    Outcome,
+    RefundRequest,
+    ReleaseRequest,
+    ReportRequest,
+    ReturnRequest,
+    RunCharge,
+    StartRequest,
+)
+from tallystick.ledger.parts import (
+    decline_for_credit,
+    find_account,
+    find_open,
+    new_hold,
+    store_run,
+)
+from tallystick.ledger.rules import plan_spend
+from tallystick.ledger.settlement import capture, release, settle_due
+
+
+def decide(book: Book, item: Prepared) -> Outcome:
+    """Apply one request, or answer what its key was answered before."""
+    if item.key_hash is not None:
+        known = book.known.get(item.key_hash)
+        if known is not None:
+            if known.digest != item.digest:
+                raise Conflict("this idempotency key was used before with other content")
+            return outcome_of(known)
+    operation = _DECISIONS[type(item.request)](book, item, item.request)
+    operation.key_hash, operation.digest = item.key_hash, item.digest
+    if item.key_hash is not None:
+        book.known[item.key_hash] = operation
+    return outcome_of(operation)
+
+
+def _grant(book: Book, item: Prepared, request: GrantRequest) -> Operation:
+    account = find_account(book, request.account_id)
+    if request.expires_at is not None and request.expires_at <= book.now:
+        raise InvalidInput(
+            "expires_at must be in the future", code="expires_in_past", field="expires_at"
+        )
+    return book.grant(account, request.units, request.source, request.priority, request.expires_at)
+
+
+def _charge(book: Book, item: Prepared, request: ChargeRequest) -> Operation:
+    account = find_account(book, request.account_id)
+    run = (account.tenant_id, request.run_id)
+    if request.run_id and book.find_run_charge(run):
+        raise Conflict(
+            "this run is charged already; late usage is posted as a delta",
+            code="run_already_charged",
+        )
+    spend = plan_spend(account, request.units, book.now)
+    shortfall = request.units - spend.total
+    if shortfall and not request.is_after_the_fact:
+        return decline_for_credit(book, account, "charge", request.units, run_id=request.run_id)
+    if request.run_id:
+        charge = RunCharge(*run, account.account_id)
+        charge.target, charge.charged, charge.shortfall = request.units, spend.total, shortfall
+        store_run(book, charge)
+    return book.spend(
+        account,
+        "charge",
+        request.units,
+        Change(spend),
+        shortfall=shortfall,
+        run_id=request.run_id,
+        reason=request.reason,
+    )
+
+
+def _refund(book: Book, item: Prepared, request: RefundRequest) -> Operation:
+    story = _story_of(book, item, request)
+    account = book.account(story.account_id)
+    units = story.rest if request.units is None else request.units
+    if units > story.rest or units <= 0:
+        raise InvalidInput(
+            "more than what is left of the charge", code="refund_too_large", field="amount"
+        )
+    charge = book.find_run_charge(story.run) if story.run else None
+    if charge is not None:
+        charge.refunded += units
+        store_run(book, charge)
+    return book.refund(
+        account,
+        units,
+        story.spends,
+        run_id=story.run[1] if story.run else "",
+        refers_to=item.operation_id or None,
+        reason=request.reason,
+    )
+
+
+def _story_of(book: Book, item: Prepared, request: RefundRequest) -> ChargeStory:
+    """The charge to refund: a run's is the run's one charge, whichever part was named."""
+    unknown = NotFound("there is no such charge", code="unknown_charge")
+    story = None
+    run = (request.tenant_id, request.run_id or "")
+    if item.operation_id:
+        story = book.reader.load_charge(item.operation_id)
+        if story is None or story.account_id not in book.accounts:
+            raise unknown
+        if request.tenant_id and book.accounts[story.account_id].tenant_id != request.tenant_id:
+            raise unknown
+        if story.run is None:
+            return story
+        run = story.run
+    charge = book.find_run_charge(run)
+    if charge is None or charge.account_id not in book.accounts:
+        if story is None:
+            raise unknown
+        return story
+    spends = book.reader.load_run_spends(run)
+    return ChargeStory(charge.account_id, run, spends, charge.charged - charge.refunded)
+
+
+def _hold(book: Book, item: Prepared, request: HoldRequest) -> Operation:
+    account = find_account(book, request.account_id)
+    unknown = [part.limit_id for part in request.limits if part.limit_id not in book.limits]
+    if unknown:
+        raise NotFound(f"there is no limit {unknown[0]}", code="unknown_limit")
+    more: dict[str, Any] = {"run_id": request.run_id, "details": request.details}
+    spend = plan_spend(account, request.units, book.now)
+    if spend.total < request.units:
+        return decline_for_credit(book, account, "hold", request.units, **more)
+    for part in request.limits:
+        limit = book.limits[part.limit_id]
+        if part.units > limit.room:
+            return book.decline(
+                account,
+                "hold",
+                request.units,
+                code="budget_exceeded",
+                decided_by=f"limit:{part.limit_id}",
+                reason="wait" if part.units <= limit.room + limit.held else "never",
+                **more,
+            )
+    hold = new_hold(book, account, "hold", spend, request.ttl_seconds)
+    hold.run_id = request.run_id
+    hold.limits = [(part.limit_id, part.units) for part in request.limits]
+    hold.has_started = request.has_started
+    code = "started" if request.has_started else ""
+    return book.open_hold(account, hold, code=code, details=request.details)
+
+
+def _start(book: Book, item: Prepared, request: StartRequest) -> Operation:
+    hold = find_open(book, item.operation_id, "hold")
+    account = book.account(hold.account_id)
+    if not hold.has_started and hold.due_at <= book.now:
+        raise Conflict("the hold has run out; take a new one", code="hold_expired")
+    hold.has_started = True
+    book.changed_holds.add(hold.hold_id)
+    return book.post(
+        account, "start", 0, Change(), hold_id=hold.hold_id, run_id=hold.run_id, due_at=hold.due_at
+    )
+
+
+def _extend(book: Book, item: Prepared, request: ExtendRequest) -> Operation:
+    found = book.holds.get(item.operation_id)
+    hold = found or find_open(book, item.operation_id, "hold")
+    account = book.account(hold.account_id)
+    if hold.kind == "lease":
+        check_epoch(hold, request.epoch)
+    elif hold.status == "unknown" or hold.due_at <= book.now:
+        raise Conflict("the hold has run out; capture or release it", code="hold_expired")
+    spend = plan_spend(account, request.units, book.now)
+    if spend.total < request.units:
+        return decline_for_credit(
+            book, account, "extend", request.units, hold_id=hold.hold_id, epoch=hold.epoch
+        )
+    lots = dict(hold.lots)
+    for lot_id, units in spend.lots:
+        lots[lot_id] = lots.get(lot_id, 0) + units
+    hold.lots = list(lots.items())
+    hold.overage += spend.overage
+    hold.held += request.units
+    if request.ttl_seconds:
+        hold.status = "held"
+        hold.due_at = max(hold.due_at, book.now + request.ttl_seconds * SECOND)
+    book.changed_holds.add(hold.hold_id)
+    return book.post(
+        account,
+        "extend",
+        request.units,
+        Change(earmark=spend, is_lease=hold.kind == "lease"),
+        hold_id=hold.hold_id,
+        run_id=hold.run_id,
+        due_at=hold.due_at,
+        epoch=hold.epoch if hold.kind == "lease" else 0,
+    )
+
+
+_DECISIONS: dict[type, Callable[[Book, Prepared, Any], Operation]] = {
+    GrantRequest: _grant,
+    ChargeRequest: _charge,
+    RefundRequest: _refund,
+    HoldRequest: _hold,
+    CaptureRequest: capture,
+    ReleaseRequest: release,
+    StartRequest: _start,
+    ExtendRequest: _extend,
+    LeaseRequest: open_lease,
+    ReportRequest: report,
+    ReturnRequest: give_back,
+    DueRequest: settle_due,
+}

@@ -1,0 +1,134 @@
+"""Group authorization: many requests, one transaction, one outcome each.
+
+The rows that a group touches are locked once, in id order; its requests are decided in
+memory in the order in which they came; everything is written by set and committed once.
+The outcomes are those of one request after the other in that order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+
+from tallystick.clock import Clock
+from tallystick.errors import Conflict, TallystickError
+from tallystick.ids import IdSource
+from tallystick.ledger.book import Book, outcome_of
+from tallystick.ledger.decisions import decide
+from tallystick.ledger.intake import Prepared
+from tallystick.ledger.model import HoldRequest, Outcome, RefundRequest
+from tallystick.ledger.rules import AccountState
+from tallystick.ledger.store import Connection, HistoryReader, Needs, read_book, write_book
+
+Answer = Outcome | TallystickError
+
+
+def run_group(
+    connection: Connection, ids: IdSource, clock: Clock, items: Sequence[Prepared]
+) -> list[Answer]:
+    """Decide and write a group; the caller commits. Expected failures are answers."""
+    book = open_book(connection, ids, clock, needs_of(items))
+    answers = _decide_all(book, items)
+    write_book(connection, book)
+    return answers
+
+
+def run_whole(
+    connection: Connection, ids: IdSource, clock: Clock, items: Sequence[Prepared]
+) -> list[Answer]:
+    """The same for a batch that is applied as a whole or not at all.
+
+    When one item is declined, all are, and that is remembered under their keys. When one
+    is in error, nothing is written: the batch can be mended and sent again.
+    """
+    needs = needs_of(items)
+    book = open_book(connection, ids, clock, needs)
+    known = set(book.known)
+    answers = _decide_all(book, items)
+    if any(isinstance(answer, TallystickError) for answer in answers):
+        aborted = Conflict("another item of the batch is in error", code="batch_not_applied")
+        return [answer if isinstance(answer, TallystickError) else aborted for answer in answers]
+    outcomes = [answer for answer in answers if isinstance(answer, Outcome)]
+    if any(
+        outcome.status == "declined" and item.key_hash not in known
+        for item, outcome in zip(items, outcomes, strict=True)
+    ):
+        book = open_book(connection, ids, clock, needs)
+        answers = [
+            _decline(book, item, outcome) for item, outcome in zip(items, outcomes, strict=True)
+        ]
+    write_book(connection, book)
+    return answers
+
+
+def _decide_all(book: Book, items: Sequence[Prepared]) -> list[Answer]:
+    answers: list[Answer] = []
+    for item in items:
+        try:
+            answers.append(decide(book, item))
+        except TallystickError as error:
+            answers.append(error)
+    return answers
+
+
+def _decline(book: Book, item: Prepared, answer: Outcome) -> Outcome:
+    """Decline one item of a batch that was not applied; what was decided before stays."""
+    if item.key_hash in book.known:
+        return answer
+    account = book.account(answer.account_id)
+    is_own = answer.status == "declined"
+    operation = book.decline(
+        account,
+        answer.kind,
+        answer.units,
+        code=answer.code if is_own else "batch_declined",
+        decided_by=answer.decided_by if is_own else "batch",
+        reason=answer.retry if is_own else "wait",
+        hold_id=(answer.hold_id or None) if answer.hold_id != answer.operation_id else None,
+    )
+    operation.key_hash, operation.digest = item.key_hash, item.digest
+    if item.key_hash is not None:
+        book.known[item.key_hash] = operation
+    return outcome_of(operation)
+
+
+def open_book(connection: Connection, ids: IdSource, clock: Clock, needs: Needs) -> Book:
+    """Lock and read; the posting time is taken under the locks."""
+    reader = HistoryReader(connection)
+    book = Book(ids, reader)
+    reader.book = book
+    read_book(connection, book, needs)
+    book.now = clock.now()
+    return book
+
+
+def needs_of(items: Sequence[Prepared]) -> Needs:
+    """What a group names."""
+    needs = Needs()
+    for item in items:
+        if item.account_id:
+            needs.account_ids.add(item.account_id)
+        if item.operation_id:
+            needs.operation_ids.add(item.operation_id)
+        if item.key_hash is not None:
+            needs.key_hashes.append(item.key_hash)
+        request = item.request
+        if isinstance(request, HoldRequest) and request.limits:
+            needs.limit_ids.update(part.limit_id for part in request.limits)
+        elif isinstance(request, RefundRequest) and request.run_id is not None:
+            needs.runs.add((request.tenant_id, request.run_id))
+    return needs
+
+
+def post_settings(book: Book, account: AccountState) -> None:
+    """Record an account's settings in its history, so that a changed row is found."""
+    settings = {
+        "tenant_id": account.tenant_id,
+        "asset": account.asset,
+        "created_at": account.created_at,
+        "capture_policy": account.capture_policy,
+        "unknown_policy": account.unknown_policy,
+        "overage_limit_units": account.overage_limit_units,
+    }
+    book.record(account, "settings", msgspec.json.encode(settings).decode())
