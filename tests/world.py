@@ -17,6 +17,7 @@ from tallystick.events.door import Door, Receipt
 from tallystick.events.redaction import Redactor
 from tallystick.ids import Uuid7Source
 from tallystick.ledger import Ledger
+from tallystick.ledger.seals import Seals
 from tallystick.plumbing.clickhouse import ClickHouse
 from tallystick.plumbing.log import PostgresLog
 from tallystick.plumbing.postgres import open_pool
@@ -47,7 +48,9 @@ class World:
         self.index = DedupIndex(folder / "index")
         self.door = Door(self.log, self.index, Redactor(b"k" * 32), clock)
         self.door.start()
-        self.verifier = Verifier(self.pool, self.log, clickhouse, self.ledger)
+        self.verifier = Verifier(
+            self.pool, self.log, clickhouse, self.ledger, Seals(self.pool, clock)
+        )
         self.restart_followers()
 
     def restart_followers(self) -> None:

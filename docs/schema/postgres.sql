@@ -302,6 +302,7 @@ CREATE INDEX hold_of_account ON ledger.hold USING btree (account_id);
 CREATE INDEX hold_of_run ON ledger.hold USING btree (tenant_id, run_id) WHERE (run_id <> ''::text);
 CREATE UNIQUE INDEX inv_04_one_outcome_per_key ON ledger.operation USING btree (key_hash);
 CREATE UNIQUE INDEX inv_07_one_resolution_per_hold ON ledger.operation USING btree (hold_id) WHERE ((outcome = 'posted'::text) AND (kind = ANY (ARRAY['capture'::text, 'release'::text, 'hold_expiry'::text, 'resolve'::text, 'return'::text])));
+CREATE INDEX lot_expiring ON ledger.lot USING btree (expires_at) WHERE ((NOT is_spent) AND (expires_at IS NOT NULL));
 CREATE INDEX lot_of_account ON ledger.lot USING btree (account_id, created_at);
 CREATE INDEX lot_unspent ON ledger.lot USING btree (account_id) WHERE (NOT is_spent);
 CREATE UNIQUE INDEX one_late_settle_per_hold ON ledger.operation USING btree (hold_id) WHERE (kind = 'settle'::text);

@@ -23,6 +23,7 @@ from tallystick.analytics.runs import Runs
 from tallystick.analytics.stats import Stats
 from tallystick.analytics.store import FactStore
 from tallystick.api.access import Authenticator
+from tallystick.api.feed import BalanceFeed
 from tallystick.api.metrics import Metrics
 from tallystick.api.services import Services
 from tallystick.catalog import Catalog
@@ -34,6 +35,8 @@ from tallystick.events.redaction import Redactor
 from tallystick.ids import Uuid7Source
 from tallystick.ledger import Ledger
 from tallystick.ledger.committer import Committer
+from tallystick.ledger.drift import Drift
+from tallystick.ledger.seals import Seals
 from tallystick.plumbing.clickhouse import ClickHouse
 from tallystick.plumbing.embedded.child import spawn
 from tallystick.plumbing.embedded.folder import DataFolder
@@ -41,6 +44,7 @@ from tallystick.plumbing.embedded.postgres import EmbeddedPostgres
 from tallystick.plumbing.log import PostgresLog
 from tallystick.plumbing.postgres import BY_INDEX, migrate_postgres, open_pool
 from tallystick.reconcile.freshness import Freshness
+from tallystick.reconcile.ledger import LedgerReconciler
 from tallystick.reconcile.verify import Verifier
 from tallystick.settings import Settings
 from tallystick.workers.options import EngineOptions
@@ -126,7 +130,9 @@ class Platform(msgspec.Struct):
     stats: Stats
     runs: Runs
     freshness: Freshness
+    seals: Seals
     verifier: Verifier
+    reconciler: LedgerReconciler
 
     def ready(self) -> tuple[bool, dict[str, object]]:
         """Whether stores answer and followers progress, and what each said."""
@@ -170,6 +176,9 @@ def open_platform(settings: Settings, *, has_wipe: bool = False) -> Iterator[Pla
         ledger = Ledger(pool, clock, Uuid7Source(clock))
         committer = _start_committer(postgres_url, clock, stack)
         facts = FactStore(clickhouse)
+        seals = Seals(pool, clock)
+        verifier = Verifier(pool, log, clickhouse, ledger, seals)
+        drift = Drift(pool, clock, Uuid7Source(clock))
         yield Platform(
             settings=settings,
             folder=folder,
@@ -187,7 +196,9 @@ def open_platform(settings: Settings, *, has_wipe: bool = False) -> Iterator[Pla
             stats=Stats(clickhouse),
             runs=Runs(clickhouse),
             freshness=Freshness(pool, log, facts, clock),
-            verifier=Verifier(pool, log, clickhouse, ledger),
+            seals=seals,
+            verifier=verifier,
+            reconciler=LedgerReconciler(pool, drift, verifier),
         )
 
 
@@ -276,11 +287,14 @@ def services_of(platform: Platform) -> Services:
         door=platform.door,
         ledger=platform.ledger,
         committer=platform.committer,
+        feed=BalanceFeed(platform.ledger),
         catalog=platform.catalog,
         stats=platform.stats,
         runs=platform.runs,
         freshness=platform.freshness,
+        seals=platform.seals,
         verifier=platform.verifier,
+        reconciler=platform.reconciler,
         metrics=Metrics(),
         ready=platform.ready,
     )

@@ -37,7 +37,9 @@ def create_app(services: Services, pages: Sequence[BaseRoute] = ()) -> Starlette
         return respond({"ready": is_ready, **report}, 200 if is_ready else 503)
 
     async def metrics(_: Request) -> Response:
-        text = await asyncio.to_thread(services.metrics.render, services.freshness)
+        text = await asyncio.to_thread(
+            services.metrics.render, services.freshness, services.ledger, services.seals
+        )
         return Response(text, media_type="text/plain; version=0.0.4")
 
     async def openapi(_: Request) -> Response:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
+from tallystick.clock import SECOND
 from tallystick.events.door import Receipt
+from tallystick.ledger import Ledger
+from tallystick.ledger.seals import Seals
 from tallystick.reconcile.freshness import Freshness
 
 
@@ -44,6 +47,23 @@ class Metrics:
             ["follower"],
             registry=self.registry,
         )
+        self.holds = Gauge(
+            "tallystick_ledger_open_holds",
+            "Open holds and leases by kind (hold, lease) and status (held, unknown)",
+            ["kind", "status"],
+            registry=self.registry,
+        )
+        self.holds_overdue = Gauge(
+            "tallystick_ledger_holds_overdue_seconds",
+            "How long the most overdue hold or lease waits to be ended or settled",
+            ["kind", "status"],
+            registry=self.registry,
+        )
+        self.unsealed = Gauge(
+            "tallystick_ledger_unsealed_operations",
+            "Operations that are not in a sealed block yet",
+            registry=self.registry,
+        )
         self.pending_runs = Gauge(
             "tallystick_charger_pending_runs",
             "Runs that wait to be charged",
@@ -56,8 +76,16 @@ class Metrics:
         self.events.labels("duplicate").inc(receipt.duplicates)
         self.events.labels("rejected").inc(len(receipt.rejected))
 
-    def render(self, freshness: Freshness) -> bytes:
-        """Return the text format, with lag as of now."""
+    def render(self, freshness: Freshness, ledger: Ledger, seals: Seals) -> bytes:
+        """Return the text format, with lag, open holds and unsealed history as of now."""
+        for kind in ("hold", "lease"):
+            for status in ("held", "unknown"):
+                self.holds.labels(kind, status).set(0)
+                self.holds_overdue.labels(kind, status).set(0)
+        for kind, status, number, _, overdue in ledger.load_hold_gauges():
+            self.holds.labels(kind, status).set(number)
+            self.holds_overdue.labels(kind, status).set(overdue / SECOND)
+        self.unsealed.set(seals.count_unsealed())
         for follower in freshness.positions():
             self.lag_events.labels(follower["name"]).set(follower["lag_events"])
             self.lag_seconds.labels(follower["name"]).set(follower["lag_seconds"])

@@ -76,7 +76,7 @@ def _operation(route: RouteEntry, by_body: dict[type, dict[str, Any]]) -> dict[s
         "responses": {
             str(route.status): {
                 "description": "OK",
-                "content": {"application/json": {"example": route.example}},
+                "content": {route.media_type: {"example": route.example}},
             },
             "4XX": problem,
             "5XX": problem,

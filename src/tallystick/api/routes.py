@@ -10,6 +10,7 @@ from starlette.responses import Response
 
 from tallystick.api import hold_routes as holds
 from tallystick.api import ledger_routes as ledger
+from tallystick.api import stream_routes as stream
 from tallystick.api import usage_routes as usage
 from tallystick.api.services import Services
 
@@ -52,6 +53,7 @@ class RouteEntry(NamedTuple):
     body: type | None = None
     body_example: Any = None
     query: tuple[str, ...] = ()
+    media_type: str = "application/json"
 
 
 _HELD = {
@@ -224,6 +226,16 @@ ROUTES = (
         usage.get_verification,
         "Check the invariants on live data",
         {"holds": True, "violations": []},
+        query=("ledger",),
+    ),
+    RouteEntry(
+        "POST",
+        "/v1/reconciliations/ledger",
+        usage.post_ledger_reconciliation,
+        "Compare balances, entries, lots, holds, run charges, facts and rollups",
+        {"agrees": True, "differences": [], "repaired_rows": 0, "runs_to_converge": 0},
+        body=usage.ReconciliationBody,
+        body_example={"repair": False},
     ),
     RouteEntry(
         "GET",
@@ -248,6 +260,14 @@ ROUTES = (
         ledger.get_balance,
         "What an account has, by bucket",
         {"account_id": "acme", "available": "99.4936", "held": "0", "buckets": []},
+    ),
+    RouteEntry(
+        "GET",
+        "/v1/accounts/{account_id:path}/balance/stream",
+        stream.get_balance_stream,
+        "The balance as server-sent events: at once, and after every change",
+        'event: balance\\ndata: {"account_id": "acme", "available": "99.4936"}\\n\\n',
+        media_type="text/event-stream",
     ),
     RouteEntry(
         "GET",

@@ -9,13 +9,16 @@ from typing import Any
 from tallystick.analytics.runs import Runs
 from tallystick.analytics.stats import Stats
 from tallystick.api.access import Authenticator
+from tallystick.api.feed import BalanceFeed
 from tallystick.api.metrics import Metrics
 from tallystick.catalog import Catalog
 from tallystick.clock import Clock
 from tallystick.events.door import Door
 from tallystick.ledger import Ledger
 from tallystick.ledger.committer import Committer
+from tallystick.ledger.seals import Seals
 from tallystick.reconcile.freshness import Freshness
+from tallystick.reconcile.ledger import LedgerReconciler
 from tallystick.reconcile.verify import Verifier
 
 
@@ -28,10 +31,13 @@ class Services:
     door: Door
     ledger: Ledger
     committer: Committer
+    feed: BalanceFeed
     catalog: Catalog
     stats: Stats
     runs: Runs
     freshness: Freshness
+    seals: Seals
     verifier: Verifier
+    reconciler: LedgerReconciler
     metrics: Metrics
     ready: Callable[[], tuple[bool, dict[str, Any]]]

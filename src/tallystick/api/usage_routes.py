@@ -38,6 +38,12 @@ class RateCardVersionBody(msgspec.Struct):
     source: str = "api"
 
 
+class ReconciliationBody(msgspec.Struct):
+    """Body of POST /v1/reconciliations/ledger."""
+
+    repair: bool = False
+
+
 async def post_events(services: Services, request: Request) -> Response:
     """Take events; answers once they are durable."""
     receipt = await services.door.accept(
@@ -140,14 +146,31 @@ async def get_freshness(services: Services, request: Request) -> Response:
 
 
 async def get_verification(services: Services, request: Request) -> Response:
-    """Check the invariants on live data."""
-    violations = await asyncio.to_thread(services.verifier.violations)
+    """Check the invariants on live data; with `ledger=true` also every sealed operation."""
+    has_seals = request.query_params.get("ledger") == "true"
+    return respond(await asyncio.to_thread(verification, services, has_seals))
+
+
+def verification(services: Services, has_seals: bool) -> dict[str, Any]:
+    """What holds; `seal_head` is the newest block's hash, to be kept elsewhere."""
+    violations = services.verifier.violations()
+    checked = dict(CHECKED)
+    answer: dict[str, Any] = {}
+    if has_seals:
+        violations += services.verifier.sealed()
+        checked |= {"SEAL": "no operation differs from its sealed hash"}
+        answer["seal_head"] = services.verifier.seal_head()
+    found = [msgspec.to_builtins(broken) for broken in violations]
+    return {"checked": checked, "holds": not found, "violations": found, **answer}
+
+
+async def post_ledger_reconciliation(services: Services, request: Request) -> Response:
+    """Compare the ledger with history, facts and rollups; with `repair` set rows right."""
+    body = await read_json(request, ReconciliationBody, allow_empty=True)
     return respond(
-        {
-            "checked": CHECKED,
-            "holds": not violations,
-            "violations": violations,
-        }
+        await asyncio.to_thread(
+            services.reconciler.report, services.clock.now(), is_repairing=body.repair
+        )
     )
 
 

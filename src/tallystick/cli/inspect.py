@@ -14,31 +14,37 @@ from rich.console import Console
 from rich.table import Table
 
 from tallystick.api.services import Services
-from tallystick.api.usage_routes import run_story
+from tallystick.api.usage_routes import run_story, verification
 from tallystick.bootstrap import load_admin_key, open_platform, services_of
 from tallystick.cli.serve import read_address
 from tallystick.errors import DataFolderInUse, NotFound, TallystickError
-from tallystick.reconcile.verify import CHECKED
 from tallystick.settings import Settings
 
 _TIMEOUT_SECONDS = 600
 
 
 def ask(
-    settings: Settings, path: str, offline: Callable[[Services], dict[str, Any]]
+    settings: Settings,
+    path: str,
+    offline: Callable[[Services], dict[str, Any]],
+    body: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Answer from the folder itself, or from the server that owns it."""
     try:
         with open_platform(settings) as platform:
             return offline(services_of(platform))
     except DataFolderInUse:
-        return _fetch(settings, path)
+        return _fetch(settings, path, body)
 
 
-def _fetch(settings: Settings, path: str) -> dict[str, Any]:
+def _fetch(settings: Settings, path: str, body: dict[str, Any] | None) -> dict[str, Any]:
     folder = settings.data_folder
     key = load_admin_key(settings, folder)
-    request = Request(read_address(folder).url + path, headers={"Authorization": f"Bearer {key}"})
+    request = Request(
+        read_address(folder).url + path,
+        data=None if body is None else json.dumps(body).encode(),
+        headers={"Authorization": f"Bearer {key}", "Content-Type": "application/json"},
+    )
     try:
         with urlopen(request, timeout=_TIMEOUT_SECONDS) as answer:
             found: dict[str, Any] = msgspec.json.decode(answer.read())
@@ -49,14 +55,10 @@ def _fetch(settings: Settings, path: str) -> dict[str, Any]:
         raise kind(problem.get("detail", "the server refused"), code=problem.get("code")) from error
 
 
-def run_verify(settings: Settings, is_json: bool) -> int:
+def run_verify(settings: Settings, is_json: bool, has_ledger: bool = False) -> int:
     """Print what holds; return 1 when something does not."""
-
-    def offline(services: Services) -> dict[str, Any]:
-        found = [msgspec.to_builtins(broken) for broken in services.verifier.violations()]
-        return {"checked": CHECKED, "holds": not found, "violations": found}
-
-    answer = ask(settings, "/v1/verification", offline)
+    path = "/v1/verification?ledger=true" if has_ledger else "/v1/verification"
+    answer = ask(settings, path, lambda services: verification(services, has_ledger))
     if is_json:
         print(json.dumps(answer))  # noqa: T201
     else:
@@ -67,7 +69,38 @@ def run_verify(settings: Settings, is_json: bool) -> int:
             result = f"{violation['count']} broken: {violation['examples']}" if violation else "ok"
             table.add_row(invariant_id, sentence, result)
         Console().print(table)
+        if has_ledger:
+            print(f"newest seal: {answer['seal_head'] or 'none yet'}")  # noqa: T201
     return 0 if answer["holds"] else 1
+
+
+def run_reconcile(settings: Settings, is_json: bool, is_repairing: bool) -> int:
+    """Print what differs; return 1 when something does."""
+    answer = ask(
+        settings,
+        "/v1/reconciliations/ledger",
+        lambda services: services.reconciler.report(
+            services.clock.now(), is_repairing=is_repairing
+        ),
+        body={"repair": is_repairing},
+    )
+    if is_json:
+        print(json.dumps(answer))  # noqa: T201
+    elif answer["agrees"]:
+        print("balances, entries, lots, holds, run charges, facts and rollups agree")  # noqa: T201
+    else:
+        table = Table("area", "where", "first bad entry", "expected", "found")
+        for one in answer["differences"]:
+            table.add_row(
+                one["area"], one["where"], one["first_bad"], str(one["expected"]), str(one["found"])
+            )
+        Console().print(table)
+        if is_repairing:
+            print(  # noqa: T201
+                f"repaired {answer['repaired_rows']} rows; "
+                f"{answer['runs_to_converge']} runs will be charged again by delta"
+            )
+    return 0 if answer["agrees"] else 1
 
 
 def run_trace(settings: Settings, run_id: str, tenant: str | None, is_json: bool) -> int:

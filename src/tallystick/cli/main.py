@@ -56,11 +56,36 @@ def demo(
 
 
 @app.command()
-def verify(data: Data = None, config: Config = None, is_json: Json = False) -> None:
+def verify(
+    data: Data = None,
+    config: Config = None,
+    is_json: Json = False,
+    has_ledger: Annotated[
+        bool, typer.Option("--ledger", help="Also hash every sealed operation again.")
+    ] = False,
+) -> None:
     """Check the invariants on live data; exit 1 when one does not hold."""
     from tallystick.cli.inspect import run_verify
 
-    raise typer.Exit(run_verify(settings_of(config, data=data), is_json))
+    raise typer.Exit(run_verify(settings_of(config, data=data), is_json, has_ledger))
+
+
+@app.command()
+def reconcile(
+    what: Annotated[str, typer.Argument(help="What to compare: ledger.")],
+    data: Data = None,
+    config: Config = None,
+    is_json: Json = False,
+    is_repairing: Annotated[
+        bool, typer.Option("--repair", help="Set rows right by compensating operations.")
+    ] = False,
+) -> None:
+    """Compare the ledger with history, facts and rollups; exit 1 when something differs."""
+    from tallystick.cli.inspect import run_reconcile
+
+    if what != "ledger":
+        raise typer.BadParameter("only `reconcile ledger` is there", param_hint="what")
+    raise typer.Exit(run_reconcile(settings_of(config, data=data), is_json, is_repairing))
 
 
 @app.command()

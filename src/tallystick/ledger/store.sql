@@ -328,9 +328,10 @@ SELECT hold_id::text FROM ledger.hold WHERE due_at <= %(now)s ORDER BY due_at
 LIMIT %(holds_max)s;
 
 -- name: load_due_lots
--- Accounts with credit that is over its time. Reads the unspent lots that can expire.
+-- Accounts with credit that is over its time. Index: lot_expiring.
 SELECT DISTINCT account_id FROM ledger.lot
-WHERE NOT is_spent AND expires_at <= %(now)s AND granted > consumed + held + expired
+WHERE NOT is_spent AND expires_at IS NOT NULL AND expires_at <= %(now)s
+    AND granted > consumed + held + expired
 LIMIT %(accounts_max)s;
 
 -- name: load_hold_gauges
@@ -365,5 +366,5 @@ WHERE tenant_id = %(tenant_id)s AND run_id = %(run_id)s AND run_id <> ''
 ORDER BY posted_at, account_id, sequence LIMIT 1000;
 
 -- name: load_run_targets
--- What each run should have been charged. Reads the whole table.
-SELECT tenant_id, run_id, target FROM ledger.run_charge;
+-- What each run should have been charged by its facts. Reads the whole table.
+SELECT tenant_id, run_id, target FROM ledger.run_charge WHERE has_facts AND NOT is_stale;

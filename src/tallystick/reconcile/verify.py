@@ -12,6 +12,7 @@ from psycopg_pool import ConnectionPool
 
 from tallystick.analytics.store import fold_facts_sql
 from tallystick.ledger import Ledger, Violation
+from tallystick.ledger.seals import Seals
 from tallystick.plumbing.clickhouse import ClickHouse
 from tallystick.plumbing.log import PostgresLog
 from tallystick.plumbing.postgres import transaction
@@ -25,6 +26,8 @@ CHECKED = {
     "INV-03": "no balance is below its limit",
     "INV-05": "at most one charge per tenant and run",
     "INV-06": "no lot gives more than was granted",
+    "INV-07": "what was held is captured or released, once",
+    "INV-08": "no started hold freed itself",
     "INV-09": "no event became two facts",
     "INV-10": "every delivery in the log is counted once",
     "INV-11": "rollups equal a recompute from facts",
@@ -38,12 +41,27 @@ class Verifier:
     """Checks log, facts, rollups, charges and ledger against each other."""
 
     def __init__(
-        self, pool: ConnectionPool, log: PostgresLog, store: ClickHouse, ledger: Ledger
+        self,
+        pool: ConnectionPool,
+        log: PostgresLog,
+        store: ClickHouse,
+        ledger: Ledger,
+        seals: Seals,
     ) -> None:
         self._pool = pool
         self._log = log
         self._store = store
         self._ledger = ledger
+        self._seals = seals
+
+    def sealed(self) -> list[Violation]:
+        """Seal what is committed and check all of history against its seals."""
+        self._seals.seal_all()
+        return self._seals.verify()
+
+    def seal_head(self) -> str:
+        """The hash of the newest sealed block."""
+        return self._seals.head()
 
     def violations(self) -> list[Violation]:
         """Return what does not hold; empty when everything does."""
@@ -52,8 +70,14 @@ class Verifier:
             *self._ledger.verify(),
             *self._repeated_events(position),
             *self._lost_offsets(position),
-            *self._rollup_differences(),
-            *self._charge_differences(),
+            *_violation("INV-11", self.rollup_differences()),
+            *_violation(
+                "INV-13",
+                [
+                    f"{run[0]}/{run[1]}: lines {lines}, ledger {charged}"
+                    for run, lines, charged in self.charge_differences()
+                ],
+            ),
         ]
 
     def _repeated_events(self, position: int) -> list[Violation]:
@@ -72,7 +96,8 @@ class Verifier:
             )
         ]
 
-    def _rollup_differences(self) -> list[Violation]:
+    def rollup_differences(self) -> list[str]:
+        """Hours of tenants whose rollup is not what the facts say."""
         keys = "toStartOfMinute(occurred_at) AS bucket_at, tenant_id"
         folded = self._store.query_rows(
             "SELECT toUInt64(max(last_offset)) AS last_offset FROM tallystick.rollup_minute"
@@ -81,19 +106,19 @@ class Verifier:
         rows = self._store.query_rows(
             _SQL["query_rollup_differences"].replace("{recomputed}", recomputed)
         )
-        return _violation("INV-11", [f"{row['tenant_id']} {row['hour']}" for row in rows])
+        return [f"{row['tenant_id']} {row['hour']}" for row in rows]
 
-    def _charge_differences(self) -> list[Violation]:
+    def charge_differences(self) -> list[tuple[tuple[str, str], int, int]]:
+        """Runs whose charge lines and ledger differ: (run, lines, ledger)."""
         rows = self._store.query_rows(_SQL["query_charged_by_run"])
         lines = {(row["tenant_id"], row["charge_key"]): int(row["credit_units"]) for row in rows}
         charged = self._ledger.load_run_targets()
         waiting = self._waiting_runs()
-        different = [
-            f"{run[0]}/{run[1]}: lines {lines.get(run, 0)}, ledger {charged.get(run, 0)}"
+        return [
+            (run, lines.get(run, 0), charged.get(run, 0))
             for run in sorted(lines.keys() | charged.keys())
             if lines.get(run, 0) != charged.get(run, 0) and run not in waiting
         ]
-        return _violation("INV-13", different)
 
     def _waiting_runs(self) -> set[tuple[Any, ...]]:
         with transaction(self._pool) as connection:

@@ -64,6 +64,7 @@ class Charger:
     def step(self) -> bool:
         """Note what was touched, charge what is due; False when there was neither."""
         noted = self._note_touched()
+        self._note_captured()
         charged = self._charge_due()
         return noted or charged
 
@@ -85,6 +86,19 @@ class Charger:
                 connection.execute(_SQL["mark_touched"], arguments)
             self._log.store_position(connection, self.name, end, now)
         return True
+
+    def _note_captured(self) -> None:
+        """Runs whose holds were captured after their facts had charged them are due again."""
+        stale = self._ledger.load_stale_runs()
+        if stale:
+            arguments = {
+                "tenants": [tenant for tenant, _ in stale],
+                "keys": [key for _, key in stale],
+                "ended": [True] * len(stale),
+                "now": self._clock.now(),
+            }
+            with transaction(self._pool) as connection:
+                connection.execute(_SQL["mark_touched"], arguments)
 
     def _charge_due(self) -> bool:
         arguments = {

@@ -22,17 +22,22 @@ from tallystick.catalog import Catalog
 from tallystick.clock import Clock, SystemClock
 from tallystick.ids import Uuid7Source
 from tallystick.ledger import Ledger
+from tallystick.ledger.seals import Seals
 from tallystick.plumbing.clickhouse import ClickHouse, migrate_clickhouse
 from tallystick.plumbing.embedded.clickhouse import ChdbEndpoint
 from tallystick.plumbing.log import PostgresLog
 from tallystick.plumbing.postgres import open_pool
 from tallystick.workers.charger import Charger
+from tallystick.workers.holds import HoldKeeper
 from tallystick.workers.loop import FollowerLoop
 from tallystick.workers.options import EngineOptions
+from tallystick.workers.sealer import Sealer
 from tallystick.workers.sink import Sink
 
 _SINK_IDLE_SECONDS = 0.1
 _CHARGER_IDLE_SECONDS = 0.5
+_HOLDS_IDLE_SECONDS = 0.5
+_SEALER_IDLE_SECONDS = 5.0
 
 
 def main() -> int:
@@ -70,6 +75,8 @@ def running(options: EngineOptions, clock: Clock) -> Iterator[int]:
             idle_seconds=_CHARGER_IDLE_SECONDS,
         ),
     ]
+    loops.append(FollowerLoop(HoldKeeper(ledger, clock), idle_seconds=_HOLDS_IDLE_SECONDS))
+    loops.append(FollowerLoop(Sealer(Seals(pool, clock)), idle_seconds=_SEALER_IDLE_SECONDS))
     endpoint = _endpoint(options)
     try:
         for loop in loops:

@@ -49,6 +49,8 @@ CREATE TABLE ledger.lot (
     CONSTRAINT inv_06_lot_gives_no_more CHECK (consumed + held + expired <= granted)
 ) WITH (fillfactor = 50);
 CREATE INDEX lot_unspent ON ledger.lot (account_id) WHERE NOT is_spent;
+CREATE INDEX lot_expiring ON ledger.lot (expires_at)
+    WHERE NOT is_spent AND expires_at IS NOT NULL;
 CREATE INDEX lot_of_account ON ledger.lot (account_id, created_at);
 
 -- Open holds and leases, with the lots that they earmark. Resolved ones live in history.

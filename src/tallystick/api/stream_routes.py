@@ -1,0 +1,35 @@
+"""The balance as server-sent events, for a page that shows credits left while they go.
+
+Format: WHATWG HTML, "Server-sent events"; the id is the account's sequence.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+
+from tallystick.api.ledger_routes import balance_json
+from tallystick.api.services import Services
+
+_HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+
+
+async def get_balance_stream(services: Services, request: Request) -> Response:
+    """Send the balance at once and after every change until the client goes away."""
+    account_id = request.path_params["account_id"]
+    await asyncio.to_thread(services.ledger.balance, account_id)  # 404 before the stream begins
+
+    async def events() -> AsyncIterator[bytes]:
+        async for sequence in services.feed.changes(account_id):
+            if sequence is None:
+                yield b": still here\n\n"
+                continue
+            balance = await asyncio.to_thread(services.ledger.balance, account_id)
+            text = msgspec.json.encode(balance_json(balance)).decode()
+            yield f"id: {balance.sequence}\nevent: balance\ndata: {text}\n\n".encode()
+
+    return StreamingResponse(events(), media_type="text/event-stream", headers=_HEADERS)
