@@ -34,7 +34,7 @@ from tallystick.events.door import Door
 from tallystick.events.redaction import Redactor
 from tallystick.ids import Uuid7Source
 from tallystick.ledger import Ledger
-from tallystick.ledger.committer import Committer
+from tallystick.ledger.committer import LANES, Committer
 from tallystick.ledger.drift import Drift
 from tallystick.ledger.seals import Seals
 from tallystick.plumbing.clickhouse import ClickHouse
@@ -42,7 +42,7 @@ from tallystick.plumbing.embedded.child import spawn
 from tallystick.plumbing.embedded.folder import DataFolder
 from tallystick.plumbing.embedded.postgres import EmbeddedPostgres
 from tallystick.plumbing.log import PostgresLog
-from tallystick.plumbing.postgres import BY_INDEX, migrate_postgres, open_pool
+from tallystick.plumbing.postgres import BY_INDEX, make_async_pool, migrate_postgres, open_pool
 from tallystick.reconcile.freshness import Freshness
 from tallystick.reconcile.ledger import LedgerReconciler
 from tallystick.reconcile.verify import Verifier
@@ -174,7 +174,7 @@ def open_platform(settings: Settings, *, has_wipe: bool = False) -> Iterator[Pla
         log = PostgresLog(pool)
         door = _start_door(settings, folder, log, clock, stack)
         ledger = Ledger(pool, clock, Uuid7Source(clock))
-        committer = _start_committer(postgres_url, clock, stack)
+        committer = _make_committer(postgres_url, clock, stack)
         facts = FactStore(clickhouse)
         seals = Seals(pool, clock)
         verifier = Verifier(pool, log, clickhouse, ledger, seals)
@@ -249,13 +249,13 @@ def _start_door(
     return door
 
 
-def _start_committer(postgres_url: str, clock: Clock, stack: ExitStack) -> Committer:
-    pool = open_pool(postgres_url, connections_max=2, settings=BY_INDEX)
+def _make_committer(postgres_url: str, clock: Clock, stack: ExitStack) -> Committer:
+    """It begins with the event loop of the HTTP surface."""
+    pool = open_pool(postgres_url, connections_max=1, settings=BY_INDEX)
     stack.callback(pool.close)
-    committer = Committer(Ledger(pool, clock, Uuid7Source(clock)))
-    stack.callback(committer.close)
-    committer.start()
-    return committer
+    ledger = Ledger(pool, clock, Uuid7Source(clock))
+    lanes = make_async_pool(postgres_url, connections=LANES, settings=BY_INDEX)
+    return Committer(ledger, lanes)
 
 
 def load_admin_key(settings: Settings, folder: Path) -> str:

@@ -44,6 +44,7 @@ def run(
         timeout_keep_alive=75,
         backlog=2048,
         server_header=False,
+        proxy_headers=False,
     )
     server = _Server(config)
 

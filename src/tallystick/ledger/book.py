@@ -8,7 +8,7 @@ requests are in `decisions`; here is only what keeps the sums right.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any
 
 import msgspec
 
@@ -31,6 +31,9 @@ from tallystick.ledger.rules import (
 )
 
 RunKey = tuple[str, str]
+RESOLUTIONS = ("capture", "release", "hold_expiry", "resolve", "return")
+"""Kinds of operation that end a hold or lease (INV-07)."""
+
 _REFUND_PRIORITY = 0
 _NOTHING = Spend((), 0)
 
@@ -99,31 +102,7 @@ def outcome_of(operation: Operation) -> Outcome:
     )
 
 
-class Reader(Protocol):
-    """What a rare decision asks history for, under the same locks."""
-
-    def load_run_charge(self, run: RunKey) -> RunCharge | None:
-        """The one charge of a run, if it has one."""
-        ...
-
-    def load_run_spends(self, run: RunKey) -> list[Spend]:
-        """What a run took and gave back, oldest first."""
-        ...
-
-    def load_charge(self, charge_id: str) -> ChargeStory | None:
-        """A charge and what is left of it to refund."""
-        ...
-
-    def load_resolution(self, hold_id: str) -> Resolution | None:
-        """How a hold that is no longer open ended."""
-        ...
-
-    def load_lots(self, lot_ids: Sequence[str]) -> list[LotState]:
-        """Lots that are spent."""
-        ...
-
-
-class ChargeStory(NamedTuple):
+class ChargeStory(msgspec.Struct):
     """A charge of history: whose it is, what it and its refunds moved, what is left."""
 
     account_id: str
@@ -132,7 +111,7 @@ class ChargeStory(NamedTuple):
     rest: int
 
 
-class Resolution(NamedTuple):
+class Resolution(msgspec.Struct):
     """The end of a hold: `kind` is the operation's, "" when it was never ended."""
 
     account_id: str
@@ -159,15 +138,19 @@ class Change(msgspec.Struct):
 class Book:
     """The working set of one transaction; `now` is the posting time of all of it."""
 
-    def __init__(self, ids: IdSource, reader: Reader) -> None:
+    def __init__(self, ids: IdSource) -> None:
         self.ids = ids
-        self.reader = reader
         self.now = 0
         self.accounts: dict[str, AccountState] = {}
         self.lots: dict[str, LotState] = {}
         self.holds: dict[str, HoldState] = {}
         self.limits: dict[str, LimitState] = {}
-        self.run_charges: dict[RunKey, RunCharge | None] = {}
+        self.run_charges: dict[RunKey, RunCharge] = {}
+        self.run_spends: dict[RunKey, list[Spend]] = {}
+        """What runs took and gave back, oldest first; read for runs that may be refunded."""
+        self.charges: dict[str, ChargeStory] = {}
+        self.resolutions: dict[str, Resolution] = {}
+        """How holds that are not open ended."""
         self.known: dict[str, Operation] = {}
         """Operations by the hash of their key: what a key was answered before."""
         self.operations: list[Operation] = []
@@ -185,12 +168,6 @@ class Book:
         if account.next_expiry <= self.now:
             self._expire(account)
         return account
-
-    def find_run_charge(self, run: RunKey) -> RunCharge | None:
-        """The one charge of a run, if it has one."""
-        if run not in self.run_charges:
-            self.run_charges[run] = self.reader.load_run_charge(run)
-        return self.run_charges[run]
 
     def grant(
         self, account: AccountState, units: int, source: str, priority: int, expires_at: int | None
@@ -229,10 +206,6 @@ class Book:
         **more: Any,
     ) -> Operation:
         """Give units back to where they came from; the rest becomes a lot of its own."""
-        wanted = dict.fromkeys(lot_id for spend in spent for lot_id, _ in spend.lots)
-        missing = [lot_id for lot_id in wanted if lot_id not in self.lots]
-        if missing:
-            self.add_lots(account, self.reader.load_lots(missing))
         back = plan_refund(spent, units, account.overage)
         account.credited += units
         account.refunded += units
@@ -359,7 +332,38 @@ class Book:
             **more,
         )
         self.operations.append(operation)
+        self._remember(operation)
         return operation
+
+    def _remember(self, operation: Operation) -> None:
+        """Keep what was read of history up to date for later requests of the same group."""
+        hold_id = operation.hold_id
+        if hold_id is not None and operation.outcome == "posted":
+            if operation.kind in RESOLUTIONS:
+                hold_kind = "lease" if operation.kind == "return" else "hold"
+                self.resolutions[hold_id] = Resolution(
+                    operation.account_id,
+                    hold_kind,
+                    operation.kind,
+                    operation.operation_id,
+                    operation.moved,
+                    operation.run_id,
+                    False,
+                )
+            elif operation.kind == "settle" and hold_id in self.resolutions:
+                self.resolutions[hold_id].is_settled = True
+        if not operation.moved:
+            return
+        spend = Spend(
+            tuple(zip(operation.lot_ids, operation.lot_consumed, strict=True)), operation.overage
+        )
+        run = (operation.tenant_id, operation.run_id)
+        if operation.run_id and run in self.run_spends:
+            self.run_spends[run].append(spend)
+        story = self.charges.get(operation.refers_to or "")
+        if story is not None:
+            story.spends.append(spend)
+            story.rest -= operation.moved
 
     def _move_lots(self, change: Change) -> tuple[Sequence[str], Sequence[int], Sequence[int]]:
         if not change.spend.lots and not change.earmark.lots:

@@ -1,10 +1,12 @@
 """The committer: requests that arrive while a group is in flight form the next group.
 
-Two lanes, each one thread with one transaction at a time. Single requests go first come,
-first served; a large batch is cut into chunks that only the second lane takes, by turns with
-single requests, so that a job of 50,000 rows on one account does not make others wait. A
-group leaves out requests for accounts that the other lane is moving: they would only wait
-for its lock, and everybody in the group with them.
+It lives in the event loop that took the requests, so a decision crosses no thread: with
+threads, each answer of PostgreSQL waited for the interpreter behind HTTP work, ten times a
+group. Two lanes take single requests, first come, first served, so that one group is decided
+while PostgreSQL writes the other. A large batch is cut into chunks that a thread of its own
+applies one by one, so that a job of 50,000 rows on one account does not make others wait. A
+group leaves out requests for accounts that another lane is moving: they would only wait for
+its lock, and everybody in the group with them.
 
 The queue is bounded; a full one pushes back before anything is stored.
 """
@@ -13,85 +15,84 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import threading
 from collections import deque
-from collections.abc import Callable, Sequence
-from concurrent.futures import Future
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
+
+import psycopg
+from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from tallystick.errors import SlowDown, StoreUnavailable, TallystickError
 from tallystick.ledger.group import Answer
 from tallystick.ledger.intake import Prepared, prepare
 from tallystick.ledger.model import Outcome, Request
 from tallystick.ledger.service import Ledger
+from tallystick.ledger.store import drive_async
 
 ITEMS_WAITING_MAX = 200_000
 """Requests accepted into memory but not decided yet."""
 
-_GROUP_ITEMS_MAX = 250
-_CHUNK_ITEMS = 500
+LANES = 2
+_GROUP_ITEMS_MAX = 100
+_CHUNK_ITEMS = 400
 _SCAN_MAX = 5_000
 _log = logging.getLogger(__name__)
-Settle = Callable[[list[Answer]], None]
 
 
-class _Work(NamedTuple):
-    """A single request, a chunk of a batch, or a batch that is applied as a whole."""
+class _Single(NamedTuple):
+    """A request that waits for its group."""
+
+    item: Prepared
+    answer: asyncio.Future[Answer]
+
+
+class _Job(NamedTuple):
+    """A chunk of a batch, or a batch that is applied as a whole."""
 
     items: Sequence[Prepared]
     is_whole: bool
-    loop: asyncio.AbstractEventLoop | None
-    settle: Settle
+    answers: asyncio.Future[list[Answer]]
 
 
 class Committer:
-    """Coalesces requests of any number of callers into groups."""
+    """Coalesces requests of any number of callers into groups; belongs to one event loop."""
 
-    def __init__(self, ledger: Ledger) -> None:
+    def __init__(self, ledger: Ledger, pool: AsyncConnectionPool) -> None:
+        """`pool` is not open yet; its connections look rows up by index (`BY_INDEX`)."""
         self._ledger = ledger
-        self._singles: deque[_Work] = deque()
-        self._jobs: deque[_Work] = deque()
+        self._pool = pool
+        self._singles: deque[_Single] = deque()
+        self._jobs: deque[_Job] = deque()
         self._waiting = 0
-        self._busy: list[frozenset[str]] = [frozenset(), frozenset()]
-        self._had_job = False
-        self._changed = threading.Condition()
+        self._busy: list[frozenset[str]] = [frozenset()] * (LANES + 1)
+        self._arrived = asyncio.Event()
+        self._job_arrived = asyncio.Event()
         self._is_closing = False
-        self._threads = [
-            threading.Thread(target=self._run, args=(lane,), name=f"ledger-{lane}", daemon=True)
-            for lane in range(2)
-        ]
+        self._tasks: list[asyncio.Task[None]] = []
 
-    def start(self) -> None:
-        """Begin."""
-        for thread in self._threads:
-            thread.start()
+    async def open(self) -> None:
+        """Connect and begin; call in the event loop."""
+        await self._pool.open()
+        self._tasks = [asyncio.create_task(self._run_lane(lane)) for lane in range(LANES)]
+        self._tasks.append(asyncio.create_task(self._run_jobs()))
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """Decide what waits, then stop."""
-        with self._changed:
-            self._is_closing = True
-            self._changed.notify_all()
-        for thread in self._threads:
-            if thread.is_alive():
-                thread.join()
-
-    def submit(self, request: Request) -> Future[Outcome]:
-        """Queue a request; its future gets the outcome once it is durable, or the failure."""
-        answer: Future[Outcome] = Future()
-
-        def settle(answers: list[Answer]) -> None:
-            (found,) = answers
-            if isinstance(found, TallystickError):
-                answer.set_exception(found)
-            else:
-                answer.set_result(found)
-
-        self._queue(_Work([prepare(request)], False, None, settle))
-        return answer
+        self._is_closing = True
+        self._arrived.set()
+        self._job_arrived.set()
+        await asyncio.gather(*self._tasks)
+        await self._pool.close()
 
     async def apply(self, request: Request) -> Outcome:
         """Apply one request; raises what it failed with, SlowDown when the queue is full."""
-        (answer,) = await self._await_all([prepare(request)], is_whole=False)
+        item = prepare(request)
+        self._count_in(1)
+        single = _Single(item, asyncio.get_running_loop().create_future())
+        self._singles.append(single)
+        self._arrived.set()
+        # the group goes on even if this request is cancelled: its outcome is then recorded
+        answer = await asyncio.shield(single.answer)
         if isinstance(answer, TallystickError):
             raise answer
         return answer
@@ -112,121 +113,110 @@ class Committer:
                 prepared.append(prepare(request))
             except TallystickError as error:
                 failures[index] = error
+            if index % _CHUNK_ITEMS == 0:
+                await asyncio.sleep(0)  # let single requests through
         if failures and all_or_nothing:
             return self._ledger.refuse_whole(len(requests), failures)
-        if all_or_nothing:
-            return await self._await_all(prepared, is_whole=True)
-        chunks = [
-            prepared[start : start + _CHUNK_ITEMS]
-            for start in range(0, len(prepared), _CHUNK_ITEMS)
-        ]
-        parts = await asyncio.gather(*(self._await_all(one, is_whole=False) for one in chunks))
+        size = len(prepared) if all_or_nothing else _CHUNK_ITEMS
+        chunks = [prepared[start : start + size] for start in range(0, len(prepared), size or 1)]
+        self._count_in(len(prepared))
+        jobs = [self._queue_job(chunk, all_or_nothing) for chunk in chunks]
+        parts = await asyncio.gather(*(asyncio.shield(job.answers) for job in jobs))
         answers = (answer for part in parts for answer in part)
         return [failures.get(index) or next(answers) for index in range(len(requests))]
 
-    async def _await_all(self, items: Sequence[Prepared], *, is_whole: bool) -> list[Answer]:
-        loop = asyncio.get_running_loop()
-        answer: asyncio.Future[list[Answer]] = loop.create_future()
+    def _queue_job(self, items: Sequence[Prepared], is_whole: bool) -> _Job:
+        job = _Job(items, is_whole, asyncio.get_running_loop().create_future())
+        self._jobs.append(job)
+        self._job_arrived.set()
+        return job
 
-        def settle(answers: list[Answer]) -> None:
-            if not answer.done():
-                answer.set_result(answers)
+    def _count_in(self, count: int) -> None:
+        if self._is_closing:
+            raise SlowDown("the server is stopping; send the request again")
+        if self._waiting + count > ITEMS_WAITING_MAX:
+            raise SlowDown("too many requests are waiting; send it again later")
+        self._waiting += count
 
-        self._queue(_Work(items, is_whole, loop, settle))
-        # the group goes on even if this request is cancelled: its outcome is then recorded
-        return await asyncio.shield(answer)
-
-    def _queue(self, work: _Work) -> None:
-        with self._changed:
-            if self._is_closing:
-                raise SlowDown("the server is stopping; send the request again")
-            if self._waiting + len(work.items) > ITEMS_WAITING_MAX:
-                raise SlowDown("too many requests are waiting; send it again later")
-            self._waiting += len(work.items)
-            is_single = len(work.items) == 1 and not work.is_whole
-            (self._singles if is_single else self._jobs).append(work)
-            self._changed.notify()
-
-    def _run(self, lane: int) -> None:
+    async def _run_lane(self, lane: int) -> None:
         while True:
-            group = self._next_group(lane)
-            if not group:
-                return
-            answers = self._decide(group)
-            with self._changed:
+            group = self._take_singles(lane)
+            if group:
+                self._busy[lane] = _accounts(single.item for single in group)
+                answers = await self._decide([single.item for single in group])
                 self._busy[lane] = frozenset()
-                self._waiting -= sum(len(work.items) for work in group)
-                if self._singles or self._jobs:
-                    self._changed.notify_all()
-            _settle_all(group, answers)
+                self._waiting -= len(group)
+                for single, answer in zip(group, answers, strict=True):
+                    if not single.answer.done():
+                        single.answer.set_result(answer)
+                if self._singles:
+                    self._arrived.set()  # some may have waited for this lane's accounts
+            elif self._is_closing and not self._singles:
+                return
+            else:
+                self._arrived.clear()
+                await self._arrived.wait()
 
-    def _next_group(self, lane: int) -> list[_Work]:
-        with self._changed:
-            while True:
-                group = self._take(lane)
-                if group:
-                    accounts = (item.account_id for work in group for item in work.items)
-                    self._busy[lane] = frozenset(accounts)
-                    return group
-                if self._is_closing and not self._singles and not self._jobs:
-                    self._changed.notify_all()
-                    return []
-                self._changed.wait()
-
-    def _take(self, lane: int) -> list[_Work]:
-        if lane == 1 and self._jobs and not (self._had_job and self._singles):
-            self._had_job = True
-            return [self._jobs.popleft()]
-        self._had_job = False if lane == 1 else self._had_job
-        group = self._take_singles(self._busy[1 - lane])
-        if not group and lane == 1 and self._jobs:
-            self._had_job = True
-            return [self._jobs.popleft()]
-        return group
-
-    def _take_singles(self, busy: frozenset[str]) -> list[_Work]:
-        group: list[_Work] = []
-        left_out: list[_Work] = []
+    def _take_singles(self, lane: int) -> list[_Single]:
+        busy = frozenset().union(*(self._busy[:lane] + self._busy[lane + 1 :]))
+        group: list[_Single] = []
+        left_out: list[_Single] = []
         while self._singles and len(group) < _GROUP_ITEMS_MAX and len(left_out) < _SCAN_MAX:
-            work = self._singles.popleft()
-            account_id = work.items[0].account_id
-            (left_out if account_id and account_id in busy else group).append(work)
+            single = self._singles.popleft()
+            account_id = single.item.account_id
+            (left_out if account_id and account_id in busy else group).append(single)
         self._singles.extendleft(reversed(left_out))
         return group
 
-    def _decide(self, group: list[_Work]) -> list[list[Answer]]:
+    async def _run_jobs(self) -> None:
+        while True:
+            if self._jobs:
+                job = self._jobs.popleft()
+                self._busy[LANES] = _accounts(job.items)
+                answers = await asyncio.to_thread(self._decide_job, job)
+                self._busy[LANES] = frozenset()
+                self._waiting -= len(job.items)
+                if not job.answers.done():
+                    job.answers.set_result(answers)
+                if self._singles:
+                    self._arrived.set()
+                    await asyncio.sleep(0)  # their turn
+            elif self._is_closing:
+                return
+            else:
+                self._job_arrived.clear()
+                await self._job_arrived.wait()
+
+    async def _decide(self, items: list[Prepared]) -> list[Answer]:
+        """Decide a group; when one of its items spoils it, each alone."""
         try:
-            return self._decide_together(group)
-        except TallystickError as error:
-            if error.retryable or len(group) == 1:
-                return [[error] * len(work.items) for work in group]
-        except Exception as error:  # the lane must live on, the callers must know
-            _log.exception("a group of the ledger failed")
-            if len(group) == 1:
-                failure = StoreUnavailable(f"not applied: {type(error).__name__}")
-                return [[failure] * len(group[0].items)]
-        # one of them spoils the group: decide each alone
-        return [self._decide([work])[0] for work in group]
+            async with self._pool.connection() as connection:
+                return await drive_async(connection, self._ledger.plan_group(items))
+        except Exception as error:
+            failure = _failure_of(error)
+            if failure.retryable or len(items) == 1:
+                return [failure] * len(items)
+        return [(await self._decide([item]))[0] for item in items]
 
-    def _decide_together(self, group: list[_Work]) -> list[list[Answer]]:
-        items = [item for work in group for item in work.items]
-        is_whole = group[0].is_whole
-        answers = iter(self._ledger.apply_group(items, all_or_nothing=is_whole))
-        return [[next(answers) for _ in work.items] for work in group]
-
-
-def _settle_all(group: list[_Work], answers: list[list[Answer]]) -> None:
-    """Wake every caller: one call into each event loop for the whole group."""
-    by_loop: dict[asyncio.AbstractEventLoop, list[tuple[Settle, list[Answer]]]] = {}
-    for work, found in zip(group, answers, strict=True):
-        if work.loop is None:
-            work.settle(found)
-        else:
-            by_loop.setdefault(work.loop, []).append((work.settle, found))
-    for loop, settlements in by_loop.items():
-        loop.call_soon_threadsafe(_settle_each, settlements)
+    def _decide_job(self, job: _Job) -> list[Answer]:
+        try:
+            return self._ledger.apply_group(job.items, all_or_nothing=job.is_whole)
+        except Exception as error:
+            failure = _failure_of(error)
+            if failure.retryable or job.is_whole or len(job.items) == 1:
+                return [failure] * len(job.items)
+        return [self._decide_job(job._replace(items=[item]))[0] for item in job.items]
 
 
-def _settle_each(settlements: list[tuple[Settle, list[Answer]]]) -> None:
-    for settle, answers in settlements:
-        settle(answers)
+def _accounts(items: Iterable[Prepared]) -> frozenset[str]:
+    return frozenset(item.account_id for item in items)
+
+
+def _failure_of(error: Exception) -> TallystickError:
+    """What the callers are told; the lane lives on."""
+    if isinstance(error, TallystickError):
+        return error
+    if isinstance(error, psycopg.OperationalError | PoolTimeout):
+        return StoreUnavailable("PostgreSQL cannot be reached; send it again with the same key")
+    _log.error("a group of the ledger failed", exc_info=error)
+    return TallystickError("the request could not be applied")

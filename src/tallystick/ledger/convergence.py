@@ -17,19 +17,18 @@ from tallystick.clock import Clock
 from tallystick.errors import Conflict
 from tallystick.ids import IdSource
 from tallystick.ledger.book import Book, Change, RunKey
-from tallystick.ledger.group import open_book, post_settings
+from tallystick.ledger.group import post_settings, read_accounts
 from tallystick.ledger.model import RunCharge, RunChargeOutcome, RunTarget
+from tallystick.ledger.reading import (
+    hold_state,
+    read_runs,
+    read_spent_lots,
+    run_arguments,
+)
 from tallystick.ledger.rules import AccountState, HoldState, plan_convergence, plan_spend
 from tallystick.ledger.settlement import end_settled_by_facts
-from tallystick.ledger.store import (
-    SQL,
-    Connection,
-    Needs,
-    hold_state,
-    load_run_charges,
-    run_arguments,
-    write_book,
-)
+from tallystick.ledger.store import SQL, Connection, Plan, drive
+from tallystick.ledger.writing import write_book
 
 
 def converge(
@@ -38,20 +37,31 @@ def converge(
     """Post target minus posted for each run, in one transaction of the caller."""
     runs = [(target.tenant_id, target.run_id) for target in targets]
     accounts = _accounts_of(connection, ids, clock, runs)
-    needs = Needs()
-    needs.account_ids = set(accounts.values())
-    book = open_book(connection, ids, clock, needs)
-    known = load_run_charges(connection, runs)  # again: now under the accounts' locks
-    for run in runs:
-        book.run_charges[run] = known.get(run)
+    book = drive(connection, read_accounts(ids, clock, accounts.values()))
     holds = _load_holds(connection, book, runs)
+    drive(connection, _read_charges(book, targets))  # again: now under the accounts' locks
     outcomes = []
     for target in targets:
         run = (target.tenant_id, target.run_id)
-        charge = book.run_charges[run] or RunCharge(*run, accounts[run])
+        charge = book.run_charges.get(run) or RunCharge(*run, accounts[run])
         outcomes.append(_converge_one(book, charge, target, holds[run]))
-    write_book(connection, book)
+    drive(connection, write_book(book))
     return outcomes
+
+
+def _read_charges(book: Book, targets: Sequence[RunTarget]) -> Plan[None]:
+    """The runs' charges, and what those took that may have to give back."""
+    runs = [(target.tenant_id, target.run_id) for target in targets]
+    yield from read_runs(book, runs, [])
+    shrinking = [
+        (target.tenant_id, target.run_id)
+        for target in targets
+        if (charge := book.run_charges.get((target.tenant_id, target.run_id)))
+        and target.target_units < charge.charged + charge.shortfall
+    ]
+    if shrinking:
+        yield from read_runs(book, [], shrinking)
+        yield from read_spent_lots(book)
 
 
 def _converge_one(
@@ -60,7 +70,7 @@ def _converge_one(
     run = (charge.tenant_id, charge.run_id)
     account = book.account(charge.account_id)
     delta = plan_convergence(target.target_units, charge.charged, charge.shortfall, charge.refunded)
-    is_new = book.run_charges[run] is None or charge.is_stale or not charge.has_facts
+    is_new = run not in book.run_charges or charge.is_stale or not charge.has_facts
     operation_id = None
     if delta > 0:
         operation_id = _charge_more(book, account, charge, delta, target.reason, holds)
@@ -142,7 +152,7 @@ def _charge_less(
         )
     if not back:
         return operation.operation_id
-    spends = book.reader.load_run_spends((charge.tenant_id, charge.run_id))
+    spends = book.run_spends[charge.tenant_id, charge.run_id]
     operation = book.refund(account, back, spends, run_id=charge.run_id, reason=reason)
     charge.charged -= back
     return operation.operation_id
@@ -166,9 +176,8 @@ def _accounts_of(
     connection: Connection, ids: IdSource, clock: Clock, runs: Sequence[RunKey]
 ) -> dict[RunKey, str]:
     """The account of each run: the one charged before, or holding for it, or its tenant's."""
-    accounts = {
-        run: charge.account_id for run, charge in load_run_charges(connection, runs).items()
-    }
+    charged = connection.execute(SQL["load_run_charges"], run_arguments(runs)).fetchall()
+    accounts = {(row[0], row[1]): row[2] for row in charged}
     rows = connection.execute(SQL["load_run_holds"], run_arguments(runs), binary=True).fetchall()
     for row in rows:
         accounts.setdefault((row[2], row[5]), row[1])
@@ -203,11 +212,9 @@ def _create_postpaid(connection: Connection, ids: IdSource, clock: Clock, tenant
         connection.execute(SQL["insert_account"], arguments)
         if _default_accounts(connection, [tenant]):  # else the name is another tenant's
             connection.execute(SQL["insert_balance"], arguments)
-            needs = Needs()
-            needs.account_ids = {account_id}
-            book = open_book(connection, ids, clock, needs)
+            book = drive(connection, read_accounts(ids, clock, [account_id]))
             if not book.accounts[account_id].sequence:
                 post_settings(book, book.accounts[account_id])
-                write_book(connection, book)
+                drive(connection, write_book(book))
             return account_id
     raise Conflict(f"no account could be made for tenant {tenant}", code="unknown_account")

@@ -68,7 +68,7 @@ def _grant(book: Book, item: Prepared, request: GrantRequest) -> Operation:
 def _charge(book: Book, item: Prepared, request: ChargeRequest) -> Operation:
     account = find_account(book, request.account_id)
     run = (account.tenant_id, request.run_id)
-    if request.run_id and book.find_run_charge(run):
+    if request.run_id and run in book.run_charges:
         raise Conflict(
             "this run is charged already; late usage is posted as a delta",
             code="run_already_charged",
@@ -100,7 +100,7 @@ def _refund(book: Book, item: Prepared, request: RefundRequest) -> Operation:
         raise InvalidInput(
             "more than what is left of the charge", code="refund_too_large", field="amount"
         )
-    charge = book.find_run_charge(story.run) if story.run else None
+    charge = book.run_charges.get(story.run) if story.run else None
     if charge is not None:
         charge.refunded += units
         store_run(book, charge)
@@ -120,7 +120,7 @@ def _story_of(book: Book, item: Prepared, request: RefundRequest) -> ChargeStory
     story = None
     run = (request.tenant_id, request.run_id or "")
     if item.operation_id:
-        story = book.reader.load_charge(item.operation_id)
+        story = book.charges.get(item.operation_id)
         if story is None or story.account_id not in book.accounts:
             raise unknown
         if request.tenant_id and book.accounts[story.account_id].tenant_id != request.tenant_id:
@@ -128,13 +128,13 @@ def _story_of(book: Book, item: Prepared, request: RefundRequest) -> ChargeStory
         if story.run is None:
             return story
         run = story.run
-    charge = book.find_run_charge(run)
+    charge = book.run_charges.get(run)
     if charge is None or charge.account_id not in book.accounts:
         if story is None:
             raise unknown
         return story
-    spends = book.reader.load_run_spends(run)
-    return ChargeStory(charge.account_id, run, spends, charge.charged - charge.refunded)
+    rest = charge.charged - charge.refunded
+    return ChargeStory(charge.account_id, run, list(book.run_spends[run]), rest)
 
 
 def _hold(book: Book, item: Prepared, request: HoldRequest) -> Operation:

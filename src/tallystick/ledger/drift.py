@@ -14,8 +14,9 @@ from psycopg_pool import ConnectionPool
 
 from tallystick.clock import Clock
 from tallystick.ids import IdSource
-from tallystick.ledger.group import open_book
-from tallystick.ledger.store import Connection, Needs, write_book
+from tallystick.ledger.group import read_accounts
+from tallystick.ledger.store import Connection, drive
+from tallystick.ledger.writing import write_book
 from tallystick.plumbing.postgres import transaction
 from tallystick.plumbing.sql import load_statements
 
@@ -78,9 +79,7 @@ class Drift:
         """
         arguments = {"account_id": account_id}
         with transaction(self._pool) as connection:
-            needs = Needs()
-            needs.account_ids = {account_id}
-            open_book(connection, self._ids, self._clock, needs)  # takes the account's lock
+            drive(connection, read_accounts(self._ids, self._clock, [account_id]))  # the lock
             changes: list[dict[str, Any]] = []
             for _, expected, actual in connection.execute(
                 _SQL["load_balance_drift"], arguments
@@ -93,10 +92,10 @@ class Drift:
                 connection.execute(_SQL["repair_lot"], {"lot_id": lot_id, **expected})
                 changes.append({"lot": lot_id, "was": actual, "is": expected})
             if changes:
-                book = open_book(connection, self._ids, self._clock, needs)
+                book = drive(connection, read_accounts(self._ids, self._clock, [account_id]))
                 details = msgspec.json.encode({"repaired": changes}).decode()
                 book.record(book.accounts[account_id], "repair", details)
-                write_book(connection, book)
+                drive(connection, write_book(book))
         return len(changes)
 
 

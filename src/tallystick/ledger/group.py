@@ -7,7 +7,7 @@ The outcomes are those of one request after the other in that order.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import msgspec
 
@@ -17,33 +17,31 @@ from tallystick.ids import IdSource
 from tallystick.ledger.book import Book, outcome_of
 from tallystick.ledger.decisions import decide
 from tallystick.ledger.intake import Prepared
-from tallystick.ledger.model import HoldRequest, Outcome, RefundRequest
+from tallystick.ledger.model import ChargeRequest, HoldRequest, Outcome, RefundRequest
+from tallystick.ledger.reading import Needs, read_book
 from tallystick.ledger.rules import AccountState
-from tallystick.ledger.store import Connection, HistoryReader, Needs, read_book, write_book
+from tallystick.ledger.store import Plan
+from tallystick.ledger.writing import write_book
 
 Answer = Outcome | TallystickError
 
 
-def run_group(
-    connection: Connection, ids: IdSource, clock: Clock, items: Sequence[Prepared]
-) -> list[Answer]:
-    """Decide and write a group; the caller commits. Expected failures are answers."""
-    book = open_book(connection, ids, clock, needs_of(items))
+def run_group(ids: IdSource, clock: Clock, items: Sequence[Prepared]) -> Plan[list[Answer]]:
+    """Decide and write a group; expected failures are answers."""
+    book = yield from open_book(ids, clock, needs_of(items))
     answers = _decide_all(book, items)
-    write_book(connection, book)
+    yield from write_book(book)
     return answers
 
 
-def run_whole(
-    connection: Connection, ids: IdSource, clock: Clock, items: Sequence[Prepared]
-) -> list[Answer]:
+def run_whole(ids: IdSource, clock: Clock, items: Sequence[Prepared]) -> Plan[list[Answer]]:
     """The same for a batch that is applied as a whole or not at all.
 
     When one item is declined, all are, and that is remembered under their keys. When one
     is in error, nothing is written: the batch can be mended and sent again.
     """
     needs = needs_of(items)
-    book = open_book(connection, ids, clock, needs)
+    book = yield from open_book(ids, clock, needs)
     known = set(book.known)
     answers = _decide_all(book, items)
     if any(isinstance(answer, TallystickError) for answer in answers):
@@ -54,11 +52,11 @@ def run_whole(
         outcome.status == "declined" and item.key_hash not in known
         for item, outcome in zip(items, outcomes, strict=True)
     ):
-        book = open_book(connection, ids, clock, needs)
+        book = yield from open_book(ids, clock, needs)
         answers = [
             _decline(book, item, outcome) for item, outcome in zip(items, outcomes, strict=True)
         ]
-    write_book(connection, book)
+    yield from write_book(book)
     return answers
 
 
@@ -93,12 +91,10 @@ def _decline(book: Book, item: Prepared, answer: Outcome) -> Outcome:
     return outcome_of(operation)
 
 
-def open_book(connection: Connection, ids: IdSource, clock: Clock, needs: Needs) -> Book:
+def open_book(ids: IdSource, clock: Clock, needs: Needs) -> Plan[Book]:
     """Lock and read; the posting time is taken under the locks."""
-    reader = HistoryReader(connection)
-    book = Book(ids, reader)
-    reader.book = book
-    read_book(connection, book, needs)
+    book = Book(ids)
+    yield from read_book(book, needs)
     book.now = clock.now()
     return book
 
@@ -116,9 +112,21 @@ def needs_of(items: Sequence[Prepared]) -> Needs:
         request = item.request
         if isinstance(request, HoldRequest) and request.limits:
             needs.limit_ids.update(part.limit_id for part in request.limits)
-        elif isinstance(request, RefundRequest) and request.run_id is not None:
-            needs.runs.add((request.tenant_id, request.run_id))
+        elif isinstance(request, ChargeRequest) and request.run_id:
+            needs.account_runs.add((request.account_id, request.run_id))
+        elif isinstance(request, RefundRequest):
+            if request.run_id is not None:
+                needs.refunded_runs.add((request.tenant_id, request.run_id))
+            else:
+                needs.charge_ids.add(item.operation_id)
     return needs
+
+
+def read_accounts(ids: IdSource, clock: Clock, account_ids: Iterable[str]) -> Plan[Book]:
+    """Lock and read accounts and nothing else."""
+    needs = Needs()
+    needs.account_ids = set(account_ids)
+    return open_book(ids, clock, needs)
 
 
 def post_settings(book: Book, account: AccountState) -> None:

@@ -73,7 +73,7 @@ def find_open(book: Book, hold_id: str, kind: str) -> HoldState:
 
 def find_resolution(book: Book, hold_id: str, kind: str) -> Resolution:
     """How a hold that is not open ended; NotFound when there never was one."""
-    ended = book.reader.load_resolution(hold_id)
+    ended = book.resolutions.get(hold_id)
     if ended is None or ended.hold_kind != kind or not ended.kind:
         raise NotFound(f"there is no such {kind}", code=f"unknown_{kind}")
     return ended
@@ -102,7 +102,7 @@ def find_run(book: Book, account: AccountState, run_id: str) -> RunCharge | None
     if not run_id:
         return None
     run = (account.tenant_id, run_id)
-    charge = book.find_run_charge(run) or RunCharge(*run, account.account_id)
+    charge = book.run_charges.get(run) or RunCharge(*run, account.account_id)
     return charge if charge.account_id == account.account_id else None
 
 

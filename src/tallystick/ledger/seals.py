@@ -44,7 +44,8 @@ _SQL = {
 }
 _GENESIS = b"\0" * 32
 _HASH_BYTES = 32
-OPERATIONS_PER_BLOCK_MAX = 20_000
+OPERATIONS_PER_BLOCK_MAX = 2_000
+"""Small, so that sealing never takes a core from the request path for long."""
 
 
 class Block(msgspec.Struct, frozen=True):

@@ -18,7 +18,13 @@ from tallystick.errors import Conflict, InvalidInput, NotFound, TallystickError
 from tallystick.ids import IdSource
 from tallystick.ledger.book import RunKey
 from tallystick.ledger.convergence import converge
-from tallystick.ledger.group import Answer, open_book, post_settings, run_group, run_whole
+from tallystick.ledger.group import (
+    Answer,
+    post_settings,
+    read_accounts,
+    run_group,
+    run_whole,
+)
 from tallystick.ledger.intake import Prepared, check_id, check_units, check_uuid, prepare
 from tallystick.ledger.model import (
     Account,
@@ -35,8 +41,9 @@ from tallystick.ledger.model import (
     Violation,
 )
 from tallystick.ledger.rules import AccountState, LotState
-from tallystick.ledger.store import SQL, Connection, Needs, load_run_charges, write_book
+from tallystick.ledger.store import SQL, Connection, Plan, drive
 from tallystick.ledger.views import balance_of
+from tallystick.ledger.writing import write_book
 from tallystick.plumbing.postgres import transaction
 from tallystick.plumbing.sql import load_statements
 from tallystick.units import INT64_MAX
@@ -97,12 +104,10 @@ class Ledger:
                     "the balance is below this overage_limit already", code="limit_below_balance"
                 ) from error
             after = self._account(connection, account_id)
-            needs = Needs()
-            needs.account_ids = {account_id}
-            book = open_book(connection, self._ids, self._clock, needs)
+            book = drive(connection, read_accounts(self._ids, self._clock, [account_id]))
             if after != before or not book.accounts[account_id].sequence:
                 post_settings(book, book.accounts[account_id])
-                write_book(connection, book)
+                drive(connection, write_book(book))
             return after
 
     def list_accounts(self, tenant_id: str = "") -> list[Account]:
@@ -167,9 +172,15 @@ class Ledger:
         """Apply prepared requests in one transaction; one answer each, in order."""
         if not items:
             return []
-        run = run_whole if all_or_nothing else run_group
         with transaction(self._pool) as connection:
-            return run(connection, self._ids, self._clock, items)
+            return drive(connection, self.plan_group(items, all_or_nothing=all_or_nothing))
+
+    def plan_group(
+        self, items: Sequence[Prepared], *, all_or_nothing: bool = False
+    ) -> Plan[list[Answer]]:
+        """The plan of a group's transaction, for whoever drives it."""
+        run = run_whole if all_or_nothing else run_group
+        return run(self._ids, self._clock, items)
 
     def converge_run_charges(self, targets: Sequence[RunTarget]) -> list[RunChargeOutcome]:
         """Post target minus posted for each run; repeating it posts zero."""
@@ -194,12 +205,11 @@ class Ledger:
         with transaction(self._pool) as connection:
             rows = connection.execute(SQL["load_due_lots"], arguments).fetchall()
             if rows:
-                needs = Needs()
-                needs.account_ids = {row[0] for row in rows}
-                book = open_book(connection, self._ids, self._clock, needs)
+                accounts = [row[0] for row in rows]
+                book = drive(connection, read_accounts(self._ids, self._clock, accounts))
                 for account_id in sorted(book.accounts):
                     book.account(account_id)
-                write_book(connection, book)
+                drive(connection, write_book(book))
         return len(rows)
 
     def load_stale_runs(self, runs_max: int = 500) -> list[RunKey]:
@@ -267,8 +277,10 @@ class Ledger:
 
     def load_run_charge(self, tenant_id: str, run_id: str) -> RunCharge | None:
         """The one charge of a run."""
+        arguments = {"tenant_ids": [tenant_id], "run_ids": [run_id]}
         with transaction(self._pool) as connection:
-            return load_run_charges(connection, [(tenant_id, run_id)]).get((tenant_id, run_id))
+            row = connection.execute(SQL["load_run_charges"], arguments).fetchone()
+        return RunCharge(*row) if row else None
 
     def load_run_operations(self, tenant_id: str, run_id: str) -> list[dict[str, Any]]:
         """The operations of a run, oldest first."""

@@ -154,7 +154,7 @@ def _give_back_late(
     units: int,
     more: dict[str, Any],
 ) -> Operation:
-    story = book.reader.load_charge(operation_id)
+    story = book.charges.get(operation_id)
     rest = min(units, story.rest) if story else 0
     if story is None or not rest:
         return book.post(account, "settle", 0, Change(), **more)

@@ -122,7 +122,7 @@ WHERE h.run_id <> '' ORDER BY h.hold_id;
 -- Charges of the runs that open holds are for. Index: primary keys.
 SELECT h.tenant_id, h.run_id, r.account_id, r.target, r.charged, r.shortfall, r.refunded,
     r.captured, r.has_facts, r.is_stale, r.revision, r.updated_at
-FROM ledger.hold h LEFT JOIN ledger.run_charge r USING (tenant_id, run_id)
+FROM ledger.hold h JOIN ledger.run_charge r USING (tenant_id, run_id)
 WHERE h.hold_id = ANY(%(operation_ids)s::uuid[]) AND h.run_id <> '';
 
 -- name: lock_limits
@@ -294,23 +294,30 @@ JOIN ledger.operation o USING (tenant_id, run_id)
 WHERE o.outcome = 'posted' AND o.run_id <> '' AND o.moved > 0
 ORDER BY o.account_id, o.sequence;
 
--- name: load_charge
--- One charge and what it and its refunds moved, oldest first. Index: unique id, refers_to.
-SELECT account_id, tenant_id, run_id, kind, moved, lot_ids::text[], lot_consumed, overage
-FROM ledger.operation
-WHERE outcome = 'posted' AND moved > 0 AND (operation_id = %(charge_id)s::uuid
-    OR (refers_to = %(charge_id)s::uuid AND target = account_id))
-ORDER BY sequence;
+-- name: load_charges
+-- Charges and what they and their refunds moved, the charge first. Index: unique id, refers_to.
+SELECT n.id::text, o.account_id, o.tenant_id, o.run_id, o.kind, o.moved, o.lot_ids::text[],
+    o.lot_consumed, o.overage
+FROM unnest(%(charge_ids)s::uuid[]) AS n(id) JOIN ledger.operation o ON o.operation_id = n.id
+WHERE o.outcome = 'posted' AND o.moved > 0
+UNION ALL
+SELECT * FROM (
+    SELECT n.id::text, o.account_id, o.tenant_id, o.run_id, o.kind, o.moved, o.lot_ids::text[],
+        o.lot_consumed, o.overage
+    FROM unnest(%(charge_ids)s::uuid[]) AS n(id) JOIN ledger.operation o ON o.refers_to = n.id
+    WHERE o.outcome = 'posted' AND o.moved > 0 AND o.target = o.account_id
+    ORDER BY o.account_id, o.sequence) refunds;
 
--- name: load_resolution
--- How a hold began and ended. Index: unique id, inv_07 and one_late_settle.
-SELECT h.account_id, h.kind, coalesce(e.kind, ''), coalesce(e.operation_id::text, ''),
+-- name: load_resolutions
+-- How holds began and ended. Index: unique id, inv_07 and one_late_settle.
+SELECT h.operation_id::text, h.account_id, h.kind, coalesce(e.kind, ''), coalesce(e.operation_id::text, ''),
     coalesce(e.moved, 0), h.run_id, s.hold_id IS NOT NULL
 FROM ledger.operation h
 LEFT JOIN ledger.operation e ON e.hold_id = h.operation_id AND e.outcome = 'posted'
     AND e.kind IN ('capture', 'release', 'hold_expiry', 'resolve', 'return')
 LEFT JOIN ledger.operation s ON s.hold_id = h.operation_id AND s.kind = 'settle'
-WHERE h.operation_id = %(hold_id)s::uuid AND h.outcome = 'posted' AND h.hold_id = h.operation_id;
+WHERE h.operation_id = ANY(%(operation_ids)s::uuid[]) AND h.outcome = 'posted'
+    AND h.hold_id = h.operation_id;
 
 -- name: load_hold
 -- A hold as shown, open or ended. Index: unique id, primary key, inv_07.

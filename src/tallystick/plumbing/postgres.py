@@ -14,7 +14,7 @@ from importlib.resources import files
 from typing import Any
 
 import psycopg
-from psycopg_pool import ConnectionPool, PoolTimeout
+from psycopg_pool import AsyncConnectionPool, ConnectionPool, PoolTimeout
 
 from tallystick.errors import StoreUnavailable, TallystickError
 
@@ -53,6 +53,18 @@ def open_pool(url: str, *, connections_max: int, settings: str = "") -> Connecti
         pool.close()
         raise StoreUnavailable("PostgreSQL does not answer") from error
     return pool
+
+
+def make_async_pool(url: str, *, connections: int, settings: str = "") -> AsyncConnectionPool:
+    """A pool for one event loop, to be opened in it."""
+    return AsyncConnectionPool(
+        url,
+        min_size=connections,
+        max_size=connections,
+        open=False,
+        timeout=10,
+        kwargs={"application_name": "tallystick", "options": settings},
+    )
 
 
 @contextmanager

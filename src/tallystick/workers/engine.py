@@ -37,7 +37,7 @@ from tallystick.workers.sink import Sink
 _SINK_IDLE_SECONDS = 0.1
 _CHARGER_IDLE_SECONDS = 0.5
 _HOLDS_IDLE_SECONDS = 0.5
-_SEALER_IDLE_SECONDS = 5.0
+_SEALER_IDLE_SECONDS = 0.5
 
 
 def main() -> int:

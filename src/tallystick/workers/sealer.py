@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tallystick.ledger.seals import Seals
+from tallystick.ledger.seals import OPERATIONS_PER_BLOCK_MAX, Seals
 
 
 class Sealer:
@@ -17,9 +17,6 @@ class Sealer:
         """Nothing is only in memory."""
 
     def step(self) -> bool:
-        """Seal a block; False when there was little or nothing to seal."""
+        """Seal a block; False when there was nothing, or nothing more, to seal."""
         block = self._seals.seal()
-        return block is not None and block.operations >= _FULL
-
-
-_FULL = 10_000
+        return block is not None and block.operations >= OPERATIONS_PER_BLOCK_MAX
