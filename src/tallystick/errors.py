@@ -10,6 +10,7 @@ TallystickError
 ├── Unauthorized          (401)
 ├── Forbidden             (403)
 ├── SlowDown              a queue is full; try again later (503, retryable)
+│   └── Raced             another request changed the same rows; decided again
 ├── StoreUnavailable      a store cannot be reached (503, retryable)
 ├── DataFolderInUse       another process owns the data folder
 └── InvariantBroken       what must always hold did not (500)
@@ -98,6 +99,12 @@ class SlowDown(TallystickError):
     http_status = 503
     retryable = True
     retry_after_seconds = 1
+
+
+class Raced(SlowDown):
+    """Another request changed the same rows meanwhile; nothing was stored; decided again."""
+
+    code = "raced"
 
 
 class StoreUnavailable(TallystickError):

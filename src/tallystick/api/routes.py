@@ -226,7 +226,7 @@ ROUTES = (
         usage.get_verification,
         "Check the invariants on live data",
         {"holds": True, "violations": []},
-        query=("ledger",),
+        query=("ledger", "expected_head"),
     ),
     RouteEntry(
         "POST",

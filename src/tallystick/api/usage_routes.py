@@ -148,16 +148,17 @@ async def get_freshness(services: Services, request: Request) -> Response:
 async def get_verification(services: Services, request: Request) -> Response:
     """Check the invariants on live data; with `ledger=true` also every sealed operation."""
     has_seals = request.query_params.get("ledger") == "true"
-    return respond(await asyncio.to_thread(verification, services, has_seals))
+    head = request.query_params.get("expected_head", "")
+    return respond(await asyncio.to_thread(verification, services, has_seals, head))
 
 
-def verification(services: Services, has_seals: bool) -> dict[str, Any]:
+def verification(services: Services, has_seals: bool, expected_head: str) -> dict[str, Any]:
     """What holds; `seal_head` is the newest block's hash, to be kept elsewhere."""
     violations = services.verifier.violations()
     checked = dict(CHECKED)
     answer: dict[str, Any] = {}
     if has_seals:
-        violations += services.verifier.sealed()
+        violations += services.verifier.sealed(expected_head)
         checked |= {"SEAL": "no operation differs from its sealed hash"}
         answer["seal_head"] = services.verifier.seal_head()
     found = [msgspec.to_builtins(broken) for broken in violations]

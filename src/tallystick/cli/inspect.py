@@ -55,10 +55,12 @@ def _fetch(settings: Settings, path: str, body: dict[str, Any] | None) -> dict[s
         raise kind(problem.get("detail", "the server refused"), code=problem.get("code")) from error
 
 
-def run_verify(settings: Settings, is_json: bool, has_ledger: bool = False) -> int:
+def run_verify(settings: Settings, is_json: bool, has_ledger: bool, head: str) -> int:
     """Print what holds; return 1 when something does not."""
-    path = "/v1/verification?ledger=true" if has_ledger else "/v1/verification"
-    answer = ask(settings, path, lambda services: verification(services, has_ledger))
+    path = "/v1/verification"
+    if has_ledger:
+        path += "?" + urlencode({"ledger": "true", "expected_head": head})
+    answer = ask(settings, path, lambda services: verification(services, has_ledger, head))
     if is_json:
         print(json.dumps(answer))  # noqa: T201
     else:

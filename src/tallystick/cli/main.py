@@ -63,11 +63,14 @@ def verify(
     has_ledger: Annotated[
         bool, typer.Option("--ledger", help="Also hash every sealed operation again.")
     ] = False,
+    head: Annotated[
+        str, typer.Option("--expect-head", help="A seal kept elsewhere: it must be in the chain.")
+    ] = "",
 ) -> None:
     """Check the invariants on live data; exit 1 when one does not hold."""
     from tallystick.cli.inspect import run_verify
 
-    raise typer.Exit(run_verify(settings_of(config, data=data), is_json, has_ledger))
+    raise typer.Exit(run_verify(settings_of(config, data=data), is_json, has_ledger, head))
 
 
 @app.command()

@@ -119,8 +119,11 @@ class Resolution(msgspec.Struct):
     kind: str
     operation_id: str
     moved: int
+    units: int
     run_id: str
     is_settled: bool
+    limits: list[tuple[str, int, int]]
+    """(limit, held of it, counted as used)."""
 
 
 class Change(msgspec.Struct):
@@ -148,6 +151,8 @@ class Book:
         self.run_charges: dict[RunKey, RunCharge] = {}
         self.run_spends: dict[RunKey, list[Spend]] = {}
         """What runs took and gave back, oldest first; read for runs that may be refunded."""
+        self.run_accounts: dict[RunKey, str] = {}
+        """The account that first held or was charged for a run."""
         self.charges: dict[str, ChargeStory] = {}
         self.resolutions: dict[str, Resolution] = {}
         """How holds that are not open ended."""
@@ -203,12 +208,15 @@ class Book:
         spent: Sequence[Spend],
         *,
         kind: str = "refund",
+        asked: int | None = None,
+        limits: Sequence[tuple[str, int, int]] = (),
         **more: Any,
     ) -> Operation:
         """Give units back to where they came from; the rest becomes a lot of its own."""
         back = plan_refund(spent, units, account.overage)
         account.credited += units
         account.refunded += units
+        account.next_expiry = 0  # a lot given back to may be over its time
         rest = units + back.total
         details = ""
         if rest:
@@ -218,8 +226,8 @@ class Book:
         return self.post(
             account,
             kind,
-            units,
-            Change(back),
+            units if asked is None else asked,
+            Change(back, limits=limits),
             source=REVENUE,
             target=account.account_id,
             moved=units,
@@ -340,15 +348,26 @@ class Book:
         hold_id = operation.hold_id
         if hold_id is not None and operation.outcome == "posted":
             if operation.kind in RESOLUTIONS:
-                hold_kind = "lease" if operation.kind == "return" else "hold"
+                is_lease = operation.kind == "return" or operation.leased != 0
+                hold_kind = "lease" if is_lease else "hold"
                 self.resolutions[hold_id] = Resolution(
                     operation.account_id,
                     hold_kind,
                     operation.kind,
                     operation.operation_id,
                     operation.moved,
+                    operation.units,
                     operation.run_id,
                     False,
+                    [
+                        (limit_id, -held, used)
+                        for limit_id, held, used in zip(
+                            operation.limit_ids,
+                            operation.limit_held,
+                            operation.limit_used,
+                            strict=True,
+                        )
+                    ],
                 )
             elif operation.kind == "settle" and hold_id in self.resolutions:
                 self.resolutions[hold_id].is_settled = True

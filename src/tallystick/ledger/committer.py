@@ -22,7 +22,7 @@ from typing import NamedTuple
 import psycopg
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
-from tallystick.errors import SlowDown, StoreUnavailable, TallystickError
+from tallystick.errors import Raced, SlowDown, StoreUnavailable, TallystickError
 from tallystick.ledger.group import Answer
 from tallystick.ledger.intake import Prepared, prepare
 from tallystick.ledger.model import Outcome, Request
@@ -35,7 +35,6 @@ ITEMS_WAITING_MAX = 200_000
 LANES = 2
 _GROUP_ITEMS_MAX = 100
 _CHUNK_ITEMS = 400
-_SCAN_MAX = 5_000
 _log = logging.getLogger(__name__)
 
 
@@ -62,6 +61,8 @@ class Committer:
         self._ledger = ledger
         self._pool = pool
         self._singles: deque[_Single] = deque()
+        self._put_off: dict[str, deque[_Single]] = {}
+        """Requests by account that another lane is moving."""
         self._jobs: deque[_Job] = deque()
         self._waiting = 0
         self._busy: list[frozenset[str]] = [frozenset()] * (LANES + 1)
@@ -144,14 +145,12 @@ class Committer:
             if group:
                 self._busy[lane] = _accounts(single.item for single in group)
                 answers = await self._decide([single.item for single in group])
-                self._busy[lane] = frozenset()
+                self._free(lane)
                 self._waiting -= len(group)
                 for single, answer in zip(group, answers, strict=True):
                     if not single.answer.done():
                         single.answer.set_result(answer)
-                if self._singles:
-                    self._arrived.set()  # some may have waited for this lane's accounts
-            elif self._is_closing and not self._singles:
+            elif self._is_closing and not self._put_off:
                 return
             else:
                 self._arrived.clear()
@@ -160,13 +159,22 @@ class Committer:
     def _take_singles(self, lane: int) -> list[_Single]:
         busy = frozenset().union(*(self._busy[:lane] + self._busy[lane + 1 :]))
         group: list[_Single] = []
-        left_out: list[_Single] = []
-        while self._singles and len(group) < _GROUP_ITEMS_MAX and len(left_out) < _SCAN_MAX:
+        while self._singles and len(group) < _GROUP_ITEMS_MAX:
             single = self._singles.popleft()
             account_id = single.item.account_id
-            (left_out if account_id and account_id in busy else group).append(single)
-        self._singles.extendleft(reversed(left_out))
+            if account_id and (account_id in busy or account_id in self._put_off):
+                self._put_off.setdefault(account_id, deque()).append(single)
+            else:
+                group.append(single)
         return group
+
+    def _free(self, lane: int) -> None:
+        """A lane has moved its accounts: requests that waited for one of them come first."""
+        for account_id in self._busy[lane] & self._put_off.keys():
+            self._singles.extendleft(reversed(self._put_off.pop(account_id)))
+        self._busy[lane] = frozenset()
+        if self._singles:
+            self._arrived.set()
 
     async def _run_jobs(self) -> None:
         while True:
@@ -174,38 +182,42 @@ class Committer:
                 job = self._jobs.popleft()
                 self._busy[LANES] = _accounts(job.items)
                 answers = await asyncio.to_thread(self._decide_job, job)
-                self._busy[LANES] = frozenset()
+                self._free(LANES)
                 self._waiting -= len(job.items)
                 if not job.answers.done():
                     job.answers.set_result(answers)
-                if self._singles:
-                    self._arrived.set()
-                    await asyncio.sleep(0)  # their turn
+                await asyncio.sleep(0)  # the turn of those who waited for its accounts
             elif self._is_closing:
                 return
             else:
                 self._job_arrived.clear()
                 await self._job_arrived.wait()
 
-    async def _decide(self, items: list[Prepared]) -> list[Answer]:
+    async def _decide(self, items: list[Prepared], tries_left: int = 3) -> list[Answer]:
         """Decide a group; when one of its items spoils it, each alone."""
         try:
             async with self._pool.connection() as connection:
                 return await drive_async(connection, self._ledger.plan_group(items))
         except Exception as error:
             failure = _failure_of(error)
-            if failure.retryable or len(items) == 1:
+            is_raced = isinstance(failure, Raced) and tries_left > 0
+            if not is_raced and (failure.retryable or len(items) == 1):
                 return [failure] * len(items)
-        return [(await self._decide([item]))[0] for item in items]
+        return [(await self._decide([item], tries_left - 1))[0] for item in items]
 
-    def _decide_job(self, job: _Job) -> list[Answer]:
+    def _decide_job(self, job: _Job, tries_left: int = 3) -> list[Answer]:
         try:
             return self._ledger.apply_group(job.items, all_or_nothing=job.is_whole)
         except Exception as error:
             failure = _failure_of(error)
-            if failure.retryable or job.is_whole or len(job.items) == 1:
+            is_raced = isinstance(failure, Raced) and tries_left > 0
+            if is_raced and job.is_whole:
+                return self._decide_job(job, tries_left - 1)
+            if not is_raced and (failure.retryable or job.is_whole or len(job.items) == 1):
                 return [failure] * len(job.items)
-        return [self._decide_job(job._replace(items=[item]))[0] for item in job.items]
+        return [
+            self._decide_job(job._replace(items=[item]), tries_left - 1)[0] for item in job.items
+        ]
 
 
 def _accounts(items: Iterable[Prepared]) -> frozenset[str]:

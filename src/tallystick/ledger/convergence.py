@@ -14,13 +14,14 @@ from collections import defaultdict
 from collections.abc import Sequence
 
 from tallystick.clock import Clock
-from tallystick.errors import Conflict
+from tallystick.errors import Conflict, Raced
 from tallystick.ids import IdSource
 from tallystick.ledger.book import Book, Change, RunKey
 from tallystick.ledger.group import post_settings, read_accounts
 from tallystick.ledger.model import RunCharge, RunChargeOutcome, RunTarget
 from tallystick.ledger.reading import (
     hold_state,
+    lock_limits,
     read_runs,
     read_spent_lots,
     run_arguments,
@@ -38,8 +39,12 @@ def converge(
     runs = [(target.tenant_id, target.run_id) for target in targets]
     accounts = _accounts_of(connection, ids, clock, runs)
     book = drive(connection, read_accounts(ids, clock, accounts.values()))
-    holds = _load_holds(connection, book, runs)
     drive(connection, _read_charges(book, targets))  # again: now under the accounts' locks
+    for run, charge in book.run_charges.items():
+        accounts[run] = charge.account_id
+    if not set(accounts.values()) <= book.accounts.keys():
+        raise Raced("a run was charged to another account meanwhile")
+    holds = _load_holds(connection, book, accounts)
     outcomes = []
     for target in targets:
         run = (target.tenant_id, target.run_id)
@@ -159,28 +164,34 @@ def _charge_less(
 
 
 def _load_holds(
-    connection: Connection, book: Book, runs: Sequence[RunKey]
+    connection: Connection, book: Book, accounts: dict[RunKey, str]
 ) -> dict[RunKey, list[HoldState]]:
-    """Open holds of the runs on the accounts that are locked."""
+    """Open holds of the runs on the accounts that they are charged to, and their limits."""
     found: dict[RunKey, list[HoldState]] = defaultdict(list)
+    runs = list(accounts)
     rows = connection.execute(SQL["load_run_holds"], run_arguments(runs), binary=True).fetchall()
     for row in rows:
         hold = hold_state(row)
-        if hold.account_id in book.accounts:
+        run = (hold.tenant_id, hold.run_id)
+        if hold.account_id == accounts[run]:
             book.holds[hold.hold_id] = hold
-            found[hold.tenant_id, hold.run_id].append(hold)
+            found[run].append(hold)
+    limit_ids = {limit_id for hold in book.holds.values() for limit_id, _ in hold.limits}
+    if limit_ids:
+        drive(connection, lock_limits(book, limit_ids))
     return found
 
 
 def _accounts_of(
     connection: Connection, ids: IdSource, clock: Clock, runs: Sequence[RunKey]
 ) -> dict[RunKey, str]:
-    """The account of each run: the one charged before, or holding for it, or its tenant's."""
+    """The account of each run: the one charged, or first holding, for it, or its tenant's."""
     charged = connection.execute(SQL["load_run_charges"], run_arguments(runs)).fetchall()
     accounts = {(row[0], row[1]): row[2] for row in charged}
-    rows = connection.execute(SQL["load_run_holds"], run_arguments(runs), binary=True).fetchall()
-    for row in rows:
-        accounts.setdefault((row[2], row[5]), row[1])
+    held = connection.execute(SQL["load_first_accounts"], run_arguments(runs)).fetchall()
+    for tenant_id, run_id, account_id in held:
+        if account_id is not None:
+            accounts.setdefault((tenant_id, run_id), account_id)
     rest = [run for run in runs if run not in accounts]
     tenants = sorted({tenant_id for tenant_id, _ in rest})
     defaults = _default_accounts(connection, tenants) if tenants else {}

@@ -37,7 +37,7 @@ from tallystick.ledger.parts import (
     new_hold,
     store_run,
 )
-from tallystick.ledger.rules import plan_spend
+from tallystick.ledger.rules import CREDIT_ASSET, HoldState, plan_spend
 from tallystick.ledger.settlement import capture, release, settle_due
 
 
@@ -57,7 +57,7 @@ def decide(book: Book, item: Prepared) -> Outcome:
 
 
 def _grant(book: Book, item: Prepared, request: GrantRequest) -> Operation:
-    account = find_account(book, request.account_id)
+    account = find_account(book, request.account_id, request.units)
     if request.expires_at is not None and request.expires_at <= book.now:
         raise InvalidInput(
             "expires_at must be in the future", code="expires_in_past", field="expires_at"
@@ -66,7 +66,7 @@ def _grant(book: Book, item: Prepared, request: GrantRequest) -> Operation:
 
 
 def _charge(book: Book, item: Prepared, request: ChargeRequest) -> Operation:
-    account = find_account(book, request.account_id)
+    account = find_account(book, request.account_id, request.units)
     run = (account.tenant_id, request.run_id)
     if request.run_id and run in book.run_charges:
         raise Conflict(
@@ -138,10 +138,18 @@ def _story_of(book: Book, item: Prepared, request: RefundRequest) -> ChargeStory
 
 
 def _hold(book: Book, item: Prepared, request: HoldRequest) -> Operation:
-    account = find_account(book, request.account_id)
+    account = find_account(book, request.account_id, request.units)
     unknown = [part.limit_id for part in request.limits if part.limit_id not in book.limits]
     if unknown:
         raise NotFound(f"there is no limit {unknown[0]}", code="unknown_limit")
+    run = (account.tenant_id, request.run_id)
+    if request.run_id and book.run_accounts.setdefault(run, request.account_id) != (
+        request.account_id
+    ):
+        raise Conflict(
+            f"the run is held or charged on account {book.run_accounts[run]}",
+            code="run_on_other_account",
+        )
     more: dict[str, Any] = {"run_id": request.run_id, "details": request.details}
     spend = plan_spend(account, request.units, book.now)
     if spend.total < request.units:
@@ -178,12 +186,31 @@ def _start(book: Book, item: Prepared, request: StartRequest) -> Operation:
     )
 
 
+def _more_of_limits(
+    book: Book, hold: HoldState, request: ExtendRequest
+) -> list[tuple[str, int, int]]:
+    """What an extension takes of each limit of its hold: as said, or as much as of credit."""
+    said = {part.limit_id: part.units for part in request.limits}
+    unnamed = said.keys() - {limit_id for limit_id, _ in hold.limits}
+    if unnamed:
+        raise InvalidInput(f"the hold does not name limit {min(unnamed)}", field="limits")
+    more = {
+        limit_id: said.get(
+            limit_id, request.units if book.limits[limit_id].asset == CREDIT_ASSET else 0
+        )
+        for limit_id, _ in hold.limits
+    }
+    return [(limit_id, 0, units) for limit_id, units in more.items() if units]
+
+
 def _extend(book: Book, item: Prepared, request: ExtendRequest) -> Operation:
     found = book.holds.get(item.operation_id)
     hold = found or find_open(book, item.operation_id, "hold")
     account = book.account(hold.account_id)
     if hold.kind == "lease":
         check_epoch(hold, request.epoch)
+        if hold.status == "unknown" or hold.due_at <= book.now:
+            raise Conflict("the lease has run out; take a new one", code="lease_fenced")
     elif hold.status == "unknown" or hold.due_at <= book.now:
         raise Conflict("the hold has run out; capture or release it", code="hold_expired")
     spend = plan_spend(account, request.units, book.now)
@@ -191,6 +218,20 @@ def _extend(book: Book, item: Prepared, request: ExtendRequest) -> Operation:
         return decline_for_credit(
             book, account, "extend", request.units, hold_id=hold.hold_id, epoch=hold.epoch
         )
+    limits = _more_of_limits(book, hold, request)
+    for limit_id, _, units in limits:
+        if units > book.limits[limit_id].room:
+            return book.decline(
+                account,
+                "extend",
+                request.units,
+                code="budget_exceeded",
+                decided_by=f"limit:{limit_id}",
+                reason="wait",
+                hold_id=hold.hold_id,
+            )
+    more = {limit_id: units for limit_id, _, units in limits}
+    hold.limits = [(limit_id, held + more.get(limit_id, 0)) for limit_id, held in hold.limits]
     lots = dict(hold.lots)
     for lot_id, units in spend.lots:
         lots[lot_id] = lots.get(lot_id, 0) + units
@@ -198,14 +239,13 @@ def _extend(book: Book, item: Prepared, request: ExtendRequest) -> Operation:
     hold.overage += spend.overage
     hold.held += request.units
     if request.ttl_seconds:
-        hold.status = "held"
         hold.due_at = max(hold.due_at, book.now + request.ttl_seconds * SECOND)
     book.changed_holds.add(hold.hold_id)
     return book.post(
         account,
         "extend",
         request.units,
-        Change(earmark=spend, is_lease=hold.kind == "lease"),
+        Change(earmark=spend, is_lease=hold.kind == "lease", limits=limits),
         hold_id=hold.hold_id,
         run_id=hold.run_id,
         due_at=hold.due_at,

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 import msgspec
 
 from tallystick.clock import Clock
-from tallystick.errors import Conflict, TallystickError
+from tallystick.errors import Conflict, InvariantBroken, TallystickError
 from tallystick.ids import IdSource
 from tallystick.ledger.book import Book, outcome_of
 from tallystick.ledger.decisions import decide
@@ -48,10 +48,8 @@ def run_whole(ids: IdSource, clock: Clock, items: Sequence[Prepared]) -> Plan[li
         aborted = Conflict("another item of the batch is in error", code="batch_not_applied")
         return [answer if isinstance(answer, TallystickError) else aborted for answer in answers]
     outcomes = [answer for answer in answers if isinstance(answer, Outcome)]
-    if any(
-        outcome.status == "declined" and item.key_hash not in known
-        for item, outcome in zip(items, outcomes, strict=True)
-    ):
+    is_new = any(item.key_hash not in known for item in items)
+    if is_new and any(outcome.status == "declined" for outcome in outcomes):
         book = yield from open_book(ids, clock, needs)
         answers = [
             _decline(book, item, outcome) for item, outcome in zip(items, outcomes, strict=True)
@@ -65,6 +63,8 @@ def _decide_all(book: Book, items: Sequence[Prepared]) -> list[Answer]:
     for item in items:
         try:
             answers.append(decide(book, item))
+        except InvariantBroken:
+            raise  # the book may be half changed: nothing of it is written
         except TallystickError as error:
             answers.append(error)
     return answers
@@ -73,7 +73,7 @@ def _decide_all(book: Book, items: Sequence[Prepared]) -> list[Answer]:
 def _decline(book: Book, item: Prepared, answer: Outcome) -> Outcome:
     """Decline one item of a batch that was not applied; what was decided before stays."""
     if item.key_hash in book.known:
-        return answer
+        return outcome_of(book.known[item.key_hash])
     account = book.account(answer.account_id)
     is_own = answer.status == "declined"
     operation = book.decline(
@@ -110,8 +110,10 @@ def needs_of(items: Sequence[Prepared]) -> Needs:
         if item.key_hash is not None:
             needs.key_hashes.append(item.key_hash)
         request = item.request
-        if isinstance(request, HoldRequest) and request.limits:
+        if isinstance(request, HoldRequest):
             needs.limit_ids.update(part.limit_id for part in request.limits)
+            if request.run_id:
+                needs.held_runs.add((request.account_id, request.run_id))
         elif isinstance(request, ChargeRequest) and request.run_id:
             needs.account_runs.add((request.account_id, request.run_id))
         elif isinstance(request, RefundRequest):

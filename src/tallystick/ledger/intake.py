@@ -38,6 +38,7 @@ UNITS_MAX = 10**16
 """Ten billion credits in one request: sums of many stay within 64 bits."""
 
 _REASON_LENGTH_MAX = 1000
+_TIME_MAX = 2**62
 _encoder = msgspec.msgpack.Encoder()
 
 
@@ -57,7 +58,10 @@ def prepare(request: Request) -> Prepared:
     """Check a request; raises InvalidInput or NotFound naming the field and the mend."""
     account_id, operation_id = "", ""
     if isinstance(request, HoldRequest | ChargeRequest | GrantRequest | LeaseRequest):
-        account_id = scope = request.account_id
+        account_id = request.account_id
+        scope = f"account {account_id}"
+        if not account_id or "\0" in account_id:
+            raise NotFound("there is no such account", code="unknown_account")
         check_units(request.units, "amount")
         _check_account_request(request)
     elif isinstance(request, RefundRequest):
@@ -68,7 +72,7 @@ def prepare(request: Request) -> Prepared:
     key_hash = None
     if not isinstance(request, DueRequest):
         check_key(request.idempotency_key)
-        key_hash = _hash(f"{scope}\x1f{request.idempotency_key}".encode())
+        key_hash = _hash(f"{len(scope)} {scope} {request.idempotency_key}".encode())
     return Prepared(request, account_id, operation_id, key_hash, _hash(content))
 
 
@@ -84,6 +88,8 @@ def _check_account_request(
             raise InvalidInput(f"source must be one of {', '.join(SOURCES)}", field="source")
         if not 0 <= request.priority < 2**15:
             raise InvalidInput("priority must be from 0 to 32767", field="priority")
+        if request.expires_at is not None and request.expires_at >= _TIME_MAX:
+            raise InvalidInput("expires_at is too far away", field="expires_at")
         return
     if isinstance(request, HoldRequest | LeaseRequest):
         check_ttl(request.ttl_seconds, least=1)
@@ -104,7 +110,9 @@ def _check_refund(request: RefundRequest) -> tuple[str, str]:
     if (request.charge_id is None) == (request.run_id is None):
         raise InvalidInput("give either charge_id or run_id", field="charge_id")
     if request.charge_id is None:
-        return f"{request.tenant_id}\x1f{request.run_id}", ""
+        if "\0" in request.tenant_id + (request.run_id or ""):
+            raise NotFound("there is no such charge", code="unknown_charge")
+        return f"run {len(request.tenant_id)} {request.tenant_id} {request.run_id}", ""
     charge_id = check_uuid(request.charge_id, "charge")
     return charge_id, charge_id
 
@@ -112,6 +120,7 @@ def _check_refund(request: RefundRequest) -> tuple[str, str]:
 def _check_hold_request(request: Request) -> str:
     if isinstance(request, ReportRequest | ReturnRequest):
         check_units(request.used_units, "used", least=0)
+        _check_epoch(request.epoch)
         return check_uuid(request.lease_id, "lease")
     if isinstance(request, CaptureRequest):
         check_units(request.units, "amount", least=0)
@@ -122,6 +131,8 @@ def _check_hold_request(request: Request) -> str:
     elif isinstance(request, ExtendRequest):
         check_ttl(request.ttl_seconds, least=0)
         check_units(request.units, "amount", least=0)
+        _check_limits(request.limits, least=0)
+        _check_epoch(request.epoch or 0)
         if not request.ttl_seconds and not request.units:
             raise InvalidInput("extend needs ttl_seconds, amount or both", field="ttl_seconds")
     elif not isinstance(request, StartRequest | DueRequest):
@@ -136,6 +147,13 @@ def _check_limits(limits: Sequence[LimitPart], *, least: int) -> None:
         raise InvalidInput("a limit may be named once", field="limits")
     for part in limits:
         check_units(part.units, "limits", least=least)
+        if "\0" in part.limit_id:
+            raise NotFound("there is no such limit", code="unknown_limit")
+
+
+def _check_epoch(epoch: int) -> None:
+    if not 0 <= epoch < 2**31:
+        raise InvalidInput("epoch must be the one that the lease was given with", field="epoch")
 
 
 def check_units(units: int, field: str, *, least: int = 1) -> None:

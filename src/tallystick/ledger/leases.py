@@ -16,15 +16,17 @@ from tallystick.ledger.parts import (
     decline_for_credit,
     find_account,
     find_open,
+    find_resolution,
     new_hold,
     with_extra,
 )
 from tallystick.ledger.rules import HoldState, plan_spend
+from tallystick.ledger.settlement import settle_late
 
 
 def open_lease(book: Book, item: Prepared, request: LeaseRequest) -> Operation:
     """Lend a block, or decline when it does not fit."""
-    account = find_account(book, request.account_id)
+    account = find_account(book, request.account_id, request.units)
     spend = plan_spend(account, request.units, book.now)
     if spend.total < request.units:
         return decline_for_credit(book, account, "lease", request.units)
@@ -43,7 +45,7 @@ def check_epoch(lease: HoldState, epoch: int | None) -> None:
 
 
 def _check_report(lease: HoldState, epoch: int) -> None:
-    """A report is taken from the current worker, or from the last one of an unknown lease."""
+    """A report is taken from the worker, also once its lease is unknown."""
     if lease.status == "unknown" and epoch == lease.epoch - 1:
         return
     check_epoch(lease, epoch)
@@ -51,6 +53,8 @@ def _check_report(lease: HoldState, epoch: int) -> None:
 
 def report(book: Book, item: Prepared, request: ReportRequest) -> Operation:
     """Charge what was used in all beyond what was reported before."""
+    if item.operation_id in book.resolutions:
+        return _report_late(book, item, request)
     lease = find_open(book, item.operation_id, "lease")
     _check_report(lease, request.epoch)
     account = book.account(lease.account_id)
@@ -73,6 +77,8 @@ def report(book: Book, item: Prepared, request: ReportRequest) -> Operation:
 
 def give_back(book: Book, item: Prepared, request: ReturnRequest) -> Operation:
     """Report for the last time and give the rest back."""
+    if item.operation_id in book.resolutions:
+        return _report_late(book, item, request)
     lease = find_open(book, item.operation_id, "lease")
     _check_report(lease, request.epoch)
     account = book.account(lease.account_id)
@@ -89,3 +95,10 @@ def give_back(book: Book, item: Prepared, request: ReturnRequest) -> Operation:
         hold_id=lease.hold_id,
         epoch=lease.epoch,
     )
+
+
+def _report_late(book: Book, item: Prepared, request: ReportRequest | ReturnRequest) -> Operation:
+    """The last word on a lease that policy has settled: recorded once, corrected up or down."""
+    ended = find_resolution(book, item.operation_id, "lease")
+    used = request.used_units
+    return settle_late(book, item.operation_id, ended, used, ended.units, said={})

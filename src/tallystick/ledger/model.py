@@ -26,7 +26,7 @@ class LimitPart(NamedTuple):
     units: int
 
 
-class Request(msgspec.Struct, frozen=True, kw_only=True):
+class Request(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Something that moves one account, once: the same key answers the same for ever.
 
     The key belongs to what the request names: an account, a hold, a lease or a charge.
@@ -117,6 +117,8 @@ class ExtendRequest(Request, frozen=True):
     ttl_seconds: int = 0
     units: int = 0
     epoch: int | None = None
+    limits: tuple[LimitPart, ...] = ()
+    """More of the hold's limits; of a limit in credits as much as `units` when left out."""
 
 
 class LeaseRequest(Request, frozen=True):

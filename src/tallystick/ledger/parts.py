@@ -8,17 +8,26 @@ from __future__ import annotations
 from typing import Any
 
 from tallystick.clock import SECOND
-from tallystick.errors import Conflict, NotFound
+from tallystick.errors import Conflict, InvalidInput, NotFound
 from tallystick.ledger.book import Book, Operation, Resolution
 from tallystick.ledger.model import RunCharge
 from tallystick.ledger.rules import AccountState, HoldState, Spend, plan_spend
 
+_TOTAL_MAX = 2**62
 
-def find_account(book: Book, account_id: str) -> AccountState:
-    """The account under lock; NotFound when there is none."""
+
+def find_account(book: Book, account_id: str, units: int = 0) -> AccountState:
+    """The account under lock; NotFound when there is none, InvalidInput past its range."""
     if account_id not in book.accounts:
         raise NotFound("there is no such account; create it with PUT", code="unknown_account")
-    return book.account(account_id)
+    account = book.account(account_id)
+    if account.credited + account.debited + account.held + account.leased + units > _TOTAL_MAX:
+        raise InvalidInput(
+            "the account's totals would pass 64 bits; use another account",
+            code="amount_too_large",
+            field="amount",
+        )
+    return account
 
 
 def decline_for_credit(

@@ -16,8 +16,6 @@ from tallystick.ledger.rules import AccountState, HoldState, LimitState, LotStat
 from tallystick.ledger.store import Batch, Plan, Query, Row
 from tallystick.plumbing.arrays import id_array, text_array
 
-_NOT_CHARGES = ("grant", "refund", "lot_expiry")
-
 
 class Needs:
     """What a group of requests names, before it is known what that is."""
@@ -30,6 +28,8 @@ class Needs:
         self.charge_ids: set[str] = set()
         """Charges to refund."""
         self.refunded_runs: set[RunKey] = set()
+        self.held_runs: set[RunKey] = set()
+        """(account, run) of holds: a run is held and charged on one account."""
         self.account_runs: set[RunKey] = set()
         """(account, run) of charges: the tenant is the account's."""
 
@@ -49,6 +49,10 @@ def _read_main(book: Book, needs: Needs) -> Plan[None]:
         "key_hashes": id_array(needs.key_hashes),
         "limit_ids": text_array(needs.limit_ids),
     }
+    held = {
+        "account_ids": text_array(account_id for account_id, _ in needs.held_runs),
+        "run_ids": text_array(run_id for _, run_id in needs.held_runs),
+    }
     is_indirect = bool(needs.operation_ids or needs.refunded_runs)
     names = ["lock_accounts_of" if is_indirect else "lock_accounts"]
     if needs.limit_ids or needs.operation_ids:
@@ -58,7 +62,11 @@ def _read_main(book: Book, needs: Needs) -> Plan[None]:
         names.append("load_known")
     if needs.operation_ids:
         names += ["load_holds", "load_hold_run_charges"]
-    rows = dict(zip(names, (yield Batch([Query(name, arguments) for name in names])), strict=True))
+    queries = [Query(name, arguments) for name in names]
+    if needs.held_runs:
+        names.append("load_run_accounts")
+        queries.append(Query("load_run_accounts", held))
+    rows = dict(zip(names, (yield Batch(queries)), strict=True))
     for row in rows[names[0]]:
         book.accounts[row[0]] = AccountState(*row)
     for row in rows.get("lock_limits", ()):
@@ -71,6 +79,9 @@ def _read_main(book: Book, needs: Needs) -> Plan[None]:
         book.holds[row[0]] = hold_state(row)
     for row in rows.get("load_hold_run_charges", ()):
         book.run_charges[row[0], row[1]] = RunCharge(*row)
+    for tenant_id, run_id, account_id in rows.get("load_run_accounts", ()):
+        if account_id is not None:
+            book.run_accounts[tenant_id, run_id] = account_id
 
 
 def _read_history(book: Book, needs: Needs) -> Plan[None]:
@@ -79,7 +90,13 @@ def _read_history(book: Book, needs: Needs) -> Plan[None]:
     if ended:
         (found,) = yield _batch("load_resolutions", operation_ids=id_array(ended))
         for row in found:
-            book.resolutions[row[0]] = Resolution(*row[1:])
+            used = row[11] or [0] * len(row[9])
+            parts = list(zip(row[9], row[10], used, strict=True))
+            fields: list[Any] = [*row[1:9], parts]
+            book.resolutions[row[0]] = Resolution(*fields)
+        limit_ids = {part[0] for one in book.resolutions.values() for part in one.limits}
+        if limit_ids - book.limits.keys():
+            yield from lock_limits(book, limit_ids)
     charge_ids = needs.charge_ids | {
         one.operation_id for one in book.resolutions.values() if one.kind == "resolve"
     }
@@ -95,11 +112,20 @@ def _read_history(book: Book, needs: Needs) -> Plan[None]:
         if account_id in book.accounts
     }
     for one in book.resolutions.values():
-        if one.run_id:
-            runs.add((book.accounts[one.account_id].tenant_id, one.run_id))
+        if one.run_id and one.account_id in book.accounts:
+            run = (book.accounts[one.account_id].tenant_id, one.run_id)
+            runs.add(run)
+            refunded.add(run)
     if runs:
         yield from read_runs(book, sorted(runs), sorted(refunded))
     yield from read_spent_lots(book)
+
+
+def lock_limits(book: Book, limit_ids: Iterable[str]) -> Plan[None]:
+    """Lock further limits, such as those that an ended hold has named."""
+    (found,) = yield _batch("lock_limits", limit_ids=text_array(limit_ids), operation_ids="{}")
+    for row in found:
+        book.limits.setdefault(row[0], LimitState(*row))
 
 
 def read_runs(book: Book, runs: Sequence[RunKey], refunded: Sequence[RunKey]) -> Plan[None]:
@@ -135,13 +161,13 @@ def _batch(name: str, **arguments: Any) -> Batch:
 
 def _take_charges(book: Book, rows: Iterable[Row]) -> None:
     """A charge comes first of its story, what was given back of it after."""
-    for charge_id, account_id, tenant_id, run_id, kind, moved, lot_ids, units, overage in rows:
+    for charge_id, account_id, tenant_id, run_id, moved, lot_ids, units, overage in rows:
         spend = Spend(tuple(zip(lot_ids, units, strict=True)), overage)
         story = book.charges.get(charge_id)
         if story is not None:
             story.spends.append(spend)
             story.rest -= moved
-        elif kind not in _NOT_CHARGES:
+        elif moved and sum(units) + overage >= 0:  # a charge, not a refund that stands alone
             run = (tenant_id, run_id) if run_id else None
             book.charges[charge_id] = ChargeStory(account_id, run, [spend], moved)
 

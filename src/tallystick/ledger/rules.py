@@ -21,6 +21,7 @@ ISSUED = "@issued"
 REVENUE = "@revenue"
 EXPIRED = "@expired"
 NEVER = 2**63 - 1
+CREDIT_ASSET = "CREDIT/6"
 
 
 class LotState(msgspec.Struct):
@@ -81,14 +82,20 @@ class AccountState(msgspec.Struct):
         """What may be spent before the limit, expiry aside; negative when in overage."""
         return self.credited - self.debited - self.held - self.leased
 
+    @property
+    def overage_room(self) -> int:
+        """What may still go out, or be held, without a lot."""
+        if self.overage_limit_units is None:
+            return NEVER
+        return max(self.overage_limit_units - self.overage - self.overage_held, 0)
+
     def check(self) -> None:
         """Raise when the limit is broken."""
         limit = self.overage_limit_units
-        check(
-            limit is None or self.available >= -limit,
-            "INV-03",
-            f"account {self.account_id} is below its limit",
-        )
+        if limit is not None and (
+            self.available < -limit or self.overage + self.overage_held > limit
+        ):
+            check(False, "INV-03", f"account {self.account_id} is below its limit")
 
 
 class HoldState(msgspec.Struct):
@@ -166,10 +173,7 @@ def find_next_expiry(account: AccountState) -> int:
 
 
 def plan_spend(account: AccountState, units: int, now: int) -> Spend:
-    """Take up to `units`: all that fits under the limit, from lots in order, then as overage."""
-    limit = account.overage_limit_units
-    if limit is not None:
-        units = min(units, max(account.available + limit, 0))
+    """Take up to `units`: all that fits, from lots in order and then as overage."""
     taken: list[tuple[str, int]] = []
     rest = units
     for lot in account.lots.values():
@@ -179,7 +183,7 @@ def plan_spend(account: AccountState, units: int, now: int) -> Spend:
         if part > 0:
             taken.append((lot.lot_id, part))
             rest -= part
-    return Spend(tuple(taken), rest)
+    return Spend(tuple(taken), min(rest, account.overage_room))
 
 
 def plan_draw(hold: HoldState, units: int) -> Spend:

@@ -109,8 +109,7 @@ class Seals:
             connection.execute(b"SET TRANSACTION ISOLATION LEVEL READ COMMITTED")
             connection.execute(_SQL["lock_sealing"])
             tip = connection.execute(_SQL["load_tip"]).fetchone() or (0, _GENESIS, 0)
-            horizon = self._choose_horizon(connection, tip[2])
-            entries = _unsealed(connection, tip[2], horizon)
+            horizon, entries = _next_entries(connection, tip[2])
             if not entries:
                 return None
             number, previous = tip[0] + 1, bytes(tip[1])
@@ -137,18 +136,6 @@ class Seals:
             blocks += 1
         return blocks
 
-    @staticmethod
-    def _choose_horizon(connection: Connection, from_horizon: int) -> int:
-        row = connection.execute(_SQL["load_horizon"]).fetchone()
-        horizon = int(row[0]) if row else from_horizon
-        arguments = {
-            "from_horizon": from_horizon,
-            "horizon": horizon,
-            "operations_max": OPERATIONS_PER_BLOCK_MAX,
-        }
-        cut = connection.execute(_SQL["load_cut"], arguments).fetchone()
-        return horizon if cut is None else max(int(cut[0]), from_horizon + 1)
-
     def count_unsealed(self) -> int:
         """Operations that wait to be sealed."""
         with transaction(self._pool) as connection:
@@ -161,18 +148,46 @@ class Seals:
             tip = connection.execute(_SQL["load_tip"]).fetchone()
         return bytes(tip[1]).hex() if tip else ""
 
-    def verify(self) -> list[Violation]:
-        """Hash everything that is sealed again; name what differs, the first first."""
+    def verify(self, expected_head: str = "") -> list[Violation]:
+        """Hash everything that is sealed again; name what differs, the first first.
+
+        `expected_head` is a block's hash that was kept elsewhere: it must be in the chain.
+        """
         found: list[str] = []
+        is_in_chain = not expected_head
         with transaction(self._pool) as connection:
             connection.execute(b"SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
             previous = _GENESIS
             for number, row in enumerate(connection.execute(_SQL["load_blocks"]).fetchall(), 1):
                 found += _check_block(connection, number, previous, row)
                 previous = bytes(row[3])
+                is_in_chain = is_in_chain or previous.hex() == expected_head
             gaps = connection.execute(_SQL["load_gaps"]).fetchall()
+            if not is_in_chain:
+                found.append(f"the chain does not hold the expected block {expected_head}")
             found += [f"block_entry {row[0]} does not follow the one before" for row in gaps]
         return [Violation("SEAL", len(found), found[:10])] if found else []
+
+
+def _next_entries(connection: Connection, from_horizon: int) -> tuple[int, list[_Entry]]:
+    """The next operations to seal, and the transaction up to which all are sealed then."""
+    row = connection.execute(_SQL["load_horizon"]).fetchone()
+    end = int(row[0]) if row else 0
+    if end < from_horizon:
+        from_horizon = 0  # a restored database counts its transactions from the beginning
+    while from_horizon < end:
+        arguments = {
+            "from_horizon": from_horizon,
+            "horizon": end,
+            "operations_max": OPERATIONS_PER_BLOCK_MAX,
+        }
+        cut = connection.execute(_SQL["load_cut"], arguments).fetchone()
+        horizon = end if cut is None else max(int(cut[0]), from_horizon + 1)
+        entries = _unsealed(connection, from_horizon, horizon)
+        if entries:
+            return horizon, entries
+        from_horizon = horizon
+    return end, []
 
 
 def _unsealed(connection: Connection, from_horizon: int, horizon: int) -> list[_Entry]:

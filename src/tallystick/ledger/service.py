@@ -6,15 +6,23 @@ second sees the first one's outcome. Declines are outcomes: they are stored and 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
 
 import psycopg
 from psycopg.rows import class_row, dict_row
 from psycopg_pool import ConnectionPool
 
 from tallystick.clock import Clock
-from tallystick.errors import Conflict, InvalidInput, NotFound, TallystickError
+from tallystick.errors import (
+    Conflict,
+    InvalidInput,
+    InvariantBroken,
+    NotFound,
+    Raced,
+    TallystickError,
+)
 from tallystick.ids import IdSource
 from tallystick.ledger.book import RunKey
 from tallystick.ledger.convergence import converge
@@ -54,6 +62,9 @@ _UNKNOWN_POLICIES = ("capture", "release")
 _BUCKETS_MAX = 1000
 _EXAMPLES_MAX = 10
 ENTRIES_MAX = 1000
+_RACES_MAX = 5
+T = TypeVar("T")
+_log = logging.getLogger(__name__)
 
 
 class Ledger:
@@ -93,19 +104,20 @@ class Ledger:
         with transaction(self._pool) as connection:
             connection.execute(SQL["insert_account"], arguments)
             connection.execute(SQL["insert_balance"], arguments)
+            # the lock comes first: of two changes at once each sees what the other has left
+            book = drive(connection, read_accounts(self._ids, self._clock, [account_id]))
             before = self._account(connection, account_id)
             if before.tenant_id != tenant_id:
                 raise Conflict("the account belongs to another tenant", code="tenant_mismatch")
-            connection.execute(SQL["update_policy"], arguments)
             try:
-                connection.execute(SQL["update_limit"], arguments)
+                connection.execute(SQL["update_settings"], arguments)
             except psycopg.errors.CheckViolation as error:
                 raise Conflict(
                     "the balance is below this overage_limit already", code="limit_below_balance"
                 ) from error
             after = self._account(connection, account_id)
-            book = drive(connection, read_accounts(self._ids, self._clock, [account_id]))
             if after != before or not book.accounts[account_id].sequence:
+                book = drive(connection, read_accounts(self._ids, self._clock, [account_id]))
                 post_settings(book, book.accounts[account_id])
                 drive(connection, write_book(book))
             return after
@@ -139,10 +151,21 @@ class Ledger:
 
     def apply(self, request: Request) -> Outcome:
         """Apply one request; the same key answers the same for ever, declines too."""
-        (answer,) = self.apply_group([prepare(request)])
+        item = prepare(request)
+        (answer,) = self._again_when_raced(lambda: self.apply_group([item]))
         if isinstance(answer, TallystickError):
             raise answer
         return answer
+
+    @staticmethod
+    def _again_when_raced(step: Callable[[], T]) -> T:
+        """Another request changed what a decision was made on: decide again, a few times."""
+        for _ in range(_RACES_MAX):
+            try:
+                return step()
+            except Raced:
+                continue
+        return step()
 
     def apply_batch(
         self, requests: Sequence[Request], *, all_or_nothing: bool = False
@@ -188,29 +211,55 @@ class Ledger:
             return []
         for target in targets:
             check_units(target.target_units, "target", least=0)
-        with transaction(self._pool) as connection:
-            return converge(connection, self._ids, self._clock, targets)
+
+        def step() -> list[RunChargeOutcome]:
+            with transaction(self._pool) as connection:
+                return converge(connection, self._ids, self._clock, targets)
+
+        return self._again_when_raced(step)
 
     def settle_due(self, holds_max: int = 500) -> int:
         """End or mark the holds and leases whose time is over; how many were due."""
         arguments = {"now": self._clock.now(), "holds_max": holds_max}
         with transaction(self._pool) as connection:
             due = connection.execute(SQL["load_due_holds"], arguments).fetchall()
-        answers = self.apply_group([prepare(DueRequest(hold_id=row[0])) for row in due])
+        items = [prepare(DueRequest(hold_id=row[0])) for row in due]
+        try:
+            answers = self.apply_group(items)
+        except (InvariantBroken, Raced):  # one of them spoils the group: each alone
+            answers = [answer for item in items for answer in self._alone(item)]
         return sum(isinstance(answer, Outcome) for answer in answers)
+
+    def _alone(self, item: Prepared) -> list[Answer]:
+        try:
+            return self.apply_group([item])
+        except (InvariantBroken, Raced) as error:
+            _log.error("a due hold could not be ended: %s", error.message)
+            return [error]
 
     def expire_lots(self, accounts_max: int = 500) -> int:
         """Post the expiry of credit that is over its time; how many accounts had some."""
         arguments = {"now": self._clock.now(), "accounts_max": accounts_max}
         with transaction(self._pool) as connection:
             rows = connection.execute(SQL["load_due_lots"], arguments).fetchall()
-            if rows:
-                accounts = [row[0] for row in rows]
+        accounts = [row[0] for row in rows]
+        try:
+            self._expire_lots_of(accounts)
+        except InvariantBroken:  # one of them spoils the group: each alone
+            for account_id in accounts:
+                try:
+                    self._expire_lots_of([account_id])
+                except InvariantBroken as error:
+                    _log.error("credit could not expire: %s", error.message)
+        return len(accounts)
+
+    def _expire_lots_of(self, accounts: Sequence[str]) -> None:
+        if accounts:
+            with transaction(self._pool) as connection:
                 book = drive(connection, read_accounts(self._ids, self._clock, accounts))
                 for account_id in sorted(book.accounts):
                     book.account(account_id)
                 drive(connection, write_book(book))
-        return len(rows)
 
     def load_stale_runs(self, runs_max: int = 500) -> list[RunKey]:
         """Runs that were captured for after facts had charged them: converge them again."""

@@ -11,7 +11,7 @@ from typing import Any
 
 from tallystick.clock import HOUR
 from tallystick.errors import Conflict, InvalidInput, NotFound
-from tallystick.ledger.book import Book, Change, Operation
+from tallystick.ledger.book import Book, Change, Operation, Resolution
 from tallystick.ledger.intake import Prepared
 from tallystick.ledger.model import (
     CaptureRequest,
@@ -28,12 +28,10 @@ from tallystick.ledger.parts import (
     store_run,
     with_extra,
 )
-from tallystick.ledger.rules import AccountState, HoldState, plan_capture, plan_spend
+from tallystick.ledger.rules import CREDIT_ASSET, AccountState, HoldState, plan_capture, plan_spend
 
 UNKNOWN_MICROS = HOUR
 """How long a started hold that ran out waits for its settlement before policy settles it."""
-
-_CREDIT = "CREDIT/6"
 
 
 def capture(book: Book, item: Prepared, request: CaptureRequest) -> Operation:
@@ -102,7 +100,7 @@ def _limits_used(
     """The actual use of each limit of a hold: as said, or else what can be known."""
     used = {}
     for limit_id, held in hold.limits:
-        is_credit = book.limits[limit_id].asset == _CREDIT
+        is_credit = book.limits[limit_id].asset == CREDIT_ASSET
         used[limit_id] = units if is_credit else held if units else 0
     said: tuple[LimitPart, ...] = request.limits if request else ()
     for part in said:
@@ -113,17 +111,38 @@ def _limits_used(
 
 
 def _settle_late(book: Book, item: Prepared, request: CaptureRequest) -> Operation:
-    """A capture after the hold freed itself or was settled by policy: it is recorded once.
-
-    What policy took is corrected to what the work cost, up or down.
-    """
+    """A capture after the hold freed itself or was settled by policy."""
     ended = find_resolution(book, item.operation_id, "hold")
+    return settle_late(
+        book,
+        item.operation_id,
+        ended,
+        request.units,
+        ended.moved,
+        said={part.limit_id: part.units for part in request.limits},
+        reason=request.reason,
+    )
+
+
+def settle_late(
+    book: Book,
+    hold_id: str,
+    ended: Resolution,
+    units: int,
+    taken: int,
+    *,
+    said: dict[str, int],
+    reason: str = "",
+) -> Operation:
+    """Record once what the work cost in the end; what policy took is corrected, up or down."""
     if ended.kind not in ("hold_expiry", "resolve") or ended.is_settled:
         state = "captured" if ended.is_settled else ENDED[ended.kind]
-        raise Conflict(f"the hold was {state} already", code=f"hold_{state}")
+        raise Conflict(
+            f"the {ended.hold_kind} was {state} already", code=f"{ended.hold_kind}_{state}"
+        )
     account = book.account(ended.account_id)
     charge = find_run(book, account, ended.run_id)
-    delta = request.units - ended.moved
+    delta = units - taken
     if charge is not None:
         charge.captured += delta
         charge.is_stale = charge.has_facts
@@ -131,37 +150,62 @@ def _settle_late(book: Book, item: Prepared, request: CaptureRequest) -> Operati
             delta = max(charge.captured - charge.charged - charge.shortfall, 0)
         charge.target = max(charge.target + delta, 0)
     more: dict[str, Any] = {
-        "hold_id": item.operation_id,
+        "hold_id": hold_id,
         "run_id": ended.run_id if charge is not None else "",
-        "reason": request.reason,
+        "reason": reason,
     }
+    limits = _late_limits(book, ended, units, said)
     if delta < 0:
-        return _give_back_late(book, account, charge, ended.operation_id, -delta, more)
+        return _give_back_late(book, account, charge, ended, units, -delta, limits, more)
     spend = plan_spend(account, delta, book.now)
     shortfall = delta - spend.total
     if charge is not None:
         charge.charged += spend.total
         charge.shortfall += shortfall
         store_run(book, charge)
-    return book.spend(account, "settle", request.units, Change(spend), shortfall=shortfall, **more)
+    change = Change(spend, limits=limits)
+    return book.spend(account, "settle", units, change, shortfall=shortfall, **more)
+
+
+def _late_limits(
+    book: Book, ended: Resolution, units: int, said: dict[str, int]
+) -> list[tuple[str, int, int]]:
+    """Correct what was counted of each limit to what was used of it."""
+    deltas = []
+    for limit_id, held, counted in ended.limits:
+        is_credit = book.limits[limit_id].asset == CREDIT_ASSET
+        used = said.get(limit_id, units if is_credit else held if units else 0)
+        if used != counted:
+            deltas.append((limit_id, used - counted, 0))
+    return deltas
 
 
 def _give_back_late(
     book: Book,
     account: AccountState,
     charge: RunCharge | None,
-    operation_id: str,
+    ended: Resolution,
+    asked: int,
     units: int,
+    limits: list[tuple[str, int, int]],
     more: dict[str, Any],
 ) -> Operation:
-    story = book.charges.get(operation_id)
-    rest = min(units, story.rest) if story else 0
-    if story is None or not rest:
-        return book.post(account, "settle", 0, Change(), **more)
     if charge is not None:
+        rest = min(units, charge.charged - charge.refunded)
+        spends = book.run_spends[charge.tenant_id, charge.run_id]
         charge.charged -= rest
         store_run(book, charge)
-    return book.refund(account, rest, story.spends, kind="settle", refers_to=operation_id, **more)
+    else:
+        story = book.charges.get(ended.operation_id)
+        rest = min(units, story.rest) if story else 0
+        spends = story.spends if story else []
+    more["code"] = "given_back"
+    if not rest:
+        return book.post(account, "settle", asked, Change(limits=limits), **more)
+    more["refers_to"] = ended.operation_id
+    return book.refund(
+        account, rest, list(spends), kind="settle", asked=asked, limits=limits, **more
+    )
 
 
 def release(book: Book, item: Prepared, request: ReleaseRequest) -> Operation:
@@ -207,19 +251,28 @@ def _resolve(book: Book, account: AccountState, hold: HoldState) -> Operation:
     if charge is not None and charge.has_facts:
         return end_settled_by_facts(book, account, hold)
     is_captured = account.unknown_policy == "capture"
-    return _end_by_capture(
-        book,
-        account,
-        hold,
-        "resolve",
-        hold.held if is_captured else 0,
-        code="policy_capture" if is_captured else "policy_release",
-    )
+    code = "policy_capture" if is_captured else "policy_release"
+    taken = hold.held if is_captured else 0
+    if hold.kind == "lease":
+        total = hold.drawn + taken
+        return book.spend(
+            account,
+            "resolve",
+            total,
+            book.end_hold(hold, taken),
+            code=code,
+            hold_id=hold.hold_id,
+        )
+    return _end_by_capture(book, account, hold, "resolve", taken, code=code)
 
 
 def end_settled_by_facts(book: Book, account: AccountState, hold: HoldState) -> Operation:
     """The run's usage was charged from facts: what the hold still has is free again."""
-    change = book.end_hold(hold, 0)
+    used = {
+        limit_id: hold.drawn if book.limits[limit_id].asset == CREDIT_ASSET else held
+        for limit_id, held in hold.limits
+    }
+    change = book.end_hold(hold, 0, used)
     return book.spend(
         account,
         "resolve",

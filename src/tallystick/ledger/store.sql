@@ -1,30 +1,25 @@
 -- name: insert_account
 -- Make an account. Index: primary key.
-INSERT INTO ledger.account (account_id, tenant_id, capture_policy, unknown_policy, created_at)
-VALUES (%(account_id)s, %(tenant_id)s, %(capture_policy)s, %(unknown_policy)s, %(now)s)
+INSERT INTO ledger.account (account_id, tenant_id, created_at)
+VALUES (%(account_id)s, %(tenant_id)s, %(now)s)
 ON CONFLICT (account_id) DO NOTHING;
 
 -- name: insert_balance
 -- Make its balance row. Index: primary key.
-INSERT INTO ledger.balance (account_id, overage_limit_units)
-VALUES (%(account_id)s, %(overage_limit_units)s)
+INSERT INTO ledger.balance (account_id, overage_limit_units, capture_policy, unknown_policy)
+VALUES (%(account_id)s, %(overage_limit_units)s, %(capture_policy)s, %(unknown_policy)s)
 ON CONFLICT (account_id) DO NOTHING;
 
--- name: update_policy
--- Change how captures above a hold and unknown holds are treated. Locks: the account's row.
-UPDATE ledger.account
-SET capture_policy = %(capture_policy)s, unknown_policy = %(unknown_policy)s
-WHERE account_id = %(account_id)s;
-
--- name: update_limit
--- Change the overage limit; refused by INV-03 when the balance is below it already.
--- Locks: the balance row.
-UPDATE ledger.balance SET overage_limit_units = %(overage_limit_units)s
+-- name: update_settings
+-- Change an account's limit and policies; refused by INV-03 when the balance is below the limit
+-- already. Locks: the balance row.
+UPDATE ledger.balance SET overage_limit_units = %(overage_limit_units)s,
+    capture_policy = %(capture_policy)s, unknown_policy = %(unknown_policy)s
 WHERE account_id = %(account_id)s;
 
 -- name: load_accounts
 -- Accounts by id. Index: primary key.
-SELECT a.account_id, a.tenant_id, b.overage_limit_units, a.capture_policy, a.unknown_policy
+SELECT a.account_id, a.tenant_id, b.overage_limit_units, b.capture_policy, b.unknown_policy
 FROM ledger.account a JOIN ledger.balance b USING (account_id)
 WHERE a.account_id = ANY(%(account_ids)s);
 
@@ -36,7 +31,7 @@ ORDER BY tenant_id, (account_id = tenant_id) DESC, created_at, account_id;
 
 -- name: list_tenant_accounts
 -- All accounts of a tenant, or of everybody. Index: account_of_tenant.
-SELECT a.account_id, a.tenant_id, b.overage_limit_units, a.capture_policy, a.unknown_policy
+SELECT a.account_id, a.tenant_id, b.overage_limit_units, b.capture_policy, b.unknown_policy
 FROM ledger.account a JOIN ledger.balance b USING (account_id)
 WHERE %(tenant_id)s::text = '' OR a.tenant_id = %(tenant_id)s
 ORDER BY a.tenant_id, a.account_id LIMIT 10000;
@@ -44,7 +39,7 @@ ORDER BY a.tenant_id, a.account_id LIMIT 10000;
 -- name: lock_accounts
 -- Lock accounts in id order, so that two transactions never wait for each other in a ring.
 -- Locks: the balance rows. Index: primary keys.
-SELECT b.account_id, a.tenant_id, a.capture_policy, a.unknown_policy, b.sequence, b.credited,
+SELECT b.account_id, a.tenant_id, b.capture_policy, b.unknown_policy, b.sequence, b.credited,
     b.debited, b.refunded, b.expired, b.held, b.leased, b.overage, b.overage_held,
     b.overage_limit_units, a.asset, a.created_at
 FROM ledger.balance b JOIN ledger.account a USING (account_id)
@@ -61,7 +56,7 @@ WITH wanted AS MATERIALIZED (
     UNION SELECT r.account_id FROM ledger.run_charge r
         JOIN unnest(%(tenant_ids)s::text[], %(run_ids)s::text[]) AS n(tenant_id, run_id)
         USING (tenant_id, run_id))
-SELECT b.account_id, a.tenant_id, a.capture_policy, a.unknown_policy, b.sequence, b.credited,
+SELECT b.account_id, a.tenant_id, b.capture_policy, b.unknown_policy, b.sequence, b.credited,
     b.debited, b.refunded, b.expired, b.held, b.leased, b.overage, b.overage_held,
     b.overage_limit_units, a.asset, a.created_at
 FROM ledger.balance b JOIN ledger.account a USING (account_id)
@@ -109,6 +104,23 @@ SELECT hold_id::text, account_id, tenant_id, kind, status, run_id, held, drawn, 
     lot_units, overage, limit_ids, limit_units, has_started, epoch, due_at
 FROM ledger.hold WHERE hold_id = ANY(%(operation_ids)s::uuid[]);
 
+-- name: load_run_accounts
+-- The account that first held or was charged for a run, of the tenant of each account named.
+-- Index: primary keys, operation_of_run.
+SELECT a.tenant_id, n.run_id, coalesce(r.account_id, (SELECT o.account_id
+    FROM ledger.operation o WHERE o.tenant_id = a.tenant_id AND o.run_id = n.run_id
+        AND o.run_id <> '' ORDER BY o.posted_at LIMIT 1))
+FROM unnest(%(account_ids)s::text[], %(run_ids)s::text[]) AS n(account_id, run_id)
+JOIN ledger.account a USING (account_id)
+LEFT JOIN ledger.run_charge r ON r.tenant_id = a.tenant_id AND r.run_id = n.run_id;
+
+-- name: load_first_accounts
+-- The account that first held for each run. Index: operation_of_run.
+SELECT n.tenant_id, n.run_id, (SELECT o.account_id FROM ledger.operation o
+    WHERE o.tenant_id = n.tenant_id AND o.run_id = n.run_id AND o.run_id <> ''
+    ORDER BY o.posted_at LIMIT 1)
+FROM unnest(%(tenant_ids)s::text[], %(run_ids)s::text[]) AS n(tenant_id, run_id);
+
 -- name: load_run_holds
 -- Open holds of runs, oldest first. Index: hold_of_run.
 SELECT h.hold_id::text, h.account_id, h.tenant_id, h.kind, h.status, h.run_id, h.held, h.drawn,
@@ -138,7 +150,7 @@ ORDER BY limit_id FOR UPDATE;
 
 -- name: load_balance
 -- Read an account without a lock, with its newest lots. Index: primary keys, lot_of_account.
-SELECT b.account_id, a.tenant_id, a.capture_policy, a.unknown_policy, b.sequence, b.credited,
+SELECT b.account_id, a.tenant_id, b.capture_policy, b.unknown_policy, b.sequence, b.credited,
     b.debited, b.refunded, b.expired, b.held, b.leased, b.overage, b.overage_held,
     b.overage_limit_units, a.asset, a.created_at, l.lot_id::text, l.account_id, l.source, l.priority, l.expires_at,
     l.created_at, l.granted, l.consumed, l.held, l.expired
@@ -202,11 +214,13 @@ FROM unnest(%(hold_ids)s::uuid[], %(account_ids)s::text[], %(tenant_ids)s::text[
 -- Write open holds back by set. Locks: rows of accounts that are locked already.
 UPDATE ledger.hold AS h SET status = n.status, held = n.held, drawn = n.drawn,
     lot_ids = n.lot_ids::uuid[], lot_units = n.lot_units::bigint[], overage = n.overage,
-    has_started = n.has_started, epoch = n.epoch, due_at = n.due_at
+    limit_units = n.limit_units::bigint[], has_started = n.has_started, epoch = n.epoch,
+    due_at = n.due_at
 FROM unnest(%(hold_ids)s::uuid[], %(statuses)s::text[], %(held)s::bigint[],
     %(drawn)s::bigint[], %(lot_ids)s::text[], %(lot_units)s::text[], %(overage)s::bigint[],
-    %(has_started)s::boolean[], %(epochs)s::integer[], %(due_at)s::bigint[])
-    AS n(hold_id, status, held, drawn, lot_ids, lot_units, overage, has_started, epoch, due_at)
+    %(limit_units)s::text[], %(has_started)s::boolean[], %(epochs)s::integer[],
+    %(due_at)s::bigint[]) AS n(hold_id, status, held, drawn, lot_ids, lot_units, overage,
+        limit_units, has_started, epoch, due_at)
 WHERE h.hold_id = n.hold_id;
 
 -- name: delete_holds
@@ -296,13 +310,14 @@ ORDER BY o.account_id, o.sequence;
 
 -- name: load_charges
 -- Charges and what they and their refunds moved, the charge first. Index: unique id, refers_to.
-SELECT n.id::text, o.account_id, o.tenant_id, o.run_id, o.kind, o.moved, o.lot_ids::text[],
+SELECT n.id::text, o.account_id, o.tenant_id, o.run_id, o.moved, o.lot_ids::text[],
     o.lot_consumed, o.overage
 FROM unnest(%(charge_ids)s::uuid[]) AS n(id) JOIN ledger.operation o ON o.operation_id = n.id
-WHERE o.outcome = 'posted' AND o.moved > 0
+WHERE o.outcome = 'posted' AND o.moved > 0 AND o.source = o.account_id
+    AND o.target = '@revenue'
 UNION ALL
 SELECT * FROM (
-    SELECT n.id::text, o.account_id, o.tenant_id, o.run_id, o.kind, o.moved, o.lot_ids::text[],
+    SELECT n.id::text, o.account_id, o.tenant_id, o.run_id, o.moved, o.lot_ids::text[],
         o.lot_consumed, o.overage
     FROM unnest(%(charge_ids)s::uuid[]) AS n(id) JOIN ledger.operation o ON o.refers_to = n.id
     WHERE o.outcome = 'posted' AND o.moved > 0 AND o.target = o.account_id
@@ -311,11 +326,13 @@ SELECT * FROM (
 -- name: load_resolutions
 -- How holds began and ended. Index: unique id, inv_07 and one_late_settle.
 SELECT h.operation_id::text, h.account_id, h.kind, coalesce(e.kind, ''), coalesce(e.operation_id::text, ''),
-    coalesce(e.moved, 0), h.run_id, s.hold_id IS NOT NULL
+    coalesce(e.moved, 0), coalesce(e.units, 0), h.run_id, s.hold_id IS NOT NULL, h.limit_ids,
+    h.limit_held, coalesce(e.limit_used, '{}')
 FROM ledger.operation h
 LEFT JOIN ledger.operation e ON e.hold_id = h.operation_id AND e.outcome = 'posted'
     AND e.kind IN ('capture', 'release', 'hold_expiry', 'resolve', 'return')
-LEFT JOIN ledger.operation s ON s.hold_id = h.operation_id AND s.kind = 'settle'
+LEFT JOIN ledger.operation s ON s.hold_id = h.operation_id AND s.outcome = 'posted'
+    AND s.kind = 'settle'
 WHERE h.operation_id = ANY(%(operation_ids)s::uuid[]) AND h.outcome = 'posted'
     AND h.hold_id = h.operation_id;
 

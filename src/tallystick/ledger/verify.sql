@@ -31,7 +31,7 @@ LEFT JOIN LATERAL (SELECT details FROM ledger.operation o
     ON true
 WHERE o.details IS DISTINCT FROM format('{"tenant_id":%s,"asset":%s,"created_at":%s,'
     '"capture_policy":%s,"unknown_policy":%s,"overage_limit_units":%s}', to_json(a.tenant_id),
-    to_json(a.asset), a.created_at, to_json(a.capture_policy), to_json(a.unknown_policy),
+    to_json(a.asset), a.created_at, to_json(b.capture_policy), to_json(b.unknown_policy),
     coalesce(b.overage_limit_units::text, 'null'))
 UNION ALL
 SELECT 'operation ' || account_id || '/' || sequence FROM (
@@ -55,14 +55,24 @@ WHERE l.used <> coalesce(f.used, 0) OR l.held <> coalesce(f.held, 0)
 
 -- name: INV-05
 -- Runs whose operations do not sum to what their charge says.
-SELECT r.tenant_id || '/' || r.run_id AS example
-FROM ledger.run_charge r LEFT JOIN (
-    SELECT tenant_id, run_id,
+SELECT coalesce(r.tenant_id || '/' || r.run_id, f.tenant_id || '/' || f.run_id) AS example
+FROM ledger.run_charge r FULL JOIN (
+    SELECT tenant_id, run_id, min(account_id) AS account_id, max(account_id) AS last_account_id,
+        bool_or(moved > 0 OR shortfall > 0) AS has_moved,
+        coalesce(sum(moved) FILTER (WHERE kind = 'refund' AND key_hash IS NOT NULL), 0)
+            AS refunded,
         sum(CASE WHEN source = account_id THEN moved ELSE -moved END) AS net,
         sum(CASE WHEN code = 'shortfall_forgiven' THEN -units ELSE shortfall END) AS shortfall
     FROM ledger.operation WHERE run_id <> '' AND outcome = 'posted'
     GROUP BY tenant_id, run_id) f USING (tenant_id, run_id)
-WHERE r.charged - r.refunded <> coalesce(f.net, 0) OR r.shortfall <> coalesce(f.shortfall, 0);
+WHERE r.charged - r.refunded <> coalesce(f.net, 0) OR r.shortfall <> coalesce(f.shortfall, 0)
+    OR r.refunded <> coalesce(f.refunded, 0) OR (r.run_id IS NULL AND f.has_moved)
+    OR (f.has_moved AND r.account_id NOT IN (f.account_id, f.last_account_id))
+UNION ALL
+SELECT 'refunds of ' || o.refers_to FROM ledger.operation o
+JOIN ledger.operation c ON c.operation_id = o.refers_to
+WHERE o.target = o.account_id AND c.run_id = '' GROUP BY o.refers_to, c.moved
+HAVING sum(o.moved) > c.moved;
 
 -- name: INV-06
 -- Lots that gave more than they were granted, or are not the fold of their operations.
@@ -101,13 +111,21 @@ LEFT JOIN LATERAL (
         (array_agg(p.due_at ORDER BY p.sequence DESC) FILTER (WHERE p.due_at IS NOT NULL))[1]
             AS due_at,
         sum(p.moved) AS moved, sum(p.overage_held) AS overage,
+        coalesce(sum(p.units) FILTER (WHERE p.kind = 'report'), 0) AS reported,
+        bool_or(p.kind = 'unknown') AS is_unknown,
         bool_or(p.kind IN ('start', 'lease') OR p.code = 'started') AS has_started
     FROM ledger.operation p WHERE p.hold_id = h.hold_id AND p.account_id = h.account_id
         AND p.outcome = 'posted') f ON true
 WHERE (h.account_id, h.tenant_id, h.kind, h.run_id)
         <> (o.account_id, o.tenant_id, o.kind, o.run_id)
     OR h.epoch <> f.epoch OR h.due_at <> f.due_at OR h.overage <> f.overage
-    OR (h.kind = 'hold' AND h.drawn <> f.moved) OR f.has_started <> h.has_started
+    OR h.drawn <> CASE WHEN h.kind = 'hold' THEN f.moved ELSE f.reported END
+    OR f.has_started <> h.has_started OR (h.status = 'unknown') <> f.is_unknown
+    OR EXISTS (SELECT FROM unnest(h.limit_ids, h.limit_units) AS u(limit_id, units)
+        FULL JOIN (SELECT m.limit_id, sum(m.held) AS held FROM ledger.operation p,
+            unnest(p.limit_ids, p.limit_held) AS m(limit_id, held)
+            WHERE p.account_id = h.account_id AND p.hold_id = h.hold_id GROUP BY m.limit_id) m
+            USING (limit_id) WHERE u.units IS DISTINCT FROM m.held)
     OR EXISTS (SELECT FROM unnest(h.lot_ids, h.lot_units) AS u(lot_id, units)
         WHERE u.units <> (SELECT coalesce(sum(m.held), 0) FROM ledger.operation p,
             unnest(p.lot_ids, p.lot_held) AS m(lot_id, held)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from operator import attrgetter
 from typing import Any
 
-from tallystick.invariant import check
+from tallystick.errors import Raced
 from tallystick.ledger.book import Book
 from tallystick.ledger.rules import HoldState
 from tallystick.ledger.store import Batch, Plan, Query
@@ -36,11 +36,8 @@ def write_book(book: Book) -> Plan[None]:
     if queries:
         # the count of charges is looked at before the commit
         counts = yield Batch(queries, is_last=not book.touched_runs)
-        check(
-            not book.touched_runs or counts[-1][0][0] == len(book.touched_runs),
-            "INV-05",
-            "a run was charged to another account meanwhile",
-        )
+        if book.touched_runs and counts[-1][0][0] != len(book.touched_runs):
+            raise Raced("a run was charged to another account meanwhile")
 
 
 def _lots(book: Book) -> Iterator[Query]:
@@ -120,6 +117,7 @@ _HOLD_COLUMNS: list[Column] = [
     ("lot_ids", text_array, _lot_ids),
     ("lot_units", text_array, _lot_units),
     _column("overage", int_array),
+    ("limit_units", text_array, lambda hold: int_array(units for _, units in hold.limits)),
     _column("has_started", bool_array),
     _column("epochs", int_array, "epoch"),
     _column("due_at", int_array),
@@ -131,7 +129,6 @@ _NEW_HOLD_COLUMNS: list[Column] = [
     _column("kinds", id_array, "kind"),
     _column("run_ids", text_array, "run_id"),
     ("limit_ids", text_array, lambda hold: text_array(one for one, _ in hold.limits)),
-    ("limit_units", text_array, lambda hold: int_array(units for _, units in hold.limits)),
 ]
 _OPERATION_COLUMNS: list[Column] = [
     *(_column(name, id_array) for name in ("operation_id", "kind", "outcome")),

@@ -54,10 +54,10 @@ class Verifier:
         self._ledger = ledger
         self._seals = seals
 
-    def sealed(self) -> list[Violation]:
+    def sealed(self, expected_head: str = "") -> list[Violation]:
         """Seal what is committed and check all of history against its seals."""
         self._seals.seal_all()
-        return self._seals.verify()
+        return self._seals.verify(expected_head)
 
     def seal_head(self) -> str:
         """The hash of the newest sealed block."""

@@ -8,8 +8,6 @@ CREATE TABLE ledger.account (
     account_id          text PRIMARY KEY CHECK (length(account_id) BETWEEN 1 AND 128),
     tenant_id           text   NOT NULL CHECK (length(tenant_id) BETWEEN 1 AND 128),
     asset               text   NOT NULL DEFAULT 'CREDIT/6',
-    capture_policy      text   NOT NULL CHECK (capture_policy IN ('reject', 'cap', 'overage')),
-    unknown_policy      text   NOT NULL CHECK (unknown_policy IN ('capture', 'release')),
     created_at          bigint NOT NULL
 );
 CREATE INDEX account_of_tenant ON ledger.account (tenant_id, created_at, account_id);
@@ -27,9 +25,12 @@ CREATE TABLE ledger.balance (
     overage             bigint NOT NULL DEFAULT 0 CHECK (overage >= 0),   -- went out without a lot
     overage_held        bigint NOT NULL DEFAULT 0 CHECK (overage_held >= 0), -- held without a lot
     overage_limit_units bigint CHECK (overage_limit_units >= 0),          -- NULL: no limit
+    capture_policy      text   NOT NULL CHECK (capture_policy IN ('reject', 'cap', 'overage')),
+    unknown_policy      text   NOT NULL CHECK (unknown_policy IN ('capture', 'release')),
     CONSTRAINT inv_03_not_below_limit CHECK (
         overage_limit_units IS NULL
-        OR credited - debited - held - leased >= -overage_limit_units)
+        OR (credited - debited - held - leased >= -overage_limit_units
+            AND overage + overage_held <= overage_limit_units))
 ) WITH (fillfactor = 50);
 
 -- A lot (bucket) of a grant. Spend order: priority, soonest expiry, age, id; frozen at grant.
@@ -142,7 +143,8 @@ CREATE UNIQUE INDEX inv_04_one_outcome_per_key ON ledger.operation (key_hash);
 CREATE UNIQUE INDEX inv_07_one_resolution_per_hold ON ledger.operation (hold_id)
     WHERE outcome = 'posted'
       AND kind IN ('capture', 'release', 'hold_expiry', 'resolve', 'return');
-CREATE UNIQUE INDEX one_late_settle_per_hold ON ledger.operation (hold_id) WHERE kind = 'settle';
+CREATE UNIQUE INDEX one_late_settle_per_hold ON ledger.operation (hold_id)
+    WHERE outcome = 'posted' AND kind = 'settle';
 CREATE INDEX operation_of_run ON ledger.operation (tenant_id, run_id, posted_at)
     WHERE run_id <> '';
 CREATE INDEX operation_refers_to ON ledger.operation (refers_to) WHERE refers_to IS NOT NULL;
