@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import threading
 from collections.abc import Callable
 from typing import Protocol
 
@@ -18,18 +19,26 @@ class IdSource(Protocol):
 
 
 class Uuid7Source:
-    """UUID version 7: 48 bits of milliseconds, then 74 random bits."""
+    """UUID version 7: 48 bits of milliseconds, then 74 random bits.
+
+    Ids of one source grow, also within a millisecond and when the clock steps back.
+    """
 
     def __init__(self, clock: Clock, random_bits: Callable[[int], int] = secrets.randbits) -> None:
         self._clock = clock
         self._random_bits = random_bits
+        self._last = 0
+        self._lock = threading.Lock()
 
     def next_id(self) -> str:
         """Return a new UUID of version 7 as text."""
         millis = self._clock.now() // 1000
         random = self._random_bits(74)
         value = (millis & (2**48 - 1)) << 80 | 0x7 << 76 | (random >> 62) << 64
-        return uuid_text(f"{value | 0b10 << 62 | random & (2**62 - 1):032x}")
+        value |= 0b10 << 62 | random & (2**62 - 1)
+        with self._lock:
+            self._last = value = max(value, self._last + 1)
+        return uuid_text(f"{value:032x}")
 
 
 def uuid_text(digits: str) -> str:

@@ -215,19 +215,32 @@ def plan_refund(spent: Sequence[Spend], units: int, overage_now: int) -> Spend:
     Overage that a grant has paid back meanwhile (beyond `overage_now`) is not given back here.
     """
     overage = min(sum(spend.overage for spend in spent), overage_now)
-    order: dict[str, int] = {}
-    for spend in spent:
-        for lot_id, amount in spend.lots:
-            order[lot_id] = order.get(lot_id, 0) + amount
     back_overage = min(units, max(overage, 0))
     rest = units - back_overage
-    lots: list[tuple[str, int]] = []
-    for lot_id, amount in reversed(order.items()):
+    lots: dict[str, int] = {}
+    for lot_id, amount in reversed(_still_spent(spent)):
         part = min(rest, amount)
-        if part > 0:
-            lots.append((lot_id, -part))
+        if part:
+            lots[lot_id] = lots.get(lot_id, 0) - part
             rest -= part
-    return Spend(tuple(lots), -back_overage)
+    return Spend(tuple(lots.items()), -back_overage)
+
+
+def _still_spent(spent: Sequence[Spend]) -> list[tuple[str, int]]:
+    """What was taken from lots and not given back, oldest first."""
+    taken: list[tuple[str, int]] = []
+    for spend in spent:
+        for lot_id, amount in spend.lots:
+            if amount > 0:
+                taken.append((lot_id, amount))
+            for index in range(len(taken) - 1, -1, -1):
+                if amount >= 0:
+                    break
+                if taken[index][0] == lot_id:
+                    back = min(taken[index][1], -amount)
+                    taken[index] = (lot_id, taken[index][1] - back)
+                    amount += back
+    return taken
 
 
 def plan_convergence(target: int, charged: int, shortfall: int, refunded: int) -> int:
