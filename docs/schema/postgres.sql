@@ -44,13 +44,9 @@ CREATE TABLE ledger.account (
     account_id text NOT NULL,
     tenant_id text NOT NULL,
     asset text DEFAULT 'CREDIT/6'::text NOT NULL,
-    capture_policy text NOT NULL,
-    unknown_policy text NOT NULL,
     created_at bigint NOT NULL,
     CONSTRAINT account_account_id_check CHECK (((length(account_id) >= 1) AND (length(account_id) <= 128))),
-    CONSTRAINT account_capture_policy_check CHECK ((capture_policy = ANY (ARRAY['reject'::text, 'cap'::text, 'overage'::text]))),
-    CONSTRAINT account_tenant_id_check CHECK (((length(tenant_id) >= 1) AND (length(tenant_id) <= 128))),
-    CONSTRAINT account_unknown_policy_check CHECK ((unknown_policy = ANY (ARRAY['capture'::text, 'release'::text])))
+    CONSTRAINT account_tenant_id_check CHECK (((length(tenant_id) >= 1) AND (length(tenant_id) <= 128)))
 );
 CREATE TABLE ledger.balance (
     account_id text NOT NULL,
@@ -64,6 +60,9 @@ CREATE TABLE ledger.balance (
     overage bigint DEFAULT 0 NOT NULL,
     overage_held bigint DEFAULT 0 NOT NULL,
     overage_limit_units bigint,
+    capture_policy text NOT NULL,
+    unknown_policy text NOT NULL,
+    CONSTRAINT balance_capture_policy_check CHECK ((capture_policy = ANY (ARRAY['reject'::text, 'cap'::text, 'overage'::text]))),
     CONSTRAINT balance_credited_check CHECK ((credited >= 0)),
     CONSTRAINT balance_debited_check CHECK ((debited >= 0)),
     CONSTRAINT balance_expired_check CHECK ((expired >= 0)),
@@ -73,7 +72,8 @@ CREATE TABLE ledger.balance (
     CONSTRAINT balance_overage_held_check CHECK ((overage_held >= 0)),
     CONSTRAINT balance_overage_limit_units_check CHECK ((overage_limit_units >= 0)),
     CONSTRAINT balance_refunded_check CHECK ((refunded >= 0)),
-    CONSTRAINT inv_03_not_below_limit CHECK (((overage_limit_units IS NULL) OR ((((credited - debited) - held) - leased) >= (- overage_limit_units))))
+    CONSTRAINT balance_unknown_policy_check CHECK ((unknown_policy = ANY (ARRAY['capture'::text, 'release'::text]))),
+    CONSTRAINT inv_03_not_below_limit CHECK (((overage_limit_units IS NULL) OR (((((credited - debited) - held) - leased) >= (- overage_limit_units)) AND ((overage + overage_held) <= overage_limit_units))))
 )
 WITH (fillfactor='50');
 CREATE TABLE ledger.block (
@@ -305,7 +305,7 @@ CREATE UNIQUE INDEX inv_07_one_resolution_per_hold ON ledger.operation USING btr
 CREATE INDEX lot_expiring ON ledger.lot USING btree (expires_at) WHERE ((NOT is_spent) AND (expires_at IS NOT NULL));
 CREATE INDEX lot_of_account ON ledger.lot USING btree (account_id, created_at);
 CREATE INDEX lot_unspent ON ledger.lot USING btree (account_id) WHERE (NOT is_spent);
-CREATE UNIQUE INDEX one_late_settle_per_hold ON ledger.operation USING btree (hold_id) WHERE (kind = 'settle'::text);
+CREATE UNIQUE INDEX one_late_settle_per_hold ON ledger.operation USING btree (hold_id) WHERE ((outcome = 'posted'::text) AND (kind = 'settle'::text));
 CREATE INDEX operation_by_transaction ON ledger.operation USING brin (transaction) WITH (pages_per_range='16', autosummarize='on');
 CREATE INDEX operation_of_run ON ledger.operation USING btree (tenant_id, run_id, posted_at) WHERE (run_id <> ''::text);
 CREATE INDEX operation_refers_to ON ledger.operation USING btree (refers_to) WHERE (refers_to IS NOT NULL);

@@ -212,6 +212,37 @@ def test_history_refuses_change(ledger: Ledger, postgres_url: str, statement: st
         connection.execute(statement.encode())
 
 
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE ledger.operation SET units = 1",
+        "DELETE FROM ledger.operation",
+        "TRUNCATE ledger.operation",
+        "DELETE FROM ledger.balance",
+        "UPDATE ledger.block SET hash = ''",
+        "UPDATE ledger.account SET tenant_id = 'x'",
+        "UPDATE log.batch SET payload = ''",
+        "ALTER TABLE ledger.operation DISABLE TRIGGER ALL",
+        "DROP TABLE ledger.operation",
+        "CREATE TABLE ledger.mine (x integer)",
+        "SET session_replication_role = replica",
+    ],
+)
+def test_the_products_role_may_not_touch_history(
+    ledger: Ledger, postgres_url: str, statement: str
+) -> None:
+    """By grants, before any trigger is asked."""
+    pool = open_pool(postgres_url, connections_max=1)
+    try:
+        with (
+            pool.connection() as connection,
+            pytest.raises(psycopg.errors.InsufficientPrivilege),
+        ):
+            connection.execute(statement.encode())
+    finally:
+        pool.close()
+
+
 @pytest.mark.parametrize(("column", "value"), [("consumed", 101), ("held", 101), ("expired", -1)])
 def test_the_database_holds_lots_within_their_grant(
     ledger: Ledger, postgres_url: str, column: str, value: int

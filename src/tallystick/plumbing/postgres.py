@@ -19,6 +19,12 @@ from psycopg_pool import AsyncConnectionPool, ConnectionPool, PoolTimeout
 from tallystick.errors import StoreUnavailable, TallystickError
 
 _MIGRATION_LOCK = 7_215_001
+_ASSUME_ROLE = b"""
+SELECT set_config('role', rolname, false) FROM pg_roles
+WHERE rolname = 'tallystick_app' AND pg_has_role(current_user, oid, 'MEMBER')
+"""
+"""Without the role (it could not be made) the connection stays what it is."""
+
 _BOOKKEEPING = """
 CREATE TABLE IF NOT EXISTS public.schema_migration (
     name text PRIMARY KEY, digest text NOT NULL, applied_at timestamptz NOT NULL DEFAULT now())
@@ -45,6 +51,7 @@ def open_pool(url: str, *, connections_max: int, settings: str = "") -> Connecti
         min_size=1,
         max_size=connections_max,
         open=False,
+        configure=_assume_role,
         kwargs={"autocommit": False, "application_name": "tallystick", "options": settings},
     )
     try:
@@ -55,6 +62,16 @@ def open_pool(url: str, *, connections_max: int, settings: str = "") -> Connecti
     return pool
 
 
+def _assume_role(connection: psycopg.Connection[Any]) -> None:
+    connection.execute(_ASSUME_ROLE)
+    connection.commit()
+
+
+async def _assume_role_async(connection: psycopg.AsyncConnection[Any]) -> None:
+    await connection.execute(_ASSUME_ROLE)
+    await connection.commit()
+
+
 def make_async_pool(url: str, *, connections: int, settings: str = "") -> AsyncConnectionPool:
     """A pool for one event loop, to be opened in it."""
     return AsyncConnectionPool(
@@ -62,6 +79,7 @@ def make_async_pool(url: str, *, connections: int, settings: str = "") -> AsyncC
         min_size=connections,
         max_size=connections,
         open=False,
+        configure=_assume_role_async,
         timeout=10,
         kwargs={"application_name": "tallystick", "options": settings},
     )
