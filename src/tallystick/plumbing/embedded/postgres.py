@@ -64,6 +64,11 @@ class EmbeddedPostgres:
         """Create the cluster if it is new, start the server, wait until it answers."""
         if not (self._data / "PG_VERSION").exists():
             self._create_cluster()
+        if self._process is None:
+            # we have the folder's lock, and every process of an earlier server held it: none is
+            # left, whatever process has the number that is in these files now
+            (self._data / "postmaster.pid").unlink(missing_ok=True)
+            (self._socket_folder / ".s.PGSQL.5432.lock").unlink(missing_ok=True)
         settings = [f"--{name}={value}" for name, value in SERVER_SETTINGS.items()]
         with self._log_path.open("ab") as log:
             self._process = spawn(
