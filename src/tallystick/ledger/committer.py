@@ -32,7 +32,7 @@ from tallystick.ledger.store import drive_async
 ITEMS_WAITING_MAX = 200_000
 """Requests accepted into memory but not decided yet."""
 
-LANES = 2
+LANES = 1
 _GROUP_ITEMS_MAX = 100
 _CHUNK_ITEMS = 400
 _log = logging.getLogger(__name__)

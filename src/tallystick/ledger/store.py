@@ -8,10 +8,12 @@ one round trip a batch; nothing is written twice for the two.
 from __future__ import annotations
 
 from collections.abc import Generator, Sequence
+from functools import lru_cache
 from typing import Any, NamedTuple, TypeVar
 
 import psycopg
 
+from tallystick.plumbing.arrays import Parts
 from tallystick.plumbing.sql import load_statements
 
 SQL = {
@@ -24,10 +26,24 @@ T = TypeVar("T")
 
 
 class Query(NamedTuple):
-    """A named statement with its arguments."""
+    """A named statement with its arguments; one that writes by set is completed by `parts`."""
 
     name: str
     arguments: dict[str, Any]
+    parts: Parts | None = None
+
+    @property
+    def sql(self) -> bytes:
+        """The statement's text."""
+        return SQL[self.name] if self.parts is None else _complete(self.name, self.parts)
+
+
+@lru_cache(maxsize=1000)
+def _complete(name: str, parts: Parts) -> bytes:
+    text = SQL[name].decode()
+    for part, value in zip(parts._fields, parts, strict=True):
+        text = text.replace("{" + part + "}", value)
+    return text.encode()
 
 
 class Batch(NamedTuple):
@@ -48,8 +64,8 @@ def drive(connection: Connection, plan: Plan[T]) -> T:
         while True:
             with connection.pipeline():
                 cursors = [
-                    connection.execute(SQL[name], arguments, binary=True)
-                    for name, arguments in batch.queries
+                    connection.execute(query.sql, query.arguments, binary=True)
+                    for query in batch.queries
                 ]
             batch = plan.send([_rows_of(cursor, cursor.fetchall) for cursor in cursors])
     except StopIteration as stop:
@@ -64,8 +80,8 @@ async def drive_async(connection: AsyncConnection, plan: Plan[T]) -> T:
         while True:
             async with connection.pipeline():
                 cursors = [
-                    await connection.execute(SQL[name], arguments, binary=True)
-                    for name, arguments in batch.queries
+                    await connection.execute(query.sql, query.arguments, binary=True)
+                    for query in batch.queries
                 ]
                 if batch.is_last:
                     await connection.commit()

@@ -1,3 +1,7 @@
+-- Statements that write by set are completed by plumbing/arrays.py: {names} are the columns,
+-- {values} and {rows} their values, each column as one array or, when it is the same for all
+-- rows, once.
+
 -- name: insert_account
 -- Make an account. Index: primary key.
 INSERT INTO ledger.account (account_id, tenant_id, created_at)
@@ -169,18 +173,13 @@ SELECT account_id, sequence FROM ledger.balance WHERE account_id = ANY(%(account
 
 -- name: insert_lots
 -- Append lots by set.
-INSERT INTO ledger.lot (lot_id, account_id, source, priority, expires_at, created_at, granted)
-SELECT * FROM unnest(%(lot_ids)s::uuid[], %(account_ids)s::text[], %(sources)s::text[],
-    %(priorities)s::smallint[], %(expires_at)s::bigint[], %(created_at)s::bigint[],
-    %(granted)s::bigint[]);
+INSERT INTO ledger.lot ({names}) SELECT {values} FROM {rows};
 
 -- name: update_lots
 -- Write lots back by set. Locks: rows of accounts that are locked already.
 UPDATE ledger.lot AS l SET consumed = n.consumed, held = n.held, expired = n.expired,
     is_spent = n.consumed + n.expired = l.granted
-FROM unnest(%(lot_ids)s::uuid[], %(consumed)s::bigint[], %(held)s::bigint[],
-    %(expired)s::bigint[]) AS n(lot_id, consumed, held, expired)
-WHERE l.lot_id = n.lot_id;
+FROM (SELECT {values} FROM {rows}) AS n({names}) WHERE l.lot_id = n.lot_id;
 
 -- name: update_balances
 -- Write balances back by set. Locks: held already.
@@ -188,40 +187,19 @@ UPDATE ledger.balance AS b
 SET sequence = n.sequence, credited = n.credited, debited = n.debited, refunded = n.refunded,
     expired = n.expired, held = n.held, leased = n.leased, overage = n.overage,
     overage_held = n.overage_held
-FROM unnest(%(account_ids)s::text[], %(sequence)s::bigint[], %(credited)s::bigint[],
-    %(debited)s::bigint[], %(refunded)s::bigint[], %(expired)s::bigint[], %(held)s::bigint[],
-    %(leased)s::bigint[], %(overage)s::bigint[], %(overage_held)s::bigint[])
-    AS n(account_id, sequence, credited, debited, refunded, expired, held, leased, overage,
-        overage_held)
-WHERE b.account_id = n.account_id;
+FROM (SELECT {values} FROM {rows}) AS n({names}) WHERE b.account_id = n.account_id;
 
 -- name: insert_holds
 -- Append open holds by set.
-INSERT INTO ledger.hold (hold_id, account_id, tenant_id, kind, status, run_id, held, drawn,
-    lot_ids, lot_units, overage, limit_ids, limit_units, has_started, epoch, due_at)
-SELECT hold_id, account_id, tenant_id, kind, status, run_id, held, drawn, lot_ids::uuid[],
-    lot_units::bigint[], overage, limit_ids::text[], limit_units::bigint[], has_started, epoch,
-    due_at
-FROM unnest(%(hold_ids)s::uuid[], %(account_ids)s::text[], %(tenant_ids)s::text[],
-    %(kinds)s::text[], %(statuses)s::text[], %(run_ids)s::text[], %(held)s::bigint[],
-    %(drawn)s::bigint[], %(lot_ids)s::text[], %(lot_units)s::text[], %(overage)s::bigint[],
-    %(limit_ids)s::text[], %(limit_units)s::text[], %(has_started)s::boolean[],
-    %(epochs)s::integer[], %(due_at)s::bigint[])
-    AS n(hold_id, account_id, tenant_id, kind, status, run_id, held, drawn, lot_ids, lot_units,
-        overage, limit_ids, limit_units, has_started, epoch, due_at);
+INSERT INTO ledger.hold ({names}) SELECT {values} FROM {rows};
 
 -- name: update_holds
 -- Write open holds back by set. Locks: rows of accounts that are locked already.
 UPDATE ledger.hold AS h SET status = n.status, held = n.held, drawn = n.drawn,
-    lot_ids = n.lot_ids::uuid[], lot_units = n.lot_units::bigint[], overage = n.overage,
-    limit_units = n.limit_units::bigint[], has_started = n.has_started, epoch = n.epoch,
+    lot_ids = n.lot_ids, lot_units = n.lot_units, overage = n.overage,
+    limit_units = n.limit_units, has_started = n.has_started, epoch = n.epoch,
     due_at = n.due_at
-FROM unnest(%(hold_ids)s::uuid[], %(statuses)s::text[], %(held)s::bigint[],
-    %(drawn)s::bigint[], %(lot_ids)s::text[], %(lot_units)s::text[], %(overage)s::bigint[],
-    %(limit_units)s::text[], %(has_started)s::boolean[], %(epochs)s::integer[],
-    %(due_at)s::bigint[]) AS n(hold_id, status, held, drawn, lot_ids, lot_units, overage,
-        limit_units, has_started, epoch, due_at)
-WHERE h.hold_id = n.hold_id;
+FROM (SELECT {values} FROM {rows}) AS n({names}) WHERE h.hold_id = n.hold_id;
 
 -- name: delete_holds
 -- Take ended holds out of the open ones; their story is in the operations. Index: primary key.
@@ -230,9 +208,7 @@ DELETE FROM ledger.hold WHERE hold_id = ANY(%(hold_ids)s::uuid[]);
 -- name: update_limits
 -- Write limits back by set. Locks: held already.
 UPDATE ledger.limit_window AS l SET used = n.used, held = n.held, overrun = n.overrun
-FROM unnest(%(limit_ids)s::text[], %(used)s::bigint[], %(held)s::bigint[],
-    %(overrun)s::bigint[]) AS n(limit_id, used, held, overrun)
-WHERE l.limit_id = n.limit_id;
+FROM (SELECT {values} FROM {rows}) AS n({names}) WHERE l.limit_id = n.limit_id;
 
 -- name: upsert_limit
 -- Make a limit or change its capacity; use beyond a lower one is recorded as overrun.
@@ -250,32 +226,8 @@ SELECT limit_id, asset, capacity, used, held, overrun FROM ledger.limit_window
 WHERE limit_id = ANY(%(limit_ids)s::text[]);
 
 -- name: insert_operations
--- Append history by set; arrays of a row travel as text.
-INSERT INTO ledger.operation (account_id, sequence, operation_id, tenant_id, kind, units,
-    available, balance_after, posted_at, outcome, code, decided_by, source, target, moved,
-    shortfall, held, leased, overage, overage_held, lot_ids, lot_consumed, lot_held, limit_ids,
-    limit_used, limit_held, hold_id, epoch, due_at, run_id, refers_to, reason, details, key_hash,
-    digest)
-SELECT account_id, sequence, operation_id, tenant_id, kind, units, available, balance_after,
-    posted_at, outcome, code, decided_by, source, target, moved, shortfall, held, leased,
-    overage, overage_held, lot_ids::uuid[], lot_consumed::bigint[], lot_held::bigint[],
-    limit_ids::text[], limit_used::bigint[], limit_held::bigint[], hold_id, epoch, due_at,
-    run_id, refers_to, reason, details, key_hash, digest
-FROM unnest(%(account_id)s::text[], %(sequence)s::bigint[], %(operation_id)s::uuid[],
-    %(tenant_id)s::text[], %(kind)s::text[], %(units)s::bigint[], %(available)s::bigint[],
-    %(balance_after)s::bigint[], %(posted_at)s::bigint[], %(outcome)s::text[], %(code)s::text[],
-    %(decided_by)s::text[], %(source)s::text[], %(target)s::text[], %(moved)s::bigint[],
-    %(shortfall)s::bigint[], %(held)s::bigint[], %(leased)s::bigint[], %(overage)s::bigint[],
-    %(overage_held)s::bigint[], %(lot_ids)s::text[], %(lot_consumed)s::text[],
-    %(lot_held)s::text[], %(limit_ids)s::text[], %(limit_used)s::text[],
-    %(limit_held)s::text[], %(hold_id)s::uuid[], %(epoch)s::integer[], %(due_at)s::bigint[],
-    %(run_id)s::text[], %(refers_to)s::uuid[], %(reason)s::text[], %(details)s::text[],
-    %(key_hash)s::uuid[], %(digest)s::uuid[])
-    AS n(account_id, sequence, operation_id, tenant_id, kind, units, available, balance_after,
-        posted_at, outcome, code, decided_by, source, target, moved, shortfall, held, leased,
-        overage, overage_held, lot_ids, lot_consumed, lot_held, limit_ids, limit_used,
-        limit_held, hold_id, epoch, due_at, run_id, refers_to, reason, details, key_hash,
-        digest);
+-- Append history by set.
+INSERT INTO ledger.operation ({names}) SELECT {values} FROM {rows};
 
 -- name: load_run_charges
 -- Charges of runs. Index: primary key.
@@ -287,12 +239,7 @@ JOIN ledger.run_charge r USING (tenant_id, run_id);
 -- name: upsert_run_charges
 -- Write the charges of runs by set; a run that another account was charged for meanwhile is
 -- left out, and the count of rows says so. Locks: rows of accounts that are locked already.
-INSERT INTO ledger.run_charge AS r (tenant_id, run_id, account_id, target, charged, shortfall,
-    refunded, captured, has_facts, is_stale, revision, updated_at)
-SELECT * FROM unnest(%(tenant_ids)s::text[], %(run_ids)s::text[], %(account_ids)s::text[],
-    %(targets)s::bigint[], %(charged)s::bigint[], %(shortfalls)s::bigint[],
-    %(refunded)s::bigint[], %(captured)s::bigint[], %(has_facts)s::boolean[],
-    %(is_stale)s::boolean[], %(revisions)s::integer[], %(updated_at)s::bigint[])
+INSERT INTO ledger.run_charge AS r ({names}) SELECT {values} FROM {rows}
 ON CONFLICT (tenant_id, run_id) DO UPDATE SET target = excluded.target,
     charged = excluded.charged, shortfall = excluded.shortfall, refunded = excluded.refunded,
     captured = excluded.captured, has_facts = excluded.has_facts,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from operator import attrgetter
 from typing import Any
 
@@ -10,13 +10,7 @@ from tallystick.errors import Raced
 from tallystick.ledger.book import Book
 from tallystick.ledger.rules import HoldState
 from tallystick.ledger.store import Batch, Plan, Query
-from tallystick.plumbing.arrays import (
-    bool_array,
-    id_array,
-    int_array,
-    nullable_array,
-    text_array,
-)
+from tallystick.plumbing.arrays import Column, by_set, id_array, int_array, text_array
 
 
 def write_book(book: Book) -> Plan[None]:
@@ -59,16 +53,20 @@ def _holds(book: Book) -> Iterator[Query]:
         yield _by_set("insert_holds", opened, _NEW_HOLD_COLUMNS)
 
 
-Column = tuple[str, Callable[[Iterable[Any]], str], Callable[[Any], Any]]
+def _ids(*names: str) -> list[Column]:
+    return [Column(name, "uuid", attrgetter(name)) for name in names]
 
 
-def _column(name: str, form: Callable[[Iterable[Any]], str], field: str = "") -> Column:
-    attribute = field or name
-    return name, form, attrgetter(attribute)
+def _numbers(*names: str) -> list[Column]:
+    return [Column(name, "bigint", attrgetter(name)) for name in names]
 
 
-def _by_set(name: str, rows: Sequence[Any], columns: Sequence[Column]) -> Query:
-    return Query(name, {column: form(map(read, rows)) for column, form, read in columns})
+def _texts(*names: str) -> list[Column]:
+    return [Column(name, "text", attrgetter(name)) for name in names]
+
+
+def _flags(*names: str) -> list[Column]:
+    return [Column(name, "boolean", attrgetter(name)) for name in names]
 
 
 def _lot_ids(hold: HoldState) -> str:
@@ -79,94 +77,64 @@ def _lot_units(hold: HoldState) -> str:
     return int_array(units for _, units in hold.lots)
 
 
-_LIMIT_COLUMNS = [
-    _column("limit_ids", text_array, "limit_id"),
-    _column("used", int_array),
-    _column("held", int_array),
-    _column("overrun", int_array),
-]
+def _limit_ids(hold: HoldState) -> str:
+    return text_array(limit_id for limit_id, _ in hold.limits)
+
+
+def _limit_units(hold: HoldState) -> str:
+    return int_array(units for _, units in hold.limits)
+
+
+_LIMIT_COLUMNS = [*_texts("limit_id"), *_numbers("used", "held", "overrun")]
 _BALANCE_COLUMNS = [
-    _column("account_ids", text_array, "account_id"),
-    *(
-        _column(name, int_array)
-        for name in ("sequence", "credited", "debited", "refunded", "expired", "held", "leased")
-    ),
-    _column("overage", int_array),
-    _column("overage_held", int_array),
+    *_texts("account_id"),
+    *_numbers("sequence", "credited", "debited", "refunded", "expired", "held", "leased"),
+    *_numbers("overage", "overage_held"),
 ]
 _NEW_LOT_COLUMNS = [
-    _column("lot_ids", id_array, "lot_id"),
-    _column("account_ids", text_array, "account_id"),
-    _column("sources", id_array, "source"),
-    _column("priorities", int_array, "priority"),
-    _column("expires_at", nullable_array),
-    _column("created_at", int_array),
-    _column("granted", int_array),
+    *_ids("lot_id"),
+    *_texts("account_id", "source"),
+    Column("priority", "smallint", attrgetter("priority")),
+    *_numbers("expires_at", "created_at", "granted"),
 ]
-_LOT_COLUMNS = [
-    _column("lot_ids", id_array, "lot_id"),
-    _column("consumed", int_array),
-    _column("held", int_array),
-    _column("expired", int_array),
+_LOT_COLUMNS = [*_ids("lot_id"), *_numbers("consumed", "held", "expired")]
+_HOLD_COLUMNS = [
+    *_ids("hold_id"),
+    *_texts("status"),
+    *_numbers("held", "drawn", "overage", "due_at"),
+    *_flags("has_started"),
+    Column("epoch", "integer", attrgetter("epoch")),
+    Column("lot_ids", "uuid[]", _lot_ids),
+    Column("lot_units", "bigint[]", _lot_units),
+    Column("limit_units", "bigint[]", _limit_units),
 ]
-_HOLD_COLUMNS: list[Column] = [
-    _column("hold_ids", id_array, "hold_id"),
-    _column("statuses", id_array, "status"),
-    _column("held", int_array),
-    _column("drawn", int_array),
-    ("lot_ids", text_array, _lot_ids),
-    ("lot_units", text_array, _lot_units),
-    _column("overage", int_array),
-    ("limit_units", text_array, lambda hold: int_array(units for _, units in hold.limits)),
-    _column("has_started", bool_array),
-    _column("epochs", int_array, "epoch"),
-    _column("due_at", int_array),
-]
-_NEW_HOLD_COLUMNS: list[Column] = [
+_NEW_HOLD_COLUMNS = [
     *_HOLD_COLUMNS,
-    _column("account_ids", text_array, "account_id"),
-    _column("tenant_ids", text_array, "tenant_id"),
-    _column("kinds", id_array, "kind"),
-    _column("run_ids", text_array, "run_id"),
-    ("limit_ids", text_array, lambda hold: text_array(one for one, _ in hold.limits)),
+    *_texts("account_id", "tenant_id", "kind", "run_id"),
+    Column("limit_ids", "text[]", _limit_ids),
 ]
-_OPERATION_COLUMNS: list[Column] = [
-    *(_column(name, id_array) for name in ("operation_id", "kind", "outcome")),
-    *(
-        _column(name, nullable_array)
-        for name in ("hold_id", "refers_to", "key_hash", "digest", "due_at")
-    ),
-    *(
-        _column(name, int_array)
-        for name in ("sequence", "units", "available", "balance_after", "posted_at", "moved")
-    ),
-    *(
-        _column(name, int_array)
-        for name in ("shortfall", "held", "leased", "overage", "overage_held", "epoch")
-    ),
-    *(
-        _column(name, text_array)
-        for name in ("account_id", "tenant_id", "code", "decided_by", "source", "target")
-    ),
-    *(_column(name, text_array) for name in ("run_id", "reason", "details")),
-    ("lot_ids", text_array, lambda one: id_array(one.lot_ids)),
-    *(
-        (name, text_array, lambda one, get=attrgetter(name): int_array(get(one)))
-        for name in ("lot_consumed", "lot_held", "limit_used", "limit_held")
-    ),
-    ("limit_ids", text_array, lambda one: text_array(one.limit_ids)),
+_OPERATION_COLUMNS = [
+    *_ids("operation_id", "hold_id", "refers_to", "key_hash", "digest"),
+    *_texts("account_id", "tenant_id", "kind", "outcome", "code", "decided_by", "source"),
+    *_texts("target", "run_id", "reason", "details"),
+    *_numbers("sequence", "units", "available", "balance_after", "posted_at", "moved"),
+    *_numbers("shortfall", "held", "leased", "overage", "overage_held", "due_at"),
+    Column("epoch", "integer", attrgetter("epoch")),
+    Column("lot_ids", "uuid[]", lambda one: id_array(one.lot_ids)),
+    Column("lot_consumed", "bigint[]", lambda one: int_array(one.lot_consumed)),
+    Column("lot_held", "bigint[]", lambda one: int_array(one.lot_held)),
+    Column("limit_ids", "text[]", lambda one: text_array(one.limit_ids)),
+    Column("limit_used", "bigint[]", lambda one: int_array(one.limit_used)),
+    Column("limit_held", "bigint[]", lambda one: int_array(one.limit_held)),
 ]
 _RUN_COLUMNS = [
-    _column("tenant_ids", text_array, "tenant_id"),
-    _column("run_ids", text_array, "run_id"),
-    _column("account_ids", text_array, "account_id"),
-    _column("targets", int_array, "target"),
-    _column("charged", int_array),
-    _column("shortfalls", int_array, "shortfall"),
-    _column("refunded", int_array),
-    _column("captured", int_array),
-    _column("has_facts", bool_array),
-    _column("is_stale", bool_array),
-    _column("revisions", int_array, "revision"),
-    _column("updated_at", int_array),
+    *_texts("tenant_id", "run_id", "account_id"),
+    *_numbers("target", "charged", "shortfall", "refunded", "captured", "updated_at"),
+    *_flags("has_facts", "is_stale"),
+    Column("revision", "integer", attrgetter("revision")),
 ]
+
+
+def _by_set(name: str, rows: Sequence[Any], columns: Sequence[Column]) -> Query:
+    arguments, parts = by_set(rows, columns)
+    return Query(name, arguments, parts)

@@ -1,12 +1,15 @@
-"""Arrays for PostgreSQL as text, ten times faster to make than by adapting each element.
+"""Rows for PostgreSQL by set: a column travels as one array, or once when it is the same.
 
-A column of a set-based write is one array parameter. Text format of arrays: PostgreSQL
-documentation, "Array Input and Output Syntax".
+Arrays are made as text, ten times faster than by adapting each element. Each array costs the
+server some microseconds to unfold, whatever its length, so a column with one value for all
+rows is sent as that value. Text format of arrays: PostgreSQL documentation, "Array Input and
+Output Syntax".
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple
 
 
 def int_array(values: Iterable[int]) -> str:
@@ -18,21 +21,11 @@ def int_array(values: Iterable[int]) -> str:
     return "{" + ",".join(map(str, values)) + "}"
 
 
-def nullable_array(values: Iterable[int | str | None]) -> str:
-    """Write integers or UUIDs, None as NULL.
-
-    >>> nullable_array([7, None])
-    '{7,NULL}'
-    """
+def _nullable_array(values: Iterable[Any]) -> str:
     return "{" + ",".join(["NULL" if value is None else str(value) for value in values]) + "}"
 
 
-def bool_array(values: Iterable[bool]) -> str:
-    """Write booleans.
-
-    >>> bool_array([True, False])
-    '{t,f}'
-    """
+def _bool_array(values: Iterable[bool]) -> str:
     return "{" + ",".join(["t" if value else "f" for value in values]) + "}"
 
 
@@ -58,3 +51,56 @@ def text_array(values: Iterable[str]) -> str:
     if '"' in everything or "\\" in everything:
         texts = [text.replace("\\", "\\\\").replace('"', '\\"') for text in texts]
     return '{"' + '","'.join(texts) + '"}'
+
+
+class Column(NamedTuple):
+    """A column of a set-based write: its name, its type, and how to read it from a row.
+
+    For an array type `read` returns the array as text.
+    """
+
+    name: str
+    kind: str
+    read: Callable[[Any], Any]
+
+
+class Parts(NamedTuple):
+    """What completes a set-based statement: the columns, their values, where rows come from."""
+
+    names: str
+    values: str
+    rows: str
+
+
+def by_set(rows: Sequence[Any], columns: Sequence[Column]) -> tuple[dict[str, Any], Parts]:
+    """Return the arguments of a set-based write and the parts that complete its statement."""
+    arguments: dict[str, Any] = {}
+    values: list[str] = []
+    arrays: list[str] = []
+    names: list[str] = []
+    for name, kind, read in columns:
+        found = list(map(read, rows))
+        if found.count(found[0]) == len(found):
+            arguments[name] = found[0]
+            values.append(f"%({name})s::{kind}")
+            continue
+        form, element = _FORMS[kind]
+        arguments[name] = form(found)
+        values.append(f"n.{name}::{kind}" if element != kind else f"n.{name}")
+        arrays.append(f"%({name})s::{element}[]")
+        names.append(name)
+    source = f"unnest({', '.join(arrays)}) AS n({', '.join(names)})" if arrays else "(SELECT) AS n"
+    return arguments, Parts(", ".join(one.name for one in columns), ", ".join(values), source)
+
+
+_FORMS: dict[str, tuple[Callable[[Iterable[Any]], str], str]] = {
+    "bigint": (_nullable_array, "bigint"),
+    "integer": (int_array, "integer"),
+    "smallint": (int_array, "smallint"),
+    "boolean": (_bool_array, "boolean"),
+    "text": (text_array, "text"),
+    "uuid": (_nullable_array, "uuid"),
+    "uuid[]": (text_array, "text"),
+    "bigint[]": (text_array, "text"),
+    "text[]": (text_array, "text"),
+}
