@@ -81,19 +81,13 @@ CREATE TABLE ledger.block (
     previous bytea NOT NULL,
     root bytea NOT NULL,
     hash bytea NOT NULL,
+    first_transaction bigint NOT NULL,
     horizon bigint NOT NULL,
-    sealed_at bigint NOT NULL
-);
-CREATE TABLE ledger.block_entry (
-    block_number bigint NOT NULL,
-    account_id text NOT NULL,
-    first_sequence bigint NOT NULL,
-    last_sequence bigint NOT NULL,
-    root bytea NOT NULL,
+    sealed_at bigint NOT NULL,
+    operations integer NOT NULL,
+    names text NOT NULL,
     leaves bytea NOT NULL,
-    balance_after bigint NOT NULL,
-    available bigint NOT NULL,
-    CONSTRAINT block_entry_check CHECK ((last_sequence >= first_sequence))
+    CONSTRAINT block_operations_check CHECK ((operations > 0))
 );
 CREATE TABLE ledger.hold (
     hold_id uuid NOT NULL,
@@ -268,8 +262,6 @@ ALTER TABLE ONLY ledger.account
     ADD CONSTRAINT account_pkey PRIMARY KEY (account_id);
 ALTER TABLE ONLY ledger.balance
     ADD CONSTRAINT balance_pkey PRIMARY KEY (account_id);
-ALTER TABLE ONLY ledger.block_entry
-    ADD CONSTRAINT block_entry_pkey PRIMARY KEY (account_id, first_sequence);
 ALTER TABLE ONLY ledger.block
     ADD CONSTRAINT block_hash_key UNIQUE (hash);
 ALTER TABLE ONLY ledger.block
@@ -296,7 +288,6 @@ ALTER TABLE ONLY public.schema_migration
     ADD CONSTRAINT schema_migration_pkey PRIMARY KEY (name);
 CREATE INDEX pending_run_due ON charger.pending_run USING btree (has_ended, touched_at);
 CREATE INDEX account_of_tenant ON ledger.account USING btree (tenant_id, created_at, account_id);
-CREATE INDEX block_entry_of_block ON ledger.block_entry USING btree (block_number);
 CREATE INDEX hold_due ON ledger.hold USING btree (due_at);
 CREATE INDEX hold_of_account ON ledger.hold USING btree (account_id);
 CREATE INDEX hold_of_run ON ledger.hold USING btree (tenant_id, run_id) WHERE (run_id <> ''::text);
@@ -312,7 +303,6 @@ CREATE INDEX operation_refers_to ON ledger.operation USING btree (refers_to) WHE
 CREATE INDEX run_charge_stale ON ledger.run_charge USING btree (updated_at) WHERE is_stale;
 CREATE TRIGGER version_is_append_only BEFORE DELETE OR UPDATE OR TRUNCATE ON catalog.rate_card_version FOR EACH STATEMENT EXECUTE FUNCTION log.refuse_change();
 CREATE TRIGGER balance_is_never_deleted BEFORE DELETE OR TRUNCATE ON ledger.balance FOR EACH STATEMENT EXECUTE FUNCTION log.refuse_change();
-CREATE TRIGGER block_entry_is_append_only BEFORE DELETE OR UPDATE OR TRUNCATE ON ledger.block_entry FOR EACH STATEMENT EXECUTE FUNCTION log.refuse_change();
 CREATE TRIGGER block_is_append_only BEFORE DELETE OR UPDATE OR TRUNCATE ON ledger.block FOR EACH STATEMENT EXECUTE FUNCTION log.refuse_change();
 CREATE TRIGGER lot_is_never_deleted BEFORE DELETE OR TRUNCATE ON ledger.lot FOR EACH STATEMENT EXECUTE FUNCTION log.refuse_change();
 CREATE TRIGGER operation_is_append_only BEFORE DELETE OR UPDATE OR TRUNCATE ON ledger.operation FOR EACH STATEMENT EXECUTE FUNCTION log.refuse_change();
@@ -320,5 +310,3 @@ CREATE TRIGGER run_charge_is_never_deleted BEFORE DELETE OR TRUNCATE ON ledger.r
 CREATE TRIGGER batch_is_append_only BEFORE DELETE OR UPDATE OR TRUNCATE ON log.batch FOR EACH STATEMENT EXECUTE FUNCTION log.refuse_change();
 ALTER TABLE ONLY catalog.rate_card_version
     ADD CONSTRAINT rate_card_version_rate_card_id_fkey FOREIGN KEY (rate_card_id) REFERENCES catalog.rate_card(rate_card_id);
-ALTER TABLE ONLY ledger.block_entry
-    ADD CONSTRAINT block_entry_block_number_fkey FOREIGN KEY (block_number) REFERENCES ledger.block(block_number);

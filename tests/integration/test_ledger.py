@@ -196,7 +196,7 @@ def test_entries_page_through_everything_once(ledger: Ledger) -> None:
         "DELETE FROM ledger.operation",
         "TRUNCATE ledger.operation",
         "DELETE FROM ledger.block",
-        "UPDATE ledger.block_entry SET available = 1",
+        "UPDATE ledger.block SET leaves = ''",
         "DELETE FROM ledger.balance",
         "DELETE FROM ledger.run_charge",
         "DELETE FROM ledger.lot",

@@ -169,35 +169,25 @@ CREATE TABLE ledger.run_charge (
 ) WITH (fillfactor = 70);
 CREATE INDEX run_charge_stale ON ledger.run_charge (updated_at) WHERE is_stale;
 
--- Sealed history: blocks chained by hash; each entry is a range of one account's operations
--- with their hashes and the balance that they lead to.
+-- Sealed history: blocks chained by hash. A block holds the operations of all transactions from
+-- first_transaction up to its horizon, in order of account and sequence.
 CREATE TABLE ledger.block (
-    block_number bigint PRIMARY KEY,
-    previous     bytea  NOT NULL,
-    root         bytea  NOT NULL,          -- Merkle root of the block's entries
-    hash         bytea  NOT NULL UNIQUE,   -- of number, previous, root, horizon, sealed_at
-    horizon      bigint NOT NULL,          -- every transaction before it had ended
-    sealed_at    bigint NOT NULL
+    block_number      bigint  PRIMARY KEY,
+    previous          bytea   NOT NULL,          -- the hash of the block before
+    root              bytea   NOT NULL,          -- Merkle root of names and leaves
+    hash              bytea   NOT NULL UNIQUE,   -- of all the other columns but names, leaves
+    first_transaction bigint  NOT NULL,
+    horizon           bigint  NOT NULL,          -- every transaction before it had ended
+    sealed_at         bigint  NOT NULL,
+    operations        integer NOT NULL CHECK (operations > 0),
+    names             text    NOT NULL,          -- account/sequence, a line each
+    leaves            bytea   NOT NULL           -- 32 bytes an operation, to name what differs
 );
-CREATE TABLE ledger.block_entry (
-    block_number   bigint NOT NULL REFERENCES ledger.block,
-    account_id     text   NOT NULL,
-    first_sequence bigint NOT NULL,
-    last_sequence  bigint NOT NULL CHECK (last_sequence >= first_sequence),
-    root           bytea  NOT NULL,        -- Merkle root of the operations
-    leaves         bytea  NOT NULL,        -- 32 bytes an operation, to name the one that differs
-    balance_after  bigint NOT NULL,        -- checkpoint: credited - debited
-    available      bigint NOT NULL,        -- checkpoint
-    PRIMARY KEY (account_id, first_sequence)
-);
-CREATE INDEX block_entry_of_block ON ledger.block_entry (block_number);
 
 CREATE TRIGGER operation_is_append_only BEFORE UPDATE OR DELETE OR TRUNCATE
     ON ledger.operation FOR EACH STATEMENT EXECUTE FUNCTION log.refuse_change();
 CREATE TRIGGER block_is_append_only BEFORE UPDATE OR DELETE OR TRUNCATE
     ON ledger.block FOR EACH STATEMENT EXECUTE FUNCTION log.refuse_change();
-CREATE TRIGGER block_entry_is_append_only BEFORE UPDATE OR DELETE OR TRUNCATE
-    ON ledger.block_entry FOR EACH STATEMENT EXECUTE FUNCTION log.refuse_change();
 CREATE TRIGGER balance_is_never_deleted BEFORE DELETE OR TRUNCATE
     ON ledger.balance FOR EACH STATEMENT EXECUTE FUNCTION log.refuse_change();
 CREATE TRIGGER lot_is_never_deleted BEFORE DELETE OR TRUNCATE

@@ -15,7 +15,7 @@ BEGIN
         TO tallystick_app, tallystick_read;
     -- history: it can only grow
     GRANT INSERT ON log.batch, catalog.rate_card_version, ledger.operation, ledger.block,
-        ledger.block_entry, ledger.account TO tallystick_app;
+        ledger.account TO tallystick_app;
     -- where things stand: rows change but never go
     GRANT INSERT, UPDATE ON log.head, log.follower, catalog.rate_card, ledger.balance,
         ledger.lot, ledger.limit_window, ledger.run_charge TO tallystick_app;

@@ -33,6 +33,7 @@ SERVER_SETTINGS = {
     "checkpoint_timeout": "30min",
     "wal_compression": "pglz",  # the wheel is built without lz4
     "wal_level": "minimal",
+    "wal_init_zero": "off",
     "max_wal_senders": "0",
     "io_method": "sync",  # no idle I/O worker processes on a small machine
     "jit": "off",
