@@ -254,7 +254,7 @@ def _make_committer(postgres_url: str, clock: Clock, stack: ExitStack) -> Commit
     pool = open_pool(postgres_url, connections_max=1, settings=BY_INDEX)
     stack.callback(pool.close)
     ledger = Ledger(pool, clock, Uuid7Source(clock))
-    lanes = make_async_pool(postgres_url, connections=LANES, settings=BY_INDEX)
+    lanes = make_async_pool(postgres_url, connections=LANES + 1, settings=BY_INDEX)
     return Committer(ledger, lanes)
 
 

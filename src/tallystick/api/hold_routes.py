@@ -65,7 +65,7 @@ class HoldBody(msgspec.Struct):
 class HoldsBody(msgspec.Struct):
     """Body of POST /v1/holds:batch."""
 
-    items: list[HoldBody]
+    items: list[msgspec.Raw]
     all_or_nothing: bool = False
 
 
@@ -89,7 +89,7 @@ class CaptureItem(msgspec.Struct):
 class CapturesBody(msgspec.Struct):
     """Body of POST /v1/captures:batch."""
 
-    items: list[CaptureItem]
+    items: list[msgspec.Raw]
     all_or_nothing: bool = False
 
 
@@ -274,17 +274,23 @@ def _hold_of(body: HoldBody, key: str) -> HoldRequest:
     )
 
 
-def _hold_item(body: HoldBody) -> LedgerRequest:
+def _hold_item(item: msgspec.Raw) -> LedgerRequest:
+    body = _hold_decoder.decode(item)
     return _hold_of(body, body.idempotency_key)
 
 
-def _capture_item(body: CaptureItem) -> LedgerRequest:
+def _capture_item(item: msgspec.Raw) -> LedgerRequest:
+    body = _capture_decoder.decode(item)
     return CaptureRequest(
         hold_id=body.hold_id,
         units=credits_of(body.amount),
         reason=body.reason,
         idempotency_key=body.idempotency_key,
     )
+
+
+_hold_decoder = msgspec.json.Decoder(HoldBody)
+_capture_decoder = msgspec.json.Decoder(CaptureItem)
 
 
 async def apply_request(services: Services, request: LedgerRequest) -> Response:
@@ -299,21 +305,37 @@ async def apply_request(services: Services, request: LedgerRequest) -> Response:
 
 async def _apply_batch(
     services: Services,
-    items: Sequence[Any],
+    items: Sequence[msgspec.Raw],
     all_or_nothing: bool,
-    make: Callable[[Any], LedgerRequest],
+    make: Callable[[msgspec.Raw], LedgerRequest],
 ) -> Response:
+    """Read, apply and answer a batch in slices, so that single requests pass between them."""
     limit = ATOMIC_ITEMS_MAX if all_or_nothing else BATCH_ITEMS_MAX
     if not 0 < len(items) <= limit:
         raise InvalidInput(f"a batch has 1 to {limit} items", code="batch_too_large", field="items")
     requests: list[LedgerRequest | TallystickError] = []
-    for item in items:
-        try:
-            requests.append(make(item))
-        except TallystickError as error:
-            requests.append(error)
+    for start in range(0, len(items), _SLICE):
+        requests += [_read_item(item, make) for item in items[start : start + _SLICE]]
+        await asyncio.sleep(0)
     answers = await services.committer.apply_batch(requests, all_or_nothing=all_or_nothing)
-    return respond({"results": [_item_json(answer) for answer in answers]})
+    parts: list[bytes] = []
+    for start in range(0, len(answers), _SLICE):
+        shown = [_item_json(answer) for answer in answers[start : start + _SLICE]]
+        parts.append(msgspec.json.encode(shown)[1:-1])
+        await asyncio.sleep(0)
+    body = b'{"results":[' + b",".join(parts) + b"]}"
+    return Response(body, media_type="application/json")
+
+
+def _read_item(
+    item: msgspec.Raw, make: Callable[[msgspec.Raw], LedgerRequest]
+) -> LedgerRequest | TallystickError:
+    try:
+        return make(item)
+    except TallystickError as error:
+        return error
+    except (msgspec.DecodeError, RecursionError) as error:
+        return InvalidInput(f"item: {error}", code="bad_item")
 
 
 def _item_json(answer: Outcome | TallystickError) -> dict[str, Any]:
@@ -327,6 +349,9 @@ def _item_json(answer: Outcome | TallystickError) -> dict[str, Any]:
         )
     return declined_json(answer) if answer.status == "declined" else outcome_json(answer)
 
+
+_SLICE = 100
+"""Items of a batch that are handled without a pause."""
 
 _STATUS = {
     "hold": "held",

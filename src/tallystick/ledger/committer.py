@@ -2,11 +2,10 @@
 
 It lives in the event loop that took the requests, so a decision crosses no thread: with
 threads, each answer of PostgreSQL waited for the interpreter behind HTTP work, ten times a
-group. Two lanes take single requests, first come, first served, so that one group is decided
-while PostgreSQL writes the other. A large batch is cut into chunks that a thread of its own
-applies one by one, so that a job of 50,000 rows on one account does not make others wait. A
-group leaves out requests for accounts that another lane is moving: they would only wait for
-its lock, and everybody in the group with them.
+group. One lane takes single requests, first come, first served. A large batch is cut into
+small chunks that a lane of its own applies one by one, so that a job of 50,000 rows on one
+account does not make others wait. A group leaves out requests for accounts that another lane
+is moving: they would only wait for its lock, and everybody in the group with them.
 
 The queue is bounded; a full one pushes back before anything is stored.
 """
@@ -33,8 +32,15 @@ ITEMS_WAITING_MAX = 200_000
 """Requests accepted into memory but not decided yet."""
 
 LANES = 1
+"""Lanes of single requests. A second one makes groups half as large, and that costs more."""
+
 _GROUP_ITEMS_MAX = 100
-_CHUNK_ITEMS = 400
+_CHUNK_ITEMS = 100
+"""Items of a batch in one transaction while single requests come in."""
+
+_CHUNK_ITEMS_ALONE = 500
+"""And when none came since the last one: larger groups cost less an item."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -45,12 +51,14 @@ class _Single(NamedTuple):
     answer: asyncio.Future[Answer]
 
 
-class _Job(NamedTuple):
-    """A chunk of a batch, or a batch that is applied as a whole."""
+class _Job:
+    """A batch: applied chunk by chunk, or as a whole."""
 
-    items: Sequence[Prepared]
-    is_whole: bool
-    answers: asyncio.Future[list[Answer]]
+    def __init__(self, items: Sequence[Prepared], is_whole: bool) -> None:
+        self.items = items
+        self.is_whole = is_whole
+        self.answers: list[Answer] = []
+        self.done: asyncio.Future[list[Answer]] = asyncio.get_running_loop().create_future()
 
 
 class Committer:
@@ -65,6 +73,8 @@ class Committer:
         """Requests by account that another lane is moving."""
         self._jobs: deque[_Job] = deque()
         self._waiting = 0
+        self._arrivals = 0
+        self._arrivals_seen = 0
         self._busy: list[frozenset[str]] = [frozenset()] * (LANES + 1)
         self._arrived = asyncio.Event()
         self._job_arrived = asyncio.Event()
@@ -91,6 +101,7 @@ class Committer:
         self._count_in(1)
         single = _Single(item, asyncio.get_running_loop().create_future())
         self._singles.append(single)
+        self._arrivals += 1
         self._arrived.set()
         # the group goes on even if this request is cancelled: its outcome is then recorded
         answer = await asyncio.shield(single.answer)
@@ -118,19 +129,12 @@ class Committer:
                 await asyncio.sleep(0)  # let single requests through
         if failures and all_or_nothing:
             return self._ledger.refuse_whole(len(requests), failures)
-        size = len(prepared) if all_or_nothing else _CHUNK_ITEMS
-        chunks = [prepared[start : start + size] for start in range(0, len(prepared), size or 1)]
         self._count_in(len(prepared))
-        jobs = [self._queue_job(chunk, all_or_nothing) for chunk in chunks]
-        parts = await asyncio.gather(*(asyncio.shield(job.answers) for job in jobs))
-        answers = (answer for part in parts for answer in part)
-        return [failures.get(index) or next(answers) for index in range(len(requests))]
-
-    def _queue_job(self, items: Sequence[Prepared], is_whole: bool) -> _Job:
-        job = _Job(items, is_whole, asyncio.get_running_loop().create_future())
+        job = _Job(prepared, all_or_nothing)
         self._jobs.append(job)
         self._job_arrived.set()
-        return job
+        answers = iter(await asyncio.shield(job.done))
+        return [failures.get(index) or next(answers) for index in range(len(requests))]
 
     def _count_in(self, count: int) -> None:
         if self._is_closing:
@@ -179,45 +183,45 @@ class Committer:
     async def _run_jobs(self) -> None:
         while True:
             if self._jobs:
-                job = self._jobs.popleft()
-                self._busy[LANES] = _accounts(job.items)
-                answers = await asyncio.to_thread(self._decide_job, job)
-                self._free(LANES)
-                self._waiting -= len(job.items)
-                if not job.answers.done():
-                    job.answers.set_result(answers)
-                await asyncio.sleep(0)  # the turn of those who waited for its accounts
+                await self._run_chunk(self._jobs[0])
+                self._jobs.rotate(-1)  # other batches have their turns too
+                await asyncio.sleep(0)  # and those who waited for its accounts
             elif self._is_closing:
                 return
             else:
                 self._job_arrived.clear()
                 await self._job_arrived.wait()
 
-    async def _decide(self, items: list[Prepared], tries_left: int = 3) -> list[Answer]:
+    async def _run_chunk(self, job: _Job) -> None:
+        size = _CHUNK_ITEMS if self._arrivals != self._arrivals_seen else _CHUNK_ITEMS_ALONE
+        self._arrivals_seen = self._arrivals
+        start = len(job.answers)
+        chunk = job.items if job.is_whole else job.items[start : start + size]
+        self._busy[LANES] = _accounts(chunk)
+        if chunk:
+            job.answers += await self._decide(chunk, is_whole=job.is_whole)
+        self._free(LANES)
+        self._waiting -= len(chunk)
+        if len(job.answers) == len(job.items):
+            self._jobs.popleft()
+            job.done.set_result(job.answers)
+
+    async def _decide(
+        self, items: Sequence[Prepared], *, is_whole: bool = False, tries_left: int = 3
+    ) -> list[Answer]:
         """Decide a group; when one of its items spoils it, each alone."""
         try:
             async with self._pool.connection() as connection:
-                return await drive_async(connection, self._ledger.plan_group(items))
+                plan = self._ledger.plan_group(items, all_or_nothing=is_whole)
+                return await drive_async(connection, plan)
         except Exception as error:
             failure = _failure_of(error)
             is_raced = isinstance(failure, Raced) and tries_left > 0
-            if not is_raced and (failure.retryable or len(items) == 1):
+            if is_raced and is_whole:
+                return await self._decide(items, is_whole=True, tries_left=tries_left - 1)
+            if not is_raced and (failure.retryable or is_whole or len(items) == 1):
                 return [failure] * len(items)
-        return [(await self._decide([item], tries_left - 1))[0] for item in items]
-
-    def _decide_job(self, job: _Job, tries_left: int = 3) -> list[Answer]:
-        try:
-            return self._ledger.apply_group(job.items, all_or_nothing=job.is_whole)
-        except Exception as error:
-            failure = _failure_of(error)
-            is_raced = isinstance(failure, Raced) and tries_left > 0
-            if is_raced and job.is_whole:
-                return self._decide_job(job, tries_left - 1)
-            if not is_raced and (failure.retryable or job.is_whole or len(job.items) == 1):
-                return [failure] * len(job.items)
-        return [
-            self._decide_job(job._replace(items=[item]), tries_left - 1)[0] for item in job.items
-        ]
+        return [(await self._decide([item], tries_left=tries_left - 1))[0] for item in items]
 
 
 def _accounts(items: Iterable[Prepared]) -> frozenset[str]:
