@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from itertools import count
 
 import pytest
@@ -314,3 +316,35 @@ def test_a_batch_as_a_whole_is_applied_or_remembered_as_declined(ledger: Ledger)
     ]
     again = ledger.apply_batch(fresh, all_or_nothing=True)
     assert [one.status for one in again if isinstance(one, Outcome)] == ["posted", "posted"]
+
+
+_WORKER = """
+import sys
+from tallystick.clock import SystemClock
+from tallystick.ids import Uuid7Source
+from tallystick.ledger import HoldRequest, Ledger
+from tallystick.plumbing.postgres import open_pool
+url, account, number = sys.argv[1:]
+pool = open_pool(url, connections_max=1)
+ledger = Ledger(pool, SystemClock(), Uuid7Source(SystemClock()))
+posted = 0
+for start in range(0, 600, 50):
+    group = [
+        HoldRequest(account, 1, idempotency_key=f"p{number}-{n}") for n in range(start, start + 50)
+    ]
+    posted += sum(one.status == "posted" for one in ledger.apply_batch(group))
+sys.stdout.write(str(posted))
+pool.close()
+"""
+
+
+def test_one_account_from_many_processes(ledger: Ledger, postgres_url: str) -> None:
+    """INV-03: 8 processes ask for 4,800 of 1,000 units in groups; exactly 1,000 are held."""
+    account = opened(ledger, 1000)
+    command = [sys.executable, "-c", _WORKER, postgres_url, account]
+    workers = [
+        subprocess.Popen([*command, str(number)], stdout=subprocess.PIPE) for number in range(8)
+    ]
+    posted = [int(worker.communicate()[0]) for worker in workers]
+    assert sum(posted) == 1000
+    assert shown(ledger, account) == (0, 1000, 0)
