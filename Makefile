@@ -21,8 +21,9 @@ check: $(VENV)/installed-dev     ## style, types, imports
 bench: $(VENV)/installed-dev     ## speed and memory; results go to benchmarks/results
 	$(BIN)/python -m benchmarks.run $(ARGS)
 
-soak: $(VENV)/installed-dev      ## the kill test, many more rounds
-	TALLYSTICK_KILL_ROUNDS=50 $(BIN)/pytest tests/integration/test_kill.py $(ARGS)
+soak: $(VENV)/installed-dev      ## the kill tests and the simulator, many more rounds
+	TALLYSTICK_KILL_ROUNDS=50 TALLYSTICK_SEEDS=5000 TALLYSTICK_FIRST_SEED=200 $(BIN)/pytest \
+		tests/integration/test_kill.py tests/integration/test_ledger_kill.py tests/simulation $(ARGS)
 
 docs: $(VENV)/installed-dev      ## what is generated from the code
 	$(BIN)/python -m tests.docs.generate

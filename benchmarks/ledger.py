@@ -443,8 +443,8 @@ PARTS: dict[str, Callable[[], list[str]]] = {
 }
 
 
-def main() -> None:
-    chosen = sys.argv[1:] or list(PARTS)
+def main(names: list[str]) -> None:
+    chosen = names or list(PARTS)
     lines = [
         "# Speed of the ledger",
         "",
@@ -465,4 +465,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

@@ -1,7 +1,7 @@
 """Speed and memory of a real `tallystick serve`: one command, figures to benchmarks/results.
 
     make bench                      all of it, about 4 minutes
-    make bench ARGS="ingest"        one part: idle, ingest or latency
+    make bench ARGS=ingest          one part: idle, ingest or latency; or ledger (ledger.py)
 
 Method. The server runs as its users run it, on a fresh data folder; the load comes from this
 process on the same machine, so both share its cores. Ingest: requests of 500 events over
@@ -27,6 +27,7 @@ import msgspec
 import psutil
 from tests.server import Server
 
+from benchmarks import ledger
 from tallystick.clock import SystemClock, format_time
 
 RESULTS = Path(__file__).parent / "results"
@@ -203,6 +204,10 @@ PARTS = {"idle": idle, "latency": latency, "ingest": ingest}
 
 
 def main() -> None:
+    if sys.argv[1:] in ([], ["ledger"]):
+        ledger.main([])
+        if sys.argv[1:]:
+            return
     chosen = sys.argv[1:] or list(PARTS)
     memory_gib = psutil.virtual_memory().total / 2**30
     lines = [
