@@ -111,6 +111,9 @@ def _endpoint(services: Services, entry: RouteEntry) -> Any:
 def _keyed(services: Services, path: str, handle: Any) -> Any:
     """Require a key, answer failures as problems, and measure."""
 
+    seconds = services.metrics.seconds.labels(path)
+    counters: dict[tuple[str, int], Any] = {}
+
     async def endpoint(request: Request) -> Response:
         started = time.perf_counter()
         try:
@@ -120,8 +123,11 @@ def _keyed(services: Services, path: str, handle: Any) -> Any:
             if error.http_status >= 500 and not error.retryable:
                 _log.error("%s %s: %s", request.method, path, error.message)
             response = from_error(error)
-        services.metrics.requests.labels(request.method, path, str(response.status_code)).inc()
-        services.metrics.seconds.labels(path).observe(time.perf_counter() - started)
+        name = (request.method, response.status_code)
+        if name not in counters:
+            counters[name] = services.metrics.requests.labels(name[0], path, str(name[1]))
+        counters[name].inc()
+        seconds.observe(time.perf_counter() - started)
         return response
 
     return endpoint

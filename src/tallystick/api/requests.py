@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, TypeVar
 
 import msgspec
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from tallystick.bounds import BODY_BYTES_MAX
@@ -29,12 +29,17 @@ async def read_body(request: Request, limit: int = BODY_BYTES_MAX) -> bytes:
         raise too_large
     pieces: list[bytes] = []
     total = 0
-    async for piece in request.stream():
+    while True:
+        message = await request.receive()
+        if message["type"] != "http.request":
+            raise ClientDisconnect
+        piece = message.get("body", b"")
         total += len(piece)
         if total > limit:
             raise too_large
+        if not message.get("more_body", False):
+            return b"".join([*pieces, piece])
         pieces.append(piece)
-    return b"".join(pieces)
 
 
 async def read_json(

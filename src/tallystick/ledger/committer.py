@@ -2,10 +2,11 @@
 
 It lives in the event loop that took the requests, so a decision crosses no thread: with
 threads, each answer of PostgreSQL waited for the interpreter behind HTTP work, ten times a
-group. One lane takes single requests, first come, first served. A large batch is cut into
-small chunks that a lane of its own applies one by one, so that a job of 50,000 rows on one
-account does not make others wait. A group leaves out requests for accounts that another lane
-is moving: they would only wait for its lock, and everybody in the group with them.
+group. Single requests go first come, first served; a second lane joins when many wait. A
+large batch is cut into small chunks that a lane of its own applies one by one, so that a job of
+50,000 rows on one account does not make others wait. A group leaves out requests for accounts
+that another lane is moving: they would only wait for its lock, and everybody in the group with
+them.
 
 The queue is bounded; a full one pushes back before anything is stored.
 """
@@ -31,8 +32,12 @@ from tallystick.ledger.store import drive_async
 ITEMS_WAITING_MAX = 200_000
 """Requests accepted into memory but not decided yet."""
 
-LANES = 1
-"""Lanes of single requests. A second one makes groups half as large, and that costs more."""
+LANES = 2
+"""Lanes of single requests."""
+
+_CROWDED = 16
+"""Waiting requests from which the second lane works too: while PostgreSQL writes one group the
+other is decided. With fewer it would only make groups smaller, and a group has a fixed cost."""
 
 _GROUP_ITEMS_MAX = 100
 _CHUNK_ITEMS = 100
@@ -76,7 +81,7 @@ class Committer:
         self._arrivals = 0
         self._arrivals_seen = 0
         self._busy: list[frozenset[str]] = [frozenset()] * (LANES + 1)
-        self._arrived = asyncio.Event()
+        self._arrived = [asyncio.Event() for _ in range(LANES)]
         self._job_arrived = asyncio.Event()
         self._is_closing = False
         self._tasks: list[asyncio.Task[None]] = []
@@ -90,7 +95,8 @@ class Committer:
     async def close(self) -> None:
         """Decide what waits, then stop."""
         self._is_closing = True
-        self._arrived.set()
+        for arrived in self._arrived:
+            arrived.set()
         self._job_arrived.set()
         await asyncio.gather(*self._tasks)
         await self._pool.close()
@@ -102,9 +108,9 @@ class Committer:
         single = _Single(item, asyncio.get_running_loop().create_future())
         self._singles.append(single)
         self._arrivals += 1
-        self._arrived.set()
-        # the group goes on even if this request is cancelled: its outcome is then recorded
-        answer = await asyncio.shield(single.answer)
+        self._wake()
+        # the group goes on even if this caller is cancelled: its outcome is then recorded
+        answer = await single.answer
         if isinstance(answer, TallystickError):
             raise answer
         return answer
@@ -133,7 +139,7 @@ class Committer:
         job = _Job(prepared, all_or_nothing)
         self._jobs.append(job)
         self._job_arrived.set()
-        answers = iter(await asyncio.shield(job.done))
+        answers = iter(await job.done)
         return [failures.get(index) or next(answers) for index in range(len(requests))]
 
     def _count_in(self, count: int) -> None:
@@ -145,7 +151,8 @@ class Committer:
 
     async def _run_lane(self, lane: int) -> None:
         while True:
-            group = self._take_singles(lane)
+            is_needed = lane == 0 or len(self._singles) >= _CROWDED or self._is_closing
+            group = self._take_singles(lane) if is_needed else []
             if group:
                 self._busy[lane] = _accounts(single.item for single in group)
                 answers = await self._decide([single.item for single in group])
@@ -157,8 +164,13 @@ class Committer:
             elif self._is_closing and not self._put_off:
                 return
             else:
-                self._arrived.clear()
-                await self._arrived.wait()
+                self._arrived[lane].clear()
+                await self._arrived[lane].wait()
+
+    def _wake(self) -> None:
+        self._arrived[0].set()
+        if len(self._singles) >= _CROWDED:
+            self._arrived[1].set()
 
     def _take_singles(self, lane: int) -> list[_Single]:
         busy = frozenset().union(*(self._busy[:lane] + self._busy[lane + 1 :]))
@@ -178,7 +190,7 @@ class Committer:
             self._singles.extendleft(reversed(self._put_off.pop(account_id)))
         self._busy[lane] = frozenset()
         if self._singles:
-            self._arrived.set()
+            self._wake()
 
     async def _run_jobs(self) -> None:
         while True:
@@ -204,7 +216,8 @@ class Committer:
         self._waiting -= len(chunk)
         if len(job.answers) == len(job.items):
             self._jobs.popleft()
-            job.done.set_result(job.answers)
+            if not job.done.done():
+                job.done.set_result(job.answers)
 
     async def _decide(
         self, items: Sequence[Prepared], *, is_whole: bool = False, tries_left: int = 3
