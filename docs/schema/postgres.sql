@@ -297,7 +297,7 @@ CREATE INDEX lot_expiring ON ledger.lot USING btree (expires_at) WHERE ((NOT is_
 CREATE INDEX lot_of_account ON ledger.lot USING btree (account_id, created_at);
 CREATE INDEX lot_unspent ON ledger.lot USING btree (account_id) WHERE (NOT is_spent);
 CREATE UNIQUE INDEX one_late_settle_per_hold ON ledger.operation USING btree (hold_id) WHERE ((outcome = 'posted'::text) AND (kind = 'settle'::text));
-CREATE INDEX operation_by_transaction ON ledger.operation USING brin (transaction) WITH (pages_per_range='16', autosummarize='on');
+CREATE INDEX operation_by_transaction ON ledger.operation USING btree (transaction);
 CREATE INDEX operation_of_run ON ledger.operation USING btree (tenant_id, run_id, posted_at) WHERE (run_id <> ''::text);
 CREATE INDEX operation_refers_to ON ledger.operation USING btree (refers_to) WHERE (refers_to IS NOT NULL);
 CREATE INDEX run_charge_stale ON ledger.run_charge USING btree (updated_at) WHERE is_stale;

@@ -148,8 +148,7 @@ CREATE UNIQUE INDEX one_late_settle_per_hold ON ledger.operation (hold_id)
 CREATE INDEX operation_of_run ON ledger.operation (tenant_id, run_id, posted_at)
     WHERE run_id <> '';
 CREATE INDEX operation_refers_to ON ledger.operation (refers_to) WHERE refers_to IS NOT NULL;
-CREATE INDEX operation_by_transaction ON ledger.operation USING brin (transaction)
-    WITH (pages_per_range = 16, autosummarize = on);
+CREATE INDEX operation_by_transaction ON ledger.operation (transaction);
 
 -- At most one charge a run: target = charged + shortfall (INV-05 by primary key).
 CREATE TABLE ledger.run_charge (
