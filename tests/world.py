@@ -19,12 +19,14 @@ from tallystick.ids import Uuid7Source
 from tallystick.ledger import Ledger
 from tallystick.ledger.seals import Seals
 from tallystick.plumbing.clickhouse import ClickHouse
-from tallystick.plumbing.log import PostgresLog
+from tallystick.plumbing.log import CORRECTIONS, Positions, PostgresLog, PostgresSource
 from tallystick.plumbing.postgres import open_pool
 from tallystick.reconcile.verify import Verifier
 from tallystick.workers import charger as charger_module
 from tallystick.workers import sink as sink_module
 from tallystick.workers.charger import Charger
+from tallystick.workers.pending import PendingRuns
+from tallystick.workers.rollups import Rollups
 from tallystick.workers.sink import Sink
 
 
@@ -39,6 +41,8 @@ class World:
         self.folder = folder
         self.pool = open_pool(postgres_url, connections_max=10)
         self.log = PostgresLog(self.pool)
+        self.corrections = PostgresLog(self.pool, CORRECTIONS)
+        self.positions = Positions(self.pool)
         self.facts = FactStore(clickhouse)
         self.catalog = Catalog(self.pool)
         self.catalog.seed_if_empty(clock.now())
@@ -55,9 +59,11 @@ class World:
 
     def restart_followers(self) -> None:
         """New followers that know nothing, as after a crash."""
-        self.sink = Sink(self.log, self.facts, self.catalog, self.clock)
+        source = PostgresSource([self.log, self.corrections], self.positions, "sink")
+        self.sink = Sink(source, self.positions, self.facts, self.catalog, self.pool, self.clock)
+        self.rollups = Rollups(self.positions, self.facts, self.clock)
         self.charger = Charger(
-            self.pool, self.log, self.facts, self.catalog, self.ledger, self.clock
+            PendingRuns(self.pool), self.facts, self.catalog, self.ledger, self.clock
         )
 
     def send(self, messages: list[dict[str, Any]]) -> Receipt:
@@ -81,6 +87,8 @@ class World:
         quiet, charger_module.QUIET_SECONDS = charger_module.QUIET_SECONDS, -1
         try:
             while self.sink.step():
+                pass
+            while self.rollups.step():
                 pass
             while self.charger.step():
                 pass

@@ -17,7 +17,9 @@ CREATE TABLE tallystick.charges
     `tool` LowCardinality(String),
     `operation` LowCardinality(String),
     `error_code` LowCardinality(String),
-    `credit_units` Int64 COMMENT 'CREDIT/6, a signed delta',
+    `credit_units` Int64 COMMENT 'CREDIT/6, a signed delta: charged',
+    `waste_credit_units` Int64 COMMENT 'CREDIT/6, a signed delta: rated, in attempts that do not count',
+    `waste_cost_units` Int64 COMMENT 'USD/9, a signed delta: what those attempts cost',
     `posted_at` DateTime64(6, 'UTC')
 )
 ENGINE = MergeTree
@@ -42,6 +44,8 @@ SETTINGS fsync_after_insert = 1, fsync_part_directory = 1, index_granularity = 8
 
 CREATE TABLE tallystick.facts
 (
+    `sign` Int8,
+    `correction_id` LowCardinality(String) COMMENT 'the backfill that made this row; empty: the event as it came',
     `tenant_id` LowCardinality(String),
     `charge_key` String,
     `occurred_at` DateTime64(6, 'UTC'),
@@ -100,6 +104,135 @@ PARTITION BY toYYYYMM(occurred_at)
 ORDER BY (tenant_id, charge_key, occurred_at)
 SETTINGS index_granularity = 2048, fsync_after_insert = 1, fsync_part_directory = 1;
 
+CREATE TABLE tallystick.rollup_day
+(
+    `bucket_at` DateTime('UTC'),
+    `tenant_id` LowCardinality(String),
+    `team` LowCardinality(String),
+    `product` LowCardinality(String),
+    `feature` LowCardinality(String),
+    `project_id` LowCardinality(String),
+    `workflow` LowCardinality(String),
+    `agent` LowCardinality(String),
+    `customer_tier` LowCardinality(String),
+    `environment` LowCardinality(String),
+    `provider` LowCardinality(String),
+    `model` LowCardinality(String),
+    `tool` LowCardinality(String),
+    `operation` LowCardinality(String),
+    `error_code` LowCardinality(String),
+    `log_partition` UInt16,
+    `last_offset` SimpleAggregateFunction(max, UInt64),
+    `events` SimpleAggregateFunction(sum, Int64),
+    `unknown_events` SimpleAggregateFunction(sum, Int64),
+    `late_events` SimpleAggregateFunction(sum, Int64),
+    `runs` AggregateFunction(uniqCombined64(17), String, String),
+    `attempts` AggregateFunction(uniqCombined64(17), String, String, UInt32),
+    `runs_failed` SimpleAggregateFunction(sum, Int64),
+    `calls` SimpleAggregateFunction(sum, Int64),
+    `unpriced_calls` SimpleAggregateFunction(sum, Int64),
+    `estimated_calls` SimpleAggregateFunction(sum, Int64),
+    `tool_calls` SimpleAggregateFunction(sum, Int64),
+    `errors` SimpleAggregateFunction(sum, Int64),
+    `tokens_input` SimpleAggregateFunction(sum, Int64),
+    `tokens_output` SimpleAggregateFunction(sum, Int64),
+    `tokens_cache_read` SimpleAggregateFunction(sum, Int64),
+    `tokens_cache_write_5m` SimpleAggregateFunction(sum, Int64),
+    `tokens_cache_write_1h` SimpleAggregateFunction(sum, Int64),
+    `tokens_reasoning` SimpleAggregateFunction(sum, Int64),
+    `cost_units` SimpleAggregateFunction(sum, Int64),
+    `latency` AggregateFunction(quantilesDD(0.01, 0.5, 0.95, 0.99), Float64)
+)
+ENGINE = AggregatingMergeTree
+ORDER BY (bucket_at, tenant_id, team, product, feature, project_id, workflow, agent, customer_tier, environment, provider, model, tool, operation, error_code, log_partition)
+SETTINGS fsync_after_insert = 1, fsync_part_directory = 1, index_granularity = 8192;
+
+CREATE TABLE tallystick.rollup_delta
+(
+    `bucket_at` DateTime('UTC'),
+    `tenant_id` LowCardinality(String),
+    `team` LowCardinality(String),
+    `product` LowCardinality(String),
+    `feature` LowCardinality(String),
+    `project_id` LowCardinality(String),
+    `workflow` LowCardinality(String),
+    `agent` LowCardinality(String),
+    `customer_tier` LowCardinality(String),
+    `environment` LowCardinality(String),
+    `provider` LowCardinality(String),
+    `model` LowCardinality(String),
+    `tool` LowCardinality(String),
+    `operation` LowCardinality(String),
+    `error_code` LowCardinality(String),
+    `log_partition` UInt16,
+    `last_offset` UInt64,
+    `events` Int64,
+    `unknown_events` Int64,
+    `late_events` Int64,
+    `runs` AggregateFunction(uniqCombined64(17), String, String),
+    `attempts` AggregateFunction(uniqCombined64(17), String, String, UInt32),
+    `runs_failed` Int64,
+    `calls` Int64,
+    `unpriced_calls` Int64,
+    `estimated_calls` Int64,
+    `tool_calls` Int64,
+    `errors` Int64,
+    `tokens_input` Int64,
+    `tokens_output` Int64,
+    `tokens_cache_read` Int64,
+    `tokens_cache_write_5m` Int64,
+    `tokens_cache_write_1h` Int64,
+    `tokens_reasoning` Int64,
+    `cost_units` Int64,
+    `latency` AggregateFunction(quantilesDD(0.01, 0.5, 0.95, 0.99), Float64)
+)
+ENGINE = MergeTree
+ORDER BY (log_partition, last_offset)
+SETTINGS fsync_after_insert = 1, fsync_part_directory = 1, index_granularity = 8192;
+
+CREATE TABLE tallystick.rollup_hour
+(
+    `bucket_at` DateTime('UTC'),
+    `tenant_id` LowCardinality(String),
+    `team` LowCardinality(String),
+    `product` LowCardinality(String),
+    `feature` LowCardinality(String),
+    `project_id` LowCardinality(String),
+    `workflow` LowCardinality(String),
+    `agent` LowCardinality(String),
+    `customer_tier` LowCardinality(String),
+    `environment` LowCardinality(String),
+    `provider` LowCardinality(String),
+    `model` LowCardinality(String),
+    `tool` LowCardinality(String),
+    `operation` LowCardinality(String),
+    `error_code` LowCardinality(String),
+    `log_partition` UInt16,
+    `last_offset` SimpleAggregateFunction(max, UInt64),
+    `events` SimpleAggregateFunction(sum, Int64),
+    `unknown_events` SimpleAggregateFunction(sum, Int64),
+    `late_events` SimpleAggregateFunction(sum, Int64),
+    `runs` AggregateFunction(uniqCombined64(17), String, String),
+    `attempts` AggregateFunction(uniqCombined64(17), String, String, UInt32),
+    `runs_failed` SimpleAggregateFunction(sum, Int64),
+    `calls` SimpleAggregateFunction(sum, Int64),
+    `unpriced_calls` SimpleAggregateFunction(sum, Int64),
+    `estimated_calls` SimpleAggregateFunction(sum, Int64),
+    `tool_calls` SimpleAggregateFunction(sum, Int64),
+    `errors` SimpleAggregateFunction(sum, Int64),
+    `tokens_input` SimpleAggregateFunction(sum, Int64),
+    `tokens_output` SimpleAggregateFunction(sum, Int64),
+    `tokens_cache_read` SimpleAggregateFunction(sum, Int64),
+    `tokens_cache_write_5m` SimpleAggregateFunction(sum, Int64),
+    `tokens_cache_write_1h` SimpleAggregateFunction(sum, Int64),
+    `tokens_reasoning` SimpleAggregateFunction(sum, Int64),
+    `cost_units` SimpleAggregateFunction(sum, Int64),
+    `latency` AggregateFunction(quantilesDD(0.01, 0.5, 0.95, 0.99), Float64)
+)
+ENGINE = AggregatingMergeTree
+ORDER BY (bucket_at, tenant_id, team, product, feature, project_id, workflow, agent, customer_tier, environment, provider, model, tool, operation, error_code, log_partition)
+SETTINGS fsync_after_insert = 1, fsync_part_directory = 1, index_granularity = 8192;
+
 CREATE TABLE tallystick.rollup_minute
 (
     `bucket_at` DateTime('UTC'),
@@ -117,18 +250,19 @@ CREATE TABLE tallystick.rollup_minute
     `tool` LowCardinality(String),
     `operation` LowCardinality(String),
     `error_code` LowCardinality(String),
+    `log_partition` UInt16,
     `last_offset` SimpleAggregateFunction(max, UInt64),
-    `events` SimpleAggregateFunction(sum, UInt64),
-    `unknown_events` SimpleAggregateFunction(sum, UInt64),
-    `late_events` SimpleAggregateFunction(sum, UInt64),
-    `runs` AggregateFunction(uniqExact, String, String),
-    `attempts` AggregateFunction(uniqExact, String, String, UInt32),
-    `runs_failed` SimpleAggregateFunction(sum, UInt64),
-    `calls` SimpleAggregateFunction(sum, UInt64),
-    `unpriced_calls` SimpleAggregateFunction(sum, UInt64),
-    `estimated_calls` SimpleAggregateFunction(sum, UInt64),
-    `tool_calls` SimpleAggregateFunction(sum, UInt64),
-    `errors` SimpleAggregateFunction(sum, UInt64),
+    `events` SimpleAggregateFunction(sum, Int64),
+    `unknown_events` SimpleAggregateFunction(sum, Int64),
+    `late_events` SimpleAggregateFunction(sum, Int64),
+    `runs` AggregateFunction(uniqCombined64(17), String, String),
+    `attempts` AggregateFunction(uniqCombined64(17), String, String, UInt32),
+    `runs_failed` SimpleAggregateFunction(sum, Int64),
+    `calls` SimpleAggregateFunction(sum, Int64),
+    `unpriced_calls` SimpleAggregateFunction(sum, Int64),
+    `estimated_calls` SimpleAggregateFunction(sum, Int64),
+    `tool_calls` SimpleAggregateFunction(sum, Int64),
+    `errors` SimpleAggregateFunction(sum, Int64),
     `tokens_input` SimpleAggregateFunction(sum, Int64),
     `tokens_output` SimpleAggregateFunction(sum, Int64),
     `tokens_cache_read` SimpleAggregateFunction(sum, Int64),
@@ -139,13 +273,49 @@ CREATE TABLE tallystick.rollup_minute
     `latency` AggregateFunction(quantilesDD(0.01, 0.5, 0.95, 0.99), Float64)
 )
 ENGINE = AggregatingMergeTree
-ORDER BY (bucket_at, tenant_id, team, product, feature, project_id, workflow, agent, customer_tier, environment, provider, model, tool, operation, error_code)
+ORDER BY (bucket_at, tenant_id, team, product, feature, project_id, workflow, agent, customer_tier, environment, provider, model, tool, operation, error_code, log_partition)
+SETTINGS fsync_after_insert = 1, fsync_part_directory = 1, index_granularity = 8192;
+
+CREATE TABLE tallystick.rollup_user
+(
+    `bucket_at` DateTime('UTC'),
+    `tenant_id` LowCardinality(String),
+    `user_id` String,
+    `provider` LowCardinality(String),
+    `model` LowCardinality(String),
+    `tool` LowCardinality(String),
+    `error_code` LowCardinality(String),
+    `log_partition` UInt16,
+    `last_offset` SimpleAggregateFunction(max, UInt64),
+    `events` SimpleAggregateFunction(sum, Int64),
+    `unknown_events` SimpleAggregateFunction(sum, Int64),
+    `late_events` SimpleAggregateFunction(sum, Int64),
+    `runs` AggregateFunction(uniqCombined64(17), String, String),
+    `attempts` AggregateFunction(uniqCombined64(17), String, String, UInt32),
+    `runs_failed` SimpleAggregateFunction(sum, Int64),
+    `calls` SimpleAggregateFunction(sum, Int64),
+    `unpriced_calls` SimpleAggregateFunction(sum, Int64),
+    `estimated_calls` SimpleAggregateFunction(sum, Int64),
+    `tool_calls` SimpleAggregateFunction(sum, Int64),
+    `errors` SimpleAggregateFunction(sum, Int64),
+    `tokens_input` SimpleAggregateFunction(sum, Int64),
+    `tokens_output` SimpleAggregateFunction(sum, Int64),
+    `tokens_cache_read` SimpleAggregateFunction(sum, Int64),
+    `tokens_cache_write_5m` SimpleAggregateFunction(sum, Int64),
+    `tokens_cache_write_1h` SimpleAggregateFunction(sum, Int64),
+    `tokens_reasoning` SimpleAggregateFunction(sum, Int64),
+    `cost_units` SimpleAggregateFunction(sum, Int64),
+    `latency` AggregateFunction(quantilesDD(0.01, 0.5, 0.95, 0.99), Float64)
+)
+ENGINE = AggregatingMergeTree
+ORDER BY (tenant_id, user_id, provider, model, tool, error_code, bucket_at, log_partition)
 SETTINGS fsync_after_insert = 1, fsync_part_directory = 1, index_granularity = 8192;
 
 CREATE TABLE tallystick.runs
 (
     `tenant_id` LowCardinality(String),
     `run_id` String,
+    `log_partition` UInt16,
     `last_offset` SimpleAggregateFunction(max, UInt64),
     `started_at` SimpleAggregateFunction(min, DateTime64(6, 'UTC')),
     `last_event_at` SimpleAggregateFunction(max, DateTime64(6, 'UTC')),
@@ -163,18 +333,18 @@ CREATE TABLE tallystick.runs
     `parent_run_id` SimpleAggregateFunction(max, String),
     `root_run_id` SimpleAggregateFunction(max, String),
     `attempts` SimpleAggregateFunction(max, UInt32),
-    `events` SimpleAggregateFunction(sum, UInt64),
-    `late_events` SimpleAggregateFunction(sum, UInt64),
-    `calls` SimpleAggregateFunction(sum, UInt64),
-    `unpriced_calls` SimpleAggregateFunction(sum, UInt64),
-    `tool_calls` SimpleAggregateFunction(sum, UInt64),
-    `errors` SimpleAggregateFunction(sum, UInt64),
+    `events` SimpleAggregateFunction(sum, Int64),
+    `late_events` SimpleAggregateFunction(sum, Int64),
+    `calls` SimpleAggregateFunction(sum, Int64),
+    `unpriced_calls` SimpleAggregateFunction(sum, Int64),
+    `tool_calls` SimpleAggregateFunction(sum, Int64),
+    `errors` SimpleAggregateFunction(sum, Int64),
     `tokens_input` SimpleAggregateFunction(sum, Int64),
     `tokens_output` SimpleAggregateFunction(sum, Int64),
     `cost_units` SimpleAggregateFunction(sum, Int64)
 )
 ENGINE = AggregatingMergeTree
-ORDER BY (tenant_id, run_id)
+ORDER BY (tenant_id, run_id, log_partition)
 SETTINGS fsync_after_insert = 1, fsync_part_directory = 1, index_granularity = 8192;
 
 CREATE TABLE tallystick.schema_migration

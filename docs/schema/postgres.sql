@@ -37,7 +37,8 @@ CREATE TABLE charger.pending_run (
     tenant_id text NOT NULL,
     charge_key text NOT NULL,
     has_ended boolean NOT NULL,
-    touched_at bigint NOT NULL
+    touched_at bigint NOT NULL,
+    shard smallint GENERATED ALWAYS AS ((abs((hashtextextended(((tenant_id || ' '::text) || charge_key), (0)::bigint) % (8)::bigint)))::smallint) STORED NOT NULL
 )
 WITH (fillfactor='70');
 CREATE TABLE ledger.account (
@@ -243,6 +244,13 @@ CREATE TABLE log.head (
     CONSTRAINT head_next_offset_check CHECK ((next_offset >= 0))
 )
 WITH (fillfactor='50');
+CREATE TABLE log.lease (
+    name text NOT NULL,
+    owner text NOT NULL,
+    epoch bigint DEFAULT 1 NOT NULL,
+    expires_at timestamp with time zone NOT NULL
+)
+WITH (fillfactor='50');
 CREATE TABLE public.schema_migration (
     name text NOT NULL,
     digest text NOT NULL,
@@ -284,9 +292,11 @@ ALTER TABLE ONLY log.follower
     ADD CONSTRAINT follower_pkey PRIMARY KEY (follower, partition);
 ALTER TABLE ONLY log.head
     ADD CONSTRAINT head_pkey PRIMARY KEY (partition);
+ALTER TABLE ONLY log.lease
+    ADD CONSTRAINT lease_pkey PRIMARY KEY (name);
 ALTER TABLE ONLY public.schema_migration
     ADD CONSTRAINT schema_migration_pkey PRIMARY KEY (name);
-CREATE INDEX pending_run_due ON charger.pending_run USING btree (has_ended, touched_at);
+CREATE INDEX pending_run_due ON charger.pending_run USING btree (shard, has_ended, touched_at);
 CREATE INDEX account_of_tenant ON ledger.account USING btree (tenant_id, created_at, account_id);
 CREATE INDEX hold_due ON ledger.hold USING btree (due_at);
 CREATE INDEX hold_of_account ON ledger.hold USING btree (account_id);

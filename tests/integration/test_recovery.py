@@ -37,7 +37,7 @@ def test_a_position_that_was_lost_doubles_nothing(world: World) -> None:
         world.send([usage(world, "lost", number)])
     world.settle()
     before = world.totals("lost")
-    world.log.commit_position("sink", 0, world.clock.now())
+    world.positions.commit("sink", {0: 0}, world.clock.now())
     world.restart_followers()
     world.settle()
     assert world.totals("lost") == before
@@ -49,13 +49,12 @@ def test_a_wipe_that_was_interrupted_is_finished_by_the_next_start(world: World)
     world.send([usage(world, "wiped", number) for number in range(40)])
     world.settle()
     before = world.totals("wiped")
-    world.log.commit_position("charger", 0, world.clock.now())
-    world.log.commit_position("sink", 0, world.clock.now())
+    world.positions.commit("sink", {0: 0}, world.clock.now())
     world.facts._store.command("TRUNCATE TABLE tallystick.facts")  # and then the power went
     world.restart_followers()
     world.settle()
     assert world.totals("wiped") == before
-    wipe_derived(world.log, world.facts, world.clock)
+    wipe_derived(world.positions, world.facts)
     world.restart_followers()
     world.settle()
     assert world.totals("wiped") == before

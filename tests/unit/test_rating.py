@@ -33,6 +33,7 @@ DEFAULTS: dict[str, Any] = {
     "event_type": "token_usage",
     "tenant_id": "t",
     "occurred_at": 1_790_000_000_000_000,
+    "received_at": 1_790_000_000_000_000,
     "usage_scope": "leaf",
     "usage_quality": "exact",
     "provider": "openai",
@@ -156,11 +157,14 @@ def test_a_new_version_rates_only_events_from_its_time_on() -> None:
         4, "credit", "vip", 0, later, msgspec.json.encode(CreditCard(tool_call_credits="0"))
     )
     rater = Rater([*VERSIONS, newer, own])
-    tool = {"event_type": "tool_call_finished"}
+    tool = {"event_type": "tool_call_finished", "received_at": later}
     assert rate(rater, **tool)["credit_units"] == 50_000
     assert rate(rater, **tool, occurred_at=later)["credit_units"] == 1_000_000
     assert rate(rater, **tool, occurred_at=later)["credit_version"] == 3
     assert rate(rater, **tool, tenant_id="vip")["credit_units"] == 0
+    earlier = {"event_type": "tool_call_finished", "received_at": later - 1}
+    assert rate(rater, **earlier, occurred_at=later)["credit_units"] == 50_000  # not known yet
+    assert rate(rater, **earlier, tenant_id="vip")["credit_units"] == 50_000
 
 
 def test_which_attempts_are_charged() -> None:
@@ -171,3 +175,7 @@ def test_which_attempts_are_charged() -> None:
     free = ChargePolicy(failed_runs="free")
     assert plan_run_target(lines, run_failed=True, policy=free).target_units == 0
     assert plan_run_target([], run_failed=False, policy=free).target_units == 0
+    late = [RunLine(1, 70, 50), RunLine(1, 30)]
+    assert plan_run_target(late, run_failed=False, policy=ChargePolicy()).target_units == 100
+    lenient = ChargePolicy(late_events="free")
+    assert plan_run_target(late, run_failed=False, policy=lenient).target_units == 50

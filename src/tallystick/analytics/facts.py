@@ -24,6 +24,8 @@ _TEXT = pa.string()
 _TOKENS = pa.int64()
 
 _FACT_TYPES: dict[str, pa.DataType] = {
+    "sign": pa.int8(),
+    "correction_id": _TEXT,
     "tenant_id": _TEXT,
     "charge_key": _TEXT,
     "occurred_at": _TIME,
@@ -114,16 +116,30 @@ def charge_key_of(run_id: str, occurred_at: int) -> str:
     return f"tallystick:minute:{minute:%Y-%m-%dT%H:%M}Z"
 
 
+CORRECTION_FIELDS: tuple[str, ...] = tuple(
+    name for name in _FACT_TYPES if name not in ("log_partition", "log_offset")
+)
+"""What a row of a correction holds, in order; its coordinates are those of the correction."""
+
+
 def facts_table(
-    columns: Columns, rated: Mapping[str, Sequence[Any]], offsets: Sequence[int], partition: int
+    columns: Columns,
+    rated: Mapping[str, Sequence[Any]],
+    partitions: Sequence[int],
+    offsets: Sequence[int],
 ) -> pa.Table:
     """Build the Arrow table of facts from event columns and what rating said of each."""
     occurred, received = columns["occurred_at"], columns["received_at"]
     whole: Columns = {
         **columns,
         **rated,
-        "charge_key": list(map(charge_key_of, columns["run_id"], occurred)),
-        "log_partition": [partition] * len(offsets),
+        "sign": [1] * len(offsets),
+        "correction_id": [""] * len(offsets),
+        "charge_key": [
+            run_id or charge_key_of("", moment)
+            for run_id, moment in zip(columns["run_id"], occurred, strict=True)
+        ],
+        "log_partition": partitions,
         "log_offset": offsets,
         "is_late": [
             arrival - claim > LATE_AFTER for arrival, claim in zip(received, occurred, strict=True)
@@ -132,14 +148,23 @@ def facts_table(
     return _table(whole, _FACT_TYPES)
 
 
+def corrections_table(
+    rows: Sequence[Sequence[Any]], partitions: Sequence[int], offsets: Sequence[int]
+) -> pa.Table:
+    """Build the Arrow table of correction rows (values in the order of CORRECTION_FIELDS)."""
+    columns = dict(zip(CORRECTION_FIELDS, zip(*rows, strict=True), strict=True))
+    whole: Columns = {**columns, "log_partition": partitions, "log_offset": offsets}
+    return _table(whole, _FACT_TYPES)
+
+
 def deliveries_table(
-    columns: Columns, kinds: Sequence[str], offsets: Sequence[int], partition: int
+    columns: Columns, kinds: Sequence[str], partitions: Sequence[int], offsets: Sequence[int]
 ) -> pa.Table:
     """Build the Arrow table of deliveries that were not originals."""
     whole: Columns = {
         **columns,
         "kind": kinds,
-        "log_partition": [partition] * len(offsets),
+        "log_partition": partitions,
         "log_offset": offsets,
     }
     return _table(whole, _DELIVERY_TYPES)

@@ -1,18 +1,21 @@
 """Usage over time and by dimension: the answer to `GET /v1/stats`.
 
-Whole minutes over dimensions of the rollup are read from the rollup; anything else is
-folded from the facts by the same SELECT that fills the rollup, so both give one truth.
-Credits come from the charge lines, whose sum is what the ledger charged.
+A range is cut into whole days, hours and minutes, each read from its rollup; whole days of
+users from theirs; anything else is folded from the facts by the same SELECT that fills the
+rollups, so all give one truth. Credits, and what retries wasted, come from the charge lines,
+whose sum is what the ledger charged. Error rates carry their 95% Wilson interval.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
+from statistics import NormalDist
 from typing import Any, NamedTuple
 
-from tallystick.analytics.store import ROLLUP_KEYS, fold_facts_sql
-from tallystick.clock import MINUTE, format_time, to_datetime
+from tallystick.analytics.store import ADDITIVE, ROLLUP_KEYS, USER_KEYS, fold_facts_sql
+from tallystick.clock import DAY, HOUR, MINUTE, format_time, to_datetime
 from tallystick.errors import InvalidInput
 from tallystick.plumbing.clickhouse import ClickHouse
 from tallystick.units import CREDIT, USD, format_amount
@@ -44,24 +47,11 @@ INTERVALS: Mapping[str, str] = {
     "none": "",
 }
 
-_ADDITIVE = (
-    "events",
-    "unknown_events",
-    "late_events",
-    "runs_failed",
-    "calls",
-    "unpriced_calls",
-    "estimated_calls",
-    "tool_calls",
-    "errors",
-    "tokens_input",
-    "tokens_output",
-    "tokens_cache_read",
-    "tokens_cache_write_5m",
-    "tokens_cache_write_1h",
-    "tokens_reasoning",
-)
 _ROLLUP_COLUMNS = {"tenant_id", *ROLLUP_KEYS}
+_USER_COLUMNS = {"tenant_id", *USER_KEYS}
+_COARSEST = {"minute": 1, "hour": 2, "day": 3, "month": 3, "none": 3}
+_ROLLUPS = (("rollup_minute", MINUTE), ("rollup_hour", HOUR), ("rollup_day", DAY))
+_COUNTS = tuple(name for name in ADDITIVE if name != "cost_units")
 _ROWS_MAX = 10_000
 
 
@@ -98,7 +88,7 @@ class Stats:
         for row in self._query_credits(query, groups):
             key = tuple(row[name] for name in keys)
             known = merged.setdefault(key, {name: row[name] for name in keys})
-            known["credit_units"] = row["credit_units"]
+            known.update(row)
         if not merged and not keys:
             merged[()] = {}
         ordered = sorted(merged.items(), key=lambda item: tuple(map(str, item[0])))
@@ -107,10 +97,11 @@ class Stats:
     def _query_usage(self, query: StatsQuery, groups: Sequence[str]) -> list[dict[str, Any]]:
         bucket = INTERVALS[query.interval].format(column="bucket_at")
         keys = ([f"{bucket} AS bucket"] if bucket else []) + list(groups)
-        sums = ", ".join(f"sum(s.{name}) AS {name}" for name in _ADDITIVE)
+        sums = ", ".join(f"sum(s.{name}) AS {name}" for name in _COUNTS)
         sql = (
             f"SELECT {''.join(f'{key}, ' for key in keys)}"
-            "uniqExactMerge(s.runs) AS runs, uniqExactMerge(s.attempts) AS attempts, "
+            "uniqCombined64Merge(17)(s.runs) AS runs, "
+            "uniqCombined64Merge(17)(s.attempts) AS attempts, "
             f"{sums}, toString(sum(toInt128(s.cost_units))) AS cost_units, "
             "quantilesDDMerge(0.01, 0.5, 0.95, 0.99)(s.latency) AS latency "
             f"FROM ({self._usage_source(query)}) AS s"
@@ -118,10 +109,13 @@ class Stats:
         return self._grouped(sql, keys, query)
 
     def _usage_source(self, query: StatsQuery) -> str:
-        columns = {DIMENSIONS[name] for name in (*query.group_by, *query.filters)}
-        is_aligned = query.from_at % MINUTE == 0 and query.to_at % MINUTE == 0
-        if is_aligned and columns <= _ROLLUP_COLUMNS:
-            return f"SELECT * FROM tallystick.rollup_minute WHERE {_condition(query, 'bucket_at')}"
+        pieces = rollup_pieces(query)
+        if pieces:
+            return " UNION ALL ".join(
+                f"SELECT * FROM tallystick.{table} WHERE "
+                + _condition(query, "bucket_at", as_text(start), as_text(end))
+                for table, start, end in pieces
+            )
         names = ", ".join(("tenant_id", *ROLLUP_KEYS, "user_id"))
         return fold_facts_sql(
             f"toStartOfMinute(occurred_at) AS bucket_at, {names}",
@@ -134,7 +128,9 @@ class Stats:
         keys = ([f"{bucket} AS bucket"] if bucket else []) + list(groups)
         sql = (
             f"SELECT {''.join(f'{key}, ' for key in keys)}"
-            "toString(sum(toInt128(c.credit_units))) AS credit_units "
+            "toString(sum(toInt128(c.credit_units))) AS credit_units, "
+            "toString(sum(toInt128(c.waste_credit_units))) AS waste_credit_units, "
+            "toString(sum(toInt128(c.waste_cost_units))) AS waste_cost_units "
             f"FROM tallystick.charges AS c WHERE {_condition(query, 'bucket_at')}"
         )
         return self._grouped(sql, keys, query)
@@ -167,8 +163,42 @@ def check_query(query: StatsQuery) -> None:
         raise InvalidInput("from must be before to", code="empty_range", field="from")
 
 
-def _condition(query: StatsQuery, column: str) -> str:
-    clauses = [f"{column} >= {{from_at:DateTime64(6)}}", f"{column} < {{to_at:DateTime64(6)}}"]
+def rollup_pieces(query: StatsQuery) -> list[tuple[str, int, int]]:
+    """Which rollups answer a query: (table, start, end) in micros; [] when none can.
+
+    >>> rollup_pieces(StatsQuery(23 * HOUR, 49 * HOUR))[0][0]
+    'rollup_hour'
+    """
+    columns = {DIMENSIONS[name] for name in (*query.group_by, *query.filters)}
+    if query.from_at % MINUTE or query.to_at % MINUTE:
+        return []
+    if columns <= _ROLLUP_COLUMNS:
+        return _cut(query.from_at, query.to_at, _ROLLUPS[: _COARSEST[query.interval]])
+    is_days = query.from_at % DAY == query.to_at % DAY == 0 and _COARSEST[query.interval] == 3
+    if columns <= _USER_COLUMNS and is_days:
+        return [("rollup_user", query.from_at, query.to_at)]
+    return []
+
+
+def _cut(start: int, end: int, rollups: Sequence[tuple[str, int]]) -> list[tuple[str, int, int]]:
+    """Cut [start, end) into whole buckets of the coarsest rollup, and finer ones around them."""
+    if start >= end or not rollups:
+        return []
+    table, width = rollups[-1]
+    whole_start, whole_end = -(-start // width) * width, end // width * width
+    if whole_start >= whole_end:
+        return _cut(start, end, rollups[:-1])
+    return [
+        *_cut(start, whole_start, rollups[:-1]),
+        (table, whole_start, whole_end),
+        *_cut(whole_end, end, rollups[:-1]),
+    ]
+
+
+def _condition(query: StatsQuery, column: str, start: str = "", end: str = "") -> str:
+    begins = f"toDateTime64('{start}', 6, 'UTC')" if start else "{from_at:DateTime64(6)}"
+    ends = f"toDateTime64('{end}', 6, 'UTC')" if end else "{to_at:DateTime64(6)}"
+    clauses = [f"{column} >= {begins}", f"{column} < {ends}"]
     clauses += [f"{DIMENSIONS[name]} = {{is_{name}:String}}" for name in query.filters]
     return " AND ".join(clauses)
 
@@ -192,7 +222,7 @@ def micros_of(text: str) -> int:
 
 
 def _present(query: StatsQuery, row: dict[str, Any]) -> dict[str, Any]:
-    counts = {name: int(row.get(name, 0)) for name in ("runs", "attempts", *_ADDITIVE)}
+    counts = {name: int(row.get(name, 0)) for name in ("runs", "attempts", *_COUNTS)}
     calls, tool_calls = counts["calls"], counts["tool_calls"]
     p50, p95, p99 = row.get("latency") or (None, None, None)
     answer: dict[str, Any] = {}
@@ -203,13 +233,35 @@ def _present(query: StatsQuery, row: dict[str, Any]) -> dict[str, Any]:
         **answer,
         **counts,
         "error_rate": _ratio(counts["errors"], calls + tool_calls),
+        "error_rate_interval": wilson_interval(counts["errors"], calls + tool_calls),
         "cost_usd": format_amount(int(row.get("cost_units", 0)), USD),
         "cost_coverage": _ratio(calls - counts["unpriced_calls"], calls),
         "credits": format_amount(int(row.get("credit_units", 0)), CREDIT),
+        "retry_waste_usd": format_amount(int(row.get("waste_cost_units", 0)), USD),
+        "retry_waste_credits": format_amount(int(row.get("waste_credit_units", 0)), CREDIT),
         "latency_ms_p50": _rounded(p50),
         "latency_ms_p95": _rounded(p95),
         "latency_ms_p99": _rounded(p99),
     }
+
+
+_Z = NormalDist().inv_cdf(0.975)
+
+
+def wilson_interval(events: int, trials: int) -> list[float] | None:
+    """The 95% confidence interval of a rate (Wilson, 1927); None without trials.
+
+    >>> wilson_interval(0, 10)
+    [0.0, 0.277533]
+    """
+    if trials <= 0:
+        return None
+    rate, z2 = events / trials, _Z * _Z
+    centre = rate + z2 / (2 * trials)
+    spread = _Z * math.sqrt(max(rate * (1 - rate), 0) / trials + z2 / (4 * trials * trials))
+    scale = 1 + z2 / trials
+    low, high = (centre - spread) / scale, (centre + spread) / scale
+    return [round(max(low, 0.0), 6), round(min(high, 1.0), 6)]
 
 
 def _ratio(part: int, whole: int) -> float | None:

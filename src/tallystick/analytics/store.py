@@ -38,19 +38,47 @@ ROLLUP_KEYS = (
 LINE_KEYS = ("bucket_at", *ROLLUP_KEYS, "user_id")
 """What tells two lines of a run's charge apart."""
 
-DERIVED_TABLES = ("facts", "deliveries", "rollup_minute", "runs", "charges")
+USER_KEYS = ("user_id", "provider", "model", "tool", "error_code")
+"""Dimensions of the rollup of users besides the bucket and the tenant."""
 
-_ROLLUPS = {
-    "rollup_minute": (
-        "fold_facts",
-        "toStartOfMinute(occurred_at) AS bucket_at, tenant_id, " + ", ".join(ROLLUP_KEYS),
-        "bucket_at, tenant_id, " + ", ".join(ROLLUP_KEYS),
-    ),
-    "runs": ("fold_runs", "", ""),
+ADDITIVE = (
+    "events",
+    "unknown_events",
+    "late_events",
+    "runs_failed",
+    "calls",
+    "unpriced_calls",
+    "estimated_calls",
+    "tool_calls",
+    "errors",
+    "tokens_input",
+    "tokens_output",
+    "tokens_cache_read",
+    "tokens_cache_write_5m",
+    "tokens_cache_write_1h",
+    "tokens_reasoning",
+    "cost_units",
+)
+"""Sums of a rollup row, all signed integers."""
+
+COARSE = {
+    "rollup_minute": "toStartOfMinute",
+    "rollup_hour": "toStartOfHour",
+    "rollup_day": "toStartOfDay",
 }
-_OFFSETS_PER_FOLD = 100_000
+"""Rollups folded from what each step added: table -> the start of its bucket."""
+
+FOLDED_FROM_FACTS = ("rollup_delta", "runs", "rollup_user")
+DERIVED_TABLES = ("facts", "deliveries", "charges", *FOLDED_FROM_FACTS, *COARSE)
+_OFFSETS_PER_FOLD = 200_000
+_DELTAS_KEPT = 1_000_000
+"""Offsets behind the slowest rollup whose deltas are kept."""
+
 RunKey = tuple[str, str]
 """(tenant_id, charge_key)."""
+
+Offsets = dict[int, int]
+"""Log partition -> an offset."""
 
 
 def fold_facts_sql(keys: str, group_keys: str, condition: str) -> str:
@@ -59,11 +87,44 @@ def fold_facts_sql(keys: str, group_keys: str, condition: str) -> str:
     return select.format(keys=keys, condition=condition) + f"GROUP BY {group_keys}"
 
 
+def _delta_select(condition: str) -> str:
+    names = f"tenant_id, {', '.join(ROLLUP_KEYS)}, log_partition"
+    return fold_facts_sql(
+        f"toStartOfMinute(occurred_at) AS bucket_at, {names}", f"bucket_at, {names}", condition
+    )
+
+
+def _user_select(condition: str) -> str:
+    names = f"tenant_id, {', '.join(USER_KEYS)}, log_partition"
+    return fold_facts_sql(
+        f"toStartOfDay(occurred_at) AS bucket_at, {names}", f"bucket_at, {names}", condition
+    )
+
+
+def _coarse_select(table: str, condition: str) -> str:
+    return _SQL["fold_delta"].format(
+        bucket=COARSE[table],
+        dimensions=", ".join(ROLLUP_KEYS),
+        sums=", ".join(f"sum(d.{name}) AS {name}" for name in ADDITIVE),
+        condition=condition,
+    )
+
+
+def within(column: str, starts: Offsets, ends: Offsets) -> str:
+    """The condition that a row's offset is in [start, end) of its partition."""
+    return " OR ".join(
+        f"(log_partition = {partition} AND {column} >= {starts.get(partition, 0)} "
+        f"AND {column} < {end})"
+        for partition, end in sorted(ends.items())
+    )
+
+
 class FactStore:
     """Reads and appends facts, deliveries, rollups and charge lines."""
 
     def __init__(self, store: ClickHouse) -> None:
         self._store = store
+        self._columns: dict[str, str] = {}
 
     def query_landed_until(self, partition: int) -> int:
         """The offset after the last one that landed; 0 when none did."""
@@ -82,51 +143,62 @@ class FactStore:
         """Append rows; on disk when this returns."""
         self._store.insert_arrow(table, rows)
 
-    def fold_until(self, offset_end: int, watermarks: dict[str, int]) -> None:
-        """Bring every rollup up to `offset_end`, from `watermarks` on (updated in place)."""
-        for table, (statement, keys, group_keys) in _ROLLUPS.items():
-            start = watermarks.get(table)
-            if start is None:
-                start = self._query_watermark(table)
-            while start < offset_end:
-                end = min(start + _OFFSETS_PER_FOLD, offset_end)
-                condition = f"log_offset >= {start} AND log_offset < {end}"
-                if statement == "fold_facts":
-                    select = fold_facts_sql(keys, group_keys, condition)
-                else:
-                    select = _SQL[statement].format(condition=condition)
-                self._insert_select(table, select)
-                start = end
-            watermarks[table] = start
+    def query_watermarks(self, table: str) -> Offsets:
+        """The offset after the last one that a rollup holds, by log partition."""
+        rows = self._store.query_rows(_SQL["query_watermarks"].format(table=table))
+        return {row["log_partition"]: int(row["last_offset"]) + 1 for row in rows}
+
+    def fold_facts(self, table: str, starts: Offsets, ends: Offsets) -> None:
+        """Fold facts of the log ranges [start, end) into `table`, in bounded pieces."""
+        while any(starts.get(partition, 0) < end for partition, end in ends.items()):
+            piece = {
+                partition: min(starts.get(partition, 0) + _OFFSETS_PER_FOLD, end)
+                for partition, end in ends.items()
+            }
+            condition = f"({within('log_offset', starts, piece)})"
+            if table == "runs":
+                select = _SQL["fold_runs"].format(condition=condition)
+            else:
+                select = (_user_select if table == "rollup_user" else _delta_select)(condition)
+            self._insert_select(table, select)
+            starts = {**starts, **piece}
+
+    def fold_deltas(self, table: str, starts: Offsets, ends: Offsets) -> None:
+        """Fold what the steps added in the log ranges [start, end) into a coarser rollup."""
+        condition = within("d.last_offset", starts, ends)
+        self._insert_select(table, _coarse_select(table, condition))
+
+    def delete_deltas(self, ends: Offsets) -> None:
+        """Delete what every rollup has taken in long ago."""
+        old = {partition: end - _DELTAS_KEPT for partition, end in ends.items()}
+        old = {partition: end for partition, end in old.items() if end > 0}
+        if old:
+            condition = within("last_offset", {}, old)
+            self._store.command(_SQL["delete_deltas"].format(condition=condition))
 
     def _insert_select(self, table: str, select: str) -> None:
-        columns = [
-            row["name"]
-            for row in self._store.query_rows(
+        columns = self._columns_of(table)
+        self._store.command(
+            f"INSERT INTO tallystick.{table} ({columns}) SELECT {columns} FROM ({select}) "
+            "SETTINGS max_threads = 1, max_insert_threads = 1"
+        )
+
+    def _columns_of(self, table: str) -> str:
+        if table not in self._columns:
+            rows = self._store.query_rows(
                 "SELECT name FROM system.columns WHERE database = 'tallystick' "
                 "AND table = {table:String} ORDER BY position",
                 {"table": table},
             )
-        ]
-        self._store.command(
-            f"INSERT INTO tallystick.{table} ({', '.join(columns)}) "
-            f"SELECT {', '.join(columns)} FROM ({select}) "
-            "SETTINGS max_threads = 1, max_insert_threads = 1"
-        )
+            self._columns[table] = ", ".join(row["name"] for row in rows)
+        return self._columns[table]
 
-    def _query_watermark(self, table: str) -> int:
-        row = self._store.query_rows(_SQL["query_watermark"].format(table=table))[0]
-        return int(row["last_offset"]) + 1 if row["parts"] else 0
-
-    def query_touched_runs(self, start: int, end: int) -> list[tuple[str, str, bool]]:
-        """(tenant_id, charge_key, has_ended) of what facts in [start, end) touched."""
-        rows = self._store.query_rows(
-            _SQL["query_touched_runs"].format(), {"start": start, "end": end}
-        )
-        return [(row["tenant_id"], row["charge_key"], bool(row["has_ended"])) for row in rows]
+    def query_identities(self, ids: Sequence[str]) -> list[dict[str, Any]]:
+        """Facts with these event ids: tenant_id, event_id, digest (hex), coordinates."""
+        return self._store.query_rows(_SQL["query_identities"].format(), {"ids": list(ids)})
 
     def query_run_lines(self, runs: Sequence[RunKey]) -> list[dict[str, Any]]:
-        """Rated credits of runs, by attempt and line key."""
+        """Rated credits and cost of runs, by attempt and line key."""
         return self._store.query_rows(_SQL["query_run_lines"].format(), {"runs": list(runs)})
 
     def query_charged_lines(self, runs: Sequence[RunKey]) -> list[dict[str, Any]]:

@@ -13,38 +13,40 @@ SELECT log_offset FROM tallystick.{table}
 WHERE log_partition = {{partition:UInt16}}
   AND log_offset >= {{start:UInt64}} AND log_offset < {{end:UInt64}};
 
--- name: query_watermark
--- The last offset that a rollup holds; 0 rows give 0.
-SELECT max(last_offset) AS last_offset, count() AS parts FROM tallystick.{table};
+-- name: query_watermarks
+-- The last offset of each log partition that a rollup holds.
+SELECT log_partition, max(last_offset) AS last_offset FROM tallystick.{table}
+GROUP BY log_partition;
 
 -- name: fold_facts
 -- The one definition of what a rollup row counts; {keys} are its dimensions.
 -- A call is a model call (aggregate usage repeats its children and counts nothing).
 SELECT {keys},
     max(log_offset) AS last_offset,
-    count() AS events,
-    countIf(event_type NOT IN ('run_started', 'run_completed', 'run_failed', 'attempt_started',
+    sum(sign) AS events,
+    sumIf(sign, event_type NOT IN ('run_started', 'run_completed', 'run_failed', 'attempt_started',
         'attempt_finished', 'token_usage', 'tool_call_started', 'tool_call_finished',
         'credit_granted', 'credit_reserved', 'credit_charged', 'credit_refunded', 'cost',
         'data.import.error')) AS unknown_events,
-    countIf(is_late) AS late_events,
-    uniqExactStateIf(toString(tenant_id), run_id, run_id != '') AS runs,
-    uniqExactStateIf(toString(tenant_id), run_id, attempt, run_id != '') AS attempts,
-    countIf(event_type = 'run_failed') AS runs_failed,
-    countIf(is_call) AS calls,
-    countIf(is_call AND cost_quality = 'unpriced') AS unpriced_calls,
-    countIf(is_call AND cost_quality = 'estimated') AS estimated_calls,
-    countIf(is_tool_call) AS tool_calls,
-    countIf((is_call OR is_tool_call) AND error_code != '') AS errors,
-    sumIf(f.tokens_input, is_call) AS tokens_input,
-    sumIf(f.tokens_output, is_call) AS tokens_output,
-    sumIf(f.tokens_cache_read, is_call) AS tokens_cache_read,
-    sumIf(f.tokens_cache_write_5m, is_call) AS tokens_cache_write_5m,
-    sumIf(f.tokens_cache_write_1h, is_call) AS tokens_cache_write_1h,
-    sumIf(f.tokens_reasoning, is_call) AS tokens_reasoning,
-    sum(f.cost_units) AS cost_units,
-    quantilesDDStateIf(0.01, 0.5, 0.95, 0.99)(
-        assumeNotNull(latency_ms), (is_call OR is_tool_call) AND latency_ms IS NOT NULL) AS latency
+    sumIf(sign, is_late) AS late_events,
+    uniqCombined64StateIf(17)(toString(tenant_id), run_id, run_id != '' AND sign = 1) AS runs,
+    uniqCombined64StateIf(17)(toString(tenant_id), run_id, attempt, run_id != '' AND sign = 1)
+        AS attempts,
+    sumIf(sign, event_type = 'run_failed') AS runs_failed,
+    sumIf(sign, is_call) AS calls,
+    sumIf(sign, is_call AND cost_quality = 'unpriced') AS unpriced_calls,
+    sumIf(sign, is_call AND cost_quality = 'estimated') AS estimated_calls,
+    sumIf(sign, is_tool_call) AS tool_calls,
+    sumIf(sign, (is_call OR is_tool_call) AND error_code != '') AS errors,
+    sumIf(sign * f.tokens_input, is_call) AS tokens_input,
+    sumIf(sign * f.tokens_output, is_call) AS tokens_output,
+    sumIf(sign * f.tokens_cache_read, is_call) AS tokens_cache_read,
+    sumIf(sign * f.tokens_cache_write_5m, is_call) AS tokens_cache_write_5m,
+    sumIf(sign * f.tokens_cache_write_1h, is_call) AS tokens_cache_write_1h,
+    sumIf(sign * f.tokens_reasoning, is_call) AS tokens_reasoning,
+    sum(sign * f.cost_units) AS cost_units,
+    quantilesDDStateIf(0.01, 0.5, 0.95, 0.99)(assumeNotNull(latency_ms),
+        (is_call OR is_tool_call) AND latency_ms IS NOT NULL AND correction_id = '') AS latency
 FROM (
     SELECT *, event_type IN ('token_usage', 'cost') AND usage_scope != 'aggregate' AS is_call,
         event_type = 'tool_call_finished' AS is_tool_call
@@ -52,9 +54,25 @@ FROM (
 ) AS f
 GROUP BY {keys};
 
+-- name: fold_delta
+-- A coarser rollup, from what the steps added: the same sums over longer buckets.
+SELECT {bucket}(d.bucket_at) AS bucket_at, tenant_id, {dimensions}, log_partition,
+    max(d.last_offset) AS last_offset,
+    {sums},
+    uniqCombined64MergeState(17)(d.runs) AS runs,
+    uniqCombined64MergeState(17)(d.attempts) AS attempts,
+    quantilesDDMergeState(0.01, 0.5, 0.95, 0.99)(d.latency) AS latency
+FROM tallystick.rollup_delta AS d
+WHERE {condition}
+GROUP BY bucket_at, tenant_id, {dimensions}, log_partition;
+
+-- name: delete_deltas
+-- Rows that every rollup has taken in. Kept for a while, so that nothing races with a fold.
+DELETE FROM tallystick.rollup_delta WHERE {condition};
+
 -- name: fold_runs
 -- One row a run; see the table's comment for why text takes the greatest value.
-SELECT tenant_id, run_id,
+SELECT tenant_id, run_id, log_partition,
     max(log_offset) AS last_offset,
     min(occurred_at) AS started_at,
     max(occurred_at) AS last_event_at,
@@ -72,57 +90,58 @@ SELECT tenant_id, run_id,
     max(f.parent_run_id) AS parent_run_id,
     max(f.root_run_id) AS root_run_id,
     max(attempt) AS attempts,
-    count() AS events,
-    countIf(is_late) AS late_events,
-    countIf(is_call) AS calls,
-    countIf(is_call AND cost_quality = 'unpriced') AS unpriced_calls,
-    countIf(is_tool_call) AS tool_calls,
-    countIf((is_call OR is_tool_call) AND error_code != '') AS errors,
-    sumIf(f.tokens_input, is_call) AS tokens_input,
-    sumIf(f.tokens_output, is_call) AS tokens_output,
-    sum(f.cost_units) AS cost_units
+    sum(sign) AS events,
+    sumIf(sign, is_late) AS late_events,
+    sumIf(sign, is_call) AS calls,
+    sumIf(sign, is_call AND cost_quality = 'unpriced') AS unpriced_calls,
+    sumIf(sign, is_tool_call) AS tool_calls,
+    sumIf(sign, (is_call OR is_tool_call) AND error_code != '') AS errors,
+    sumIf(sign * f.tokens_input, is_call) AS tokens_input,
+    sumIf(sign * f.tokens_output, is_call) AS tokens_output,
+    sum(sign * f.cost_units) AS cost_units
 FROM (
     SELECT *, event_type IN ('token_usage', 'cost') AND usage_scope != 'aggregate' AS is_call,
         event_type = 'tool_call_finished' AS is_tool_call
     FROM tallystick.facts WHERE {condition} AND run_id != ''
 ) AS f
-GROUP BY tenant_id, run_id;
+GROUP BY tenant_id, run_id, log_partition;
 
--- name: query_touched_runs
--- What was touched by facts of an offset range, and whether its end was seen.
--- Index: minmax on log_offset.
-SELECT tenant_id, charge_key,
-    max(event_type IN ('run_completed', 'run_failed')) AS has_ended
+-- name: query_identities
+-- What is known of an identity: digests and coordinates of facts with these ids.
+-- Index: bloom filter on event_id.
+SELECT tenant_id, event_id, hex(content_digest) AS digest, log_partition, log_offset
 FROM tallystick.facts
-WHERE log_offset >= {{start:UInt64}} AND log_offset < {{end:UInt64}}
-  AND event_type != 'data.import.error'
-GROUP BY tenant_id, charge_key;
+WHERE event_id IN {{ids:Array(String)}} AND correction_id = '';
 
 -- name: query_run_lines
 -- Rated credits of runs by attempt, minute and dimension. Index: primary key.
 SELECT tenant_id, charge_key, attempt, toStartOfMinute(occurred_at) AS bucket_at,
     team, product, feature, project_id, user_id, workflow, agent, customer_tier, environment,
     provider, model, tool, operation, error_code,
-    sum(f.credit_units) AS credit_units,
-    max(event_type = 'run_failed') AS is_failed
+    sum(sign * f.credit_units) AS credit_units, sum(sign * f.cost_units) AS cost_units,
+    sumIf(sign * f.credit_units, is_late) AS late_credit_units,
+    sumIf(sign, event_type = 'run_failed') > 0 AS is_failed
 FROM tallystick.facts AS f
 WHERE (tenant_id, charge_key) IN {{runs:Array(Tuple(String, String))}}
   AND event_type != 'data.import.error'
-GROUP BY ALL;
+GROUP BY ALL
+HAVING sum(sign) != 0 OR credit_units != 0 OR cost_units != 0;
 
 -- name: query_charged_lines
 -- What was already posted for runs, by the same dimensions. Index: primary key.
 SELECT tenant_id, charge_key, bucket_at,
     team, product, feature, project_id, user_id, workflow, agent, customer_tier, environment,
     provider, model, tool, operation, error_code,
-    sum(c.credit_units) AS credit_units
+    sum(c.credit_units) AS credit_units, sum(c.waste_credit_units) AS waste_credit_units,
+    sum(c.waste_cost_units) AS waste_cost_units
 FROM tallystick.charges AS c
 WHERE (tenant_id, charge_key) IN {{runs:Array(Tuple(String, String))}}
 GROUP BY ALL
-HAVING credit_units != 0;
+HAVING credit_units != 0 OR waste_credit_units != 0 OR waste_cost_units != 0;
 
 -- name: query_counts
 -- How many deliveries have been counted, by what became of them.
-SELECT (SELECT count() FROM tallystick.facts) AS facts,
+SELECT (SELECT countIf(correction_id = '') FROM tallystick.facts) AS facts,
+    (SELECT countIf(correction_id != '') FROM tallystick.facts) AS corrections,
     (SELECT count() FROM tallystick.deliveries WHERE kind = 'duplicate') AS duplicates,
     (SELECT count() FROM tallystick.deliveries WHERE kind = 'conflict') AS conflicts;

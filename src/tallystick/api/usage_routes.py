@@ -202,6 +202,6 @@ async def post_rate_card_version(services: Services, request: Request) -> Respon
         content=body.content,
         effective_at=read_moment(body.effective_at, "effective_at"),
         source=body.source,
-        now=services.clock.now(),
+        clock=services.clock,
     )
     return await list_rate_card_versions(services, request)

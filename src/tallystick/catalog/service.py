@@ -11,6 +11,7 @@ import psycopg
 from psycopg.rows import class_row, dict_row
 from psycopg_pool import ConnectionPool
 
+from tallystick.clock import Clock
 from tallystick.errors import Conflict, InvalidInput, NotFound, StoreUnavailable
 from tallystick.plumbing.postgres import transaction
 from tallystick.plumbing.sql import load_statements
@@ -57,11 +58,12 @@ class Catalog:
         content: object,
         effective_at: int,
         source: str,
-        now: int,
+        clock: Clock,
     ) -> None:
         """Record a version; raise InvalidInput naming what is wrong in its content.
 
-        Recording the same content from the same time again changes nothing. A card keeps
+        It counts as known from the moment when it is stored: a rater that is refreshed later
+        has it. Recording the same content from the same time again changes nothing. A card keeps
         its kind and tenant (Conflict).
         """
         if kind not in _KINDS:
@@ -75,6 +77,8 @@ class Catalog:
         encoded = msgspec.json.encode(card)
         self._check_rates(kind, encoded)
         with transaction(self._pool) as connection:
+            connection.execute(_SQL["lock_for_recording"])
+            now = clock.now()
             self._insert(
                 connection, rate_card_id, kind, tenant_id, encoded, effective_at, now, source
             )
@@ -140,8 +144,13 @@ class Catalog:
             return cursor.execute(_SQL["list_versions"], arguments).fetchall()
 
     def refresh_rater(self, current: Rater | None) -> Rater:
-        """Return `current` while it is up to date, else a new one."""
+        """Return `current` while it is up to date, else a new one.
+
+        Every version that was recorded before this call is in it: one that is being stored
+        at this moment is waited for.
+        """
         with transaction(self._pool) as connection:
+            connection.execute(_SQL["wait_for_recording"])
             row = connection.execute(_SQL["load_stamp"]).fetchone()
             if row is None or not row[0]:
                 raise StoreUnavailable("no rate card was seeded yet")

@@ -1,3 +1,11 @@
+-- name: lock_for_recording
+-- One recording at a time, and no rater is refreshed meanwhile. Locks: an advisory lock.
+SELECT pg_advisory_xact_lock(7461);
+
+-- name: wait_for_recording
+-- Wait for a version that is being recorded. Locks: an advisory lock, shared.
+SELECT pg_advisory_xact_lock_shared(7461);
+
 -- name: insert_card
 -- Make a card if it is new. Index: primary key.
 INSERT INTO catalog.rate_card (rate_card_id, kind, tenant_id)

@@ -81,6 +81,7 @@ class CreditCard(msgspec.Struct, omit_defaults=True):
     failed_tool_calls: str = "free"
     attempts: str = "last"
     failed_runs: str = "charge"
+    late_events: str = "charge"
 
 
 class RateCardVersion(msgspec.Struct):

@@ -12,38 +12,55 @@ from typing import NamedTuple
 
 
 class ChargePolicy(NamedTuple):
-    """`attempts`: "last" or "all"; `failed_runs`: "charge" or "free"."""
+    """What of a run is charged.
+
+    `attempts`: "last" or "all"; `failed_runs`: "charge" or "free"; `late_events` (usage that
+    arrived more than 7 days after it happened): "charge" or "free".
+    """
 
     attempts: str = "last"
     failed_runs: str = "charge"
+    late_events: str = "charge"
 
 
 class RunLine(NamedTuple):
-    """Rated usage of one attempt: credits in CREDIT/6."""
+    """Rated usage of one attempt: credits in CREDIT/6, and how many of them came late."""
 
     attempt: int
     credit_units: int
+    late_credit_units: int = 0
 
 
 class RunTargetPlan(NamedTuple):
-    """What a run should have been charged in all, and which lines count."""
+    """What a run should have been charged in all, by line, and which attempts were waste."""
 
     target_units: int
-    counted: tuple[bool, ...]
+    charged_units: tuple[int, ...]
+    wasted_attempts: frozenset[int]
+    """Attempts before the last one: what they used is the cost of retries, charged or not."""
 
 
 def plan_run_target(
     lines: Sequence[RunLine], *, run_failed: bool, policy: ChargePolicy
 ) -> RunTargetPlan:
-    """Decide which lines are charged; the target is their sum.
+    """Decide what of each line is charged; the target is their sum.
 
     >>> lines = [RunLine(1, 70), RunLine(2, 100), RunLine(2, 5)]
-    >>> plan_run_target(lines, run_failed=False, policy=ChargePolicy()).target_units
-    105
+    >>> plan = plan_run_target(lines, run_failed=False, policy=ChargePolicy())
+    >>> plan.target_units, sorted(plan.wasted_attempts)
+    (105, [1])
     """
-    if run_failed and policy.failed_runs == "free":
-        return RunTargetPlan(0, (False,) * len(lines))
     last = max((line.attempt for line in lines), default=1)
-    counted = tuple(policy.attempts == "all" or line.attempt == last for line in lines)
-    total = sum(line.credit_units for line, counts in zip(lines, counted, strict=True) if counts)
-    return RunTargetPlan(total, counted)
+    wasted = frozenset(line.attempt for line in lines if line.attempt != last)
+    is_free = run_failed and policy.failed_runs == "free"
+    charged = tuple(
+        _charged(line, policy)
+        if not is_free and (policy.attempts == "all" or line.attempt == last)
+        else 0
+        for line in lines
+    )
+    return RunTargetPlan(sum(charged), charged, wasted)
+
+
+def _charged(line: RunLine, policy: ChargePolicy) -> int:
+    return line.credit_units - (line.late_credit_units if policy.late_events == "free" else 0)

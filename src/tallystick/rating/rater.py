@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from tallystick.errors import InvariantBroken
 from tallystick.rating.cards import (
     TOKEN_CLASSES,
     YOCTO_PER_MICRO,
@@ -174,7 +175,7 @@ class _CreditVersion:
         self._tool_default = _micro(card.tool_call_credits)
         self._is_failed_free = card.failed_tool_calls == "free"
         self._runtime = Decimal(card.runtime_credits_per_second)
-        self.policy = ChargePolicy(card.attempts, card.failed_runs)
+        self.policy = ChargePolicy(card.attempts, card.failed_runs, card.late_events)
 
     def tool_units(self, tool: str, error_code: str) -> int:
         """Credits of one tool call."""
@@ -195,26 +196,62 @@ def _micro(text: str) -> int:
 class _Timeline:
     """Versions of one kind for one tenant, in the order in which they take over."""
 
-    def __init__(self, versions: Sequence[Any], starts: Sequence[int]) -> None:
-        self._versions = versions
-        self._starts = starts
+    def __init__(self, versions: Sequence[RateCardVersion], compiled: type[Any]) -> None:
+        ordered = sorted(versions, key=lambda one: (one.effective_at, one.recorded_at))
+        self._starts = [version.effective_at for version in ordered]
+        self._recorded = [version.recorded_at for version in ordered]
+        self._versions = [compiled(version) for version in ordered]
+        self.first = self._versions[0]
 
-    def at(self, moment: int) -> Any:
-        """The version in force; the first one also rates what came before it."""
-        return self._versions[max(bisect_right(self._starts, moment) - 1, 0)]
+    def find(self, occurred_at: int, received_at: int) -> Any:
+        """The version in force that was known when the event came; None before the first."""
+        index = bisect_right(self._starts, occurred_at) - 1
+        while index >= 0 and self._recorded[index] > received_at:
+            index -= 1
+        return self._versions[index] if index >= 0 else None
+
+
+class _Timelines:
+    """Versions of one kind: a tenant's own, then everybody's."""
+
+    def __init__(self, versions: Sequence[RateCardVersion], compiled: type[Any]) -> None:
+        by_tenant: dict[str, list[RateCardVersion]] = {}
+        for version in versions:
+            by_tenant.setdefault(version.tenant_id, []).append(version)
+        self._by_tenant = {tenant: _Timeline(own, compiled) for tenant, own in by_tenant.items()}
+        self._everybody = self._by_tenant.pop("", None)
+
+    def find(self, tenant_id: str, occurred_at: int, received_at: int) -> Any:
+        """The version that rates an event; the very first one also rates what came before it."""
+        own = self._by_tenant.get(tenant_id)
+        found = own.find(occurred_at, received_at) if own is not None else None
+        if found is not None:
+            return found
+        if self._everybody is None:
+            raise InvariantBroken("no rate card of a kind was seeded")
+        found = self._everybody.find(occurred_at, received_at)
+        return found if found is not None else self._everybody.first
 
 
 class Rater:
-    """Rates events by a fixed set of versions; make a new one when versions are added."""
+    """Rates events by a fixed set of versions; make a new one when versions are added.
+
+    What rates an event is a function of the event and of the versions recorded by the time it
+    was received: rating it again, in a replay, gives the same. A version that is recorded
+    later with an earlier effective time reaches older events by a backfill only.
+    """
 
     def __init__(self, versions: Sequence[RateCardVersion]) -> None:
         self.stamp = max((version.version_id for version in versions), default=0)
-        self._cost = _timelines(versions, "cost", _CostVersion)
-        self._credit = _timelines(versions, "credit", _CreditVersion)
+        by_kind: dict[str, list[RateCardVersion]] = {"cost": [], "credit": []}
+        for version in versions:
+            by_kind[version.kind].append(version)
+        self._cost = _Timelines(by_kind["cost"], _CostVersion)
+        self._credit = _Timelines(by_kind["credit"], _CreditVersion)
 
-    def policy_at(self, tenant_id: str, at: int) -> ChargePolicy:
-        """The attempts policy of a tenant's credit card at an instant."""
-        policy: ChargePolicy = self._version(self._credit, tenant_id).at(at).policy
+    def policy_at(self, tenant_id: str, at: int, known_at: int) -> ChargePolicy:
+        """The attempts policy of a tenant's credit card at an instant, as known at another."""
+        policy: ChargePolicy = self._credit.find(tenant_id, at, known_at).policy
         return policy
 
     def rate_columns(self, columns: Mapping[str, Sequence[Any]]) -> dict[str, list[Any]]:
@@ -229,11 +266,12 @@ class Rater:
 
     def _rate(self, kind: str, index: int, columns: Mapping[str, Sequence[Any]]) -> Rated:
         tenant, at = columns["tenant_id"][index], columns["occurred_at"][index]
-        credit: _CreditVersion = self._version(self._credit, tenant).at(at)
+        received = columns["received_at"][index]
+        credit: _CreditVersion = self._credit.find(tenant, at, received)
         if kind == "token_usage":
             if columns["usage_scope"][index] == "aggregate":
                 return UNRATED
-            cost: _CostVersion = self._version(self._cost, tenant).at(at)
+            cost: _CostVersion = self._cost.find(tenant, at, received)
             return _rate_tokens(index, columns, at, cost, credit)
         if kind == "tool_call_finished":
             units = credit.tool_units(columns["tool"][index], columns["error_code"][index])
@@ -247,29 +285,8 @@ class Rater:
             columns["cost_amount"][index], columns["cost_currency"][index], credit
         )
 
-    @staticmethod
-    def _version(timelines: Mapping[str, _Timeline], tenant_id: str) -> _Timeline:
-        own = timelines.get(tenant_id)
-        return own if own is not None else timelines[""]
-
 
 _RATED_TYPES = frozenset(("token_usage", "tool_call_finished", "attempt_finished", "cost"))
-
-
-def _timelines(
-    versions: Sequence[RateCardVersion], kind: str, compiled: type[Any]
-) -> dict[str, _Timeline]:
-    by_tenant: dict[str, list[RateCardVersion]] = {}
-    ordered = sorted(versions, key=lambda version: (version.effective_at, version.recorded_at))
-    for version in ordered:
-        if version.kind == kind:
-            by_tenant.setdefault(version.tenant_id, []).append(version)
-    return {
-        tenant: _Timeline(
-            [compiled(version) for version in own], [version.effective_at for version in own]
-        )
-        for tenant, own in by_tenant.items()
-    }
 
 
 def _rate_tokens(

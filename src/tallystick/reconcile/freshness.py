@@ -8,11 +8,11 @@ from psycopg_pool import ConnectionPool
 
 from tallystick.analytics.store import FactStore
 from tallystick.clock import SECOND, Clock, format_time
-from tallystick.plumbing.log import PostgresLog
+from tallystick.plumbing.log import Position, Positions, PostgresLog
 from tallystick.plumbing.postgres import transaction
 from tallystick.plumbing.sql import load_statements
 
-FOLLOWERS = ("sink", "charger")
+FOLLOWERS = ("sink", "rollups")
 STALLED_AFTER_SECONDS = 30
 """A follower with work waiting that has not moved for so long is not progressing."""
 
@@ -30,6 +30,7 @@ class Freshness:
     ) -> None:
         self._pool = pool
         self._log = log
+        self._positions = Positions(pool)
         self._facts = facts
         self._clock = clock
 
@@ -44,7 +45,7 @@ class Freshness:
         followers[-1]["pending_runs"] = self.count_pending_runs()
         counts = self._facts.query_counts()
         accepted = self._log.head()
-        counted = sum(int(count) for count in counts.values())
+        counted = sum(int(counts[name]) for name in ("facts", "duplicates", "conflicts"))
         return {
             "at": format_time(self._clock.now()),
             "followers": followers,
@@ -75,7 +76,7 @@ class Freshness:
 
     def _follower(self, name: str) -> dict[str, Any]:
         now = self._clock.now()
-        position = self._log.position(name)
+        position = self._positions.load(name).get(self._log.partition, Position(0, 0))
         head = self._log.head()
         waiting_since = (
             self._log.oldest_waiting(position.offset) if position.offset < head else None

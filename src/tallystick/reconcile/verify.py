@@ -10,16 +10,17 @@ from typing import Any
 
 from psycopg_pool import ConnectionPool
 
-from tallystick.analytics.store import fold_facts_sql
+from tallystick.analytics.store import COARSE, FactStore, fold_facts_sql, within
 from tallystick.ledger import Ledger, Violation
 from tallystick.ledger.seals import Seals
 from tallystick.plumbing.clickhouse import ClickHouse
-from tallystick.plumbing.log import PostgresLog
+from tallystick.plumbing.log import Positions, PostgresLog
 from tallystick.plumbing.postgres import transaction
 from tallystick.plumbing.sql import load_statements
 
 _SQL = load_statements("tallystick.reconcile", "verify.sql")
 _PENDING = b"SELECT tenant_id, charge_key FROM charger.pending_run"
+_COMPARED = {**COARSE, "rollup_user": "toStartOfDay"}
 CHECKED = {
     "INV-01": "entries of an operation sum to zero",
     "INV-02": "a balance equals the fold of its entries",
@@ -50,7 +51,9 @@ class Verifier:
     ) -> None:
         self._pool = pool
         self._log = log
+        self._positions = Positions(pool)
         self._store = store
+        self._facts = FactStore(store)
         self._ledger = ledger
         self._seals = seals
 
@@ -65,11 +68,10 @@ class Verifier:
 
     def violations(self) -> list[Violation]:
         """Return what does not hold; empty when everything does."""
-        position = self._log.position("sink").offset
         return [
             *self._ledger.verify(),
-            *self._repeated_events(position),
-            *self._lost_offsets(position),
+            *self._repeated_events(),
+            *self._lost_offsets(),
             *_violation("INV-11", self.rollup_differences()),
             *_violation(
                 "INV-13",
@@ -80,33 +82,40 @@ class Verifier:
             ),
         ]
 
-    def _repeated_events(self, position: int) -> list[Violation]:
-        rows = self._store.query_rows(_SQL["query_repeated_events"], {"position": position})
+    def _repeated_events(self) -> list[Violation]:
+        rows = self._store.query_rows(_SQL["query_repeated_events"])
         return _violation("INV-09", [f"{row['tenant_id']}/{row['event_id']}" for row in rows])
 
-    def _lost_offsets(self, position: int) -> list[Violation]:
-        row = self._store.query_rows(_SQL["query_fact_identity"], {"position": position})[0]
-        if row["rows"] == row["offsets"] == position:
-            return []
-        return [
-            Violation(
-                "INV-10",
-                abs(position - int(row["rows"])),
-                [f"log {position}, rows {row['rows']}, distinct offsets {row['offsets']}"],
-            )
-        ]
+    def _lost_offsets(self) -> list[Violation]:
+        lost, missing = [], 0
+        for partition, position in sorted(self._positions.load("sink").items()):
+            row = self._store.query_rows(
+                _SQL["query_fact_identity"], {"partition": partition, "position": position.offset}
+            )[0]
+            if not row["rows"] == row["offsets"] == position.offset:
+                missing += abs(position.offset - int(row["rows"])) or 1
+                lost.append(
+                    f"partition {partition}: log {position.offset}, rows {row['rows']}, "
+                    f"distinct offsets {row['offsets']}"
+                )
+        return [Violation("INV-10", missing, lost)] if lost else []
 
     def rollup_differences(self) -> list[str]:
-        """Hours of tenants whose rollup is not what the facts say."""
-        keys = "toStartOfMinute(occurred_at) AS bucket_at, tenant_id"
-        folded = self._store.query_rows(
-            "SELECT toUInt64(max(last_offset)) AS last_offset FROM tallystick.rollup_minute"
-        )[0]["last_offset"]
-        recomputed = fold_facts_sql(keys, "bucket_at, tenant_id", f"log_offset <= {folded}")
-        rows = self._store.query_rows(
-            _SQL["query_rollup_differences"].replace("{recomputed}", recomputed)
-        )
-        return [f"{row['tenant_id']} {row['hour']}" for row in rows]
+        """Buckets of tenants whose rollup is not what the facts say."""
+        found = []
+        for table, bucket in _COMPARED.items():
+            ends = self._facts.query_watermarks(table)
+            if not ends:
+                continue
+            recomputed = fold_facts_sql(
+                f"{bucket}(occurred_at) AS bucket_at, tenant_id",
+                "bucket_at, tenant_id",
+                f"({within('log_offset', {}, ends)})",
+            )
+            sql = _SQL["query_rollup_differences"].replace("{recomputed}", recomputed)
+            rows = self._store.query_rows(sql.replace("{bucket}", bucket).replace("{table}", table))
+            found += [f"{table} {row['tenant_id']} {row['bucket_at']}" for row in rows]
+        return found
 
     def charge_differences(self) -> list[tuple[tuple[str, str], int, int]]:
         """Runs whose charge lines and ledger differ: (run, lines, ledger)."""

@@ -1,31 +1,32 @@
 -- name: query_fact_identity
 -- Facts and deliveries below the sink's position: each offset exactly once (INV-10).
 SELECT count() AS rows, uniqExact(log_offset) AS offsets FROM (
-    SELECT log_offset FROM tallystick.facts WHERE log_offset < {position:UInt64}
+    SELECT log_offset FROM tallystick.facts
+    WHERE log_partition = {partition:UInt16} AND log_offset < {position:UInt64}
     UNION ALL
-    SELECT log_offset FROM tallystick.deliveries WHERE log_offset < {position:UInt64}
+    SELECT log_offset FROM tallystick.deliveries
+    WHERE log_partition = {partition:UInt16} AND log_offset < {position:UInt64}
 );
 
 -- name: query_repeated_events
--- Events that became more than one fact (INV-09).
-SELECT tenant_id, event_id, count() AS times FROM tallystick.facts
-WHERE log_offset < {position:UInt64}
-GROUP BY tenant_id, event_id HAVING times > 1 LIMIT 10;
+-- Events that count more than once (INV-09): the same id came by two log partitions.
+SELECT tenant_id, event_id, sum(sign) AS times FROM tallystick.facts
+GROUP BY tenant_id, event_id HAVING times NOT IN (0, 1) LIMIT 10;
 
 -- name: query_rollup_differences
--- Hours and tenants where the minute rollup is not what its facts say (INV-11).
-SELECT toStartOfHour(bucket_at) AS hour, tenant_id, sum(side * toInt64(s.events)) AS events,
+-- Buckets and tenants where a rollup is not what its facts say (INV-11).
+SELECT bucket_at, tenant_id, sum(side * s.events) AS events,
     sum(side * s.tokens_input) AS tokens_input, sum(side * s.tokens_output) AS tokens_output,
-    sum(side * toInt64(s.calls)) AS calls, sum(side * toInt64(s.errors)) AS errors,
+    sum(side * s.calls) AS calls, sum(side * s.errors) AS errors,
     sum(side * s.cost_units) AS cost_units
 FROM (
-    SELECT toInt64(1) AS side, bucket_at, tenant_id, events, tokens_input, tokens_output, calls,
-        errors, cost_units FROM tallystick.rollup_minute
+    SELECT toInt64(1) AS side, {bucket}(bucket_at) AS bucket_at, tenant_id, events, tokens_input,
+        tokens_output, calls, errors, cost_units FROM tallystick.{table}
     UNION ALL
     SELECT toInt64(-1) AS side, bucket_at, tenant_id, events, tokens_input, tokens_output, calls,
         errors, cost_units FROM ({recomputed})
 ) AS s
-GROUP BY hour, tenant_id
+GROUP BY bucket_at, tenant_id
 HAVING events != 0 OR tokens_input != 0 OR tokens_output != 0 OR calls != 0 OR errors != 0
     OR cost_units != 0
 LIMIT 10;

@@ -25,16 +25,19 @@ from tallystick.ledger import Ledger
 from tallystick.ledger.seals import Seals
 from tallystick.plumbing.clickhouse import ClickHouse, migrate_clickhouse
 from tallystick.plumbing.embedded.clickhouse import ChdbEndpoint
-from tallystick.plumbing.log import PostgresLog
+from tallystick.plumbing.log import CORRECTIONS, Positions, PostgresLog, PostgresSource
 from tallystick.plumbing.postgres import open_pool
 from tallystick.workers.charger import Charger
 from tallystick.workers.holds import HoldKeeper
 from tallystick.workers.loop import FollowerLoop
 from tallystick.workers.options import EngineOptions
+from tallystick.workers.pending import PendingRuns
+from tallystick.workers.rollups import Rollups
 from tallystick.workers.sealer import Sealer
 from tallystick.workers.sink import Sink
 
 _SINK_IDLE_SECONDS = 0.1
+_ROLLUPS_IDLE_SECONDS = 0.1
 _CHARGER_IDLE_SECONDS = 0.5
 _HOLDS_IDLE_SECONDS = 0.5
 _SEALER_IDLE_SECONDS = 0.5
@@ -60,17 +63,37 @@ def running(options: EngineOptions, clock: Clock) -> Iterator[int]:
     store = ClickHouse(options.clickhouse_url)
     migrate_clickhouse(store)
     pool = open_pool(options.postgres_url, connections_max=6)
-    log = PostgresLog(pool)
+    positions = Positions(pool)
     facts = FactStore(store)
     if options.has_wipe:
-        wipe_derived(log, facts, clock)
+        wipe_derived(positions, facts)
     catalog = Catalog(pool)
     ledger = Ledger(pool, clock, Uuid7Source(clock))
     loops = [
-        FollowerLoop(Sink(log, facts, catalog, clock), idle_seconds=_SINK_IDLE_SECONDS),
+        FollowerLoop(
+            Sink(
+                PostgresSource(
+                    [PostgresLog(pool), PostgresLog(pool, CORRECTIONS)], positions, "sink"
+                ),
+                positions,
+                facts,
+                catalog,
+                pool,
+                clock,
+            ),
+            idle_seconds=_SINK_IDLE_SECONDS,
+        ),
+        FollowerLoop(
+            Rollups(positions, FactStore(ClickHouse(options.clickhouse_url)), clock),
+            idle_seconds=_ROLLUPS_IDLE_SECONDS,
+        ),
         FollowerLoop(
             Charger(
-                pool, log, FactStore(ClickHouse(options.clickhouse_url)), catalog, ledger, clock
+                PendingRuns(pool),
+                FactStore(ClickHouse(options.clickhouse_url)),
+                catalog,
+                ledger,
+                clock,
             ),
             idle_seconds=_CHARGER_IDLE_SECONDS,
         ),
@@ -91,10 +114,10 @@ def running(options: EngineOptions, clock: Clock) -> Iterator[int]:
         store.close()
 
 
-def wipe_derived(log: PostgresLog, facts: FactStore, clock: Clock) -> None:
+def wipe_derived(positions: Positions, facts: FactStore) -> None:
     """Delete facts and everything made of them, and send the followers to the beginning."""
-    for follower in ("charger", "sink"):
-        log.commit_position(follower, 0, clock.now())
+    for follower in ("rollups", "sink"):
+        positions.forget(follower)
     facts.wipe()
 
 

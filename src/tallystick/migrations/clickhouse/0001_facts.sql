@@ -1,8 +1,12 @@
 -- Facts, and what is derived from them. Every derived table can be rebuilt from the log.
 
--- One row for each original event. Sorted by run: "what happened in this run" and the
--- charger's sums read a handful of granules; series over time read the rollups instead.
+-- One row for each original event (sign 1). A correction is a pair of rows of the same event,
+-- the old row with sign -1 and the new one with sign 1: nothing is ever updated, and every sum
+-- of sign * x is right before, during and after. Sorted by run: "what happened in this run" and
+-- the charger's sums read a handful of granules; series over time read the rollups instead.
 CREATE TABLE IF NOT EXISTS tallystick.facts (
+    sign Int8,
+    correction_id LowCardinality(String) COMMENT 'the backfill that made this row; empty: the event as it came',
     tenant_id LowCardinality(String),
     charge_key String,
     occurred_at DateTime64(6, 'UTC'),
@@ -75,8 +79,52 @@ CREATE TABLE IF NOT EXISTS tallystick.deliveries (
 ORDER BY (tenant_id, run_id, event_id)
 SETTINGS fsync_after_insert = 1, fsync_part_directory = 1;
 
--- Sums a minute over every dimension of low cardinality. No partitions: one INSERT is one
--- part, so it lands whole or not at all, and max(last_offset) says exactly what has landed.
+-- What each step of the sink added, by minute and every dimension of low cardinality. One INSERT
+-- is one part: it lands whole or not at all, so the greatest last_offset of a log partition says
+-- exactly what has landed. The rollups below are folded from these rows, which are then deleted.
+CREATE TABLE IF NOT EXISTS tallystick.rollup_delta (
+    bucket_at DateTime('UTC'),
+    tenant_id LowCardinality(String),
+    team LowCardinality(String),
+    product LowCardinality(String),
+    feature LowCardinality(String),
+    project_id LowCardinality(String),
+    workflow LowCardinality(String),
+    agent LowCardinality(String),
+    customer_tier LowCardinality(String),
+    environment LowCardinality(String),
+    provider LowCardinality(String),
+    model LowCardinality(String),
+    tool LowCardinality(String),
+    operation LowCardinality(String),
+    error_code LowCardinality(String),
+    log_partition UInt16,
+    last_offset UInt64,
+    events Int64,
+    unknown_events Int64,
+    late_events Int64,
+    runs AggregateFunction(uniqCombined64(17), String, String),
+    attempts AggregateFunction(uniqCombined64(17), String, String, UInt32),
+    runs_failed Int64,
+    calls Int64,
+    unpriced_calls Int64,
+    estimated_calls Int64,
+    tool_calls Int64,
+    errors Int64,
+    tokens_input Int64,
+    tokens_output Int64,
+    tokens_cache_read Int64,
+    tokens_cache_write_5m Int64,
+    tokens_cache_write_1h Int64,
+    tokens_reasoning Int64,
+    cost_units Int64,
+    latency AggregateFunction(quantilesDD(0.01, 0.5, 0.95, 0.99), Float64)
+) ENGINE = MergeTree
+ORDER BY (log_partition, last_offset)
+SETTINGS fsync_after_insert = 1, fsync_part_directory = 1;
+
+-- Sums of rollup_delta a minute. The log partition is part of the key, so that max(last_offset)
+-- stays true for each of them.
 CREATE TABLE IF NOT EXISTS tallystick.rollup_minute (
     bucket_at DateTime('UTC'),
     tenant_id LowCardinality(String),
@@ -93,18 +141,19 @@ CREATE TABLE IF NOT EXISTS tallystick.rollup_minute (
     tool LowCardinality(String),
     operation LowCardinality(String),
     error_code LowCardinality(String),
+    log_partition UInt16,
     last_offset SimpleAggregateFunction(max, UInt64),
-    events SimpleAggregateFunction(sum, UInt64),
-    unknown_events SimpleAggregateFunction(sum, UInt64),
-    late_events SimpleAggregateFunction(sum, UInt64),
-    runs AggregateFunction(uniqExact, String, String),
-    attempts AggregateFunction(uniqExact, String, String, UInt32),
-    runs_failed SimpleAggregateFunction(sum, UInt64),
-    calls SimpleAggregateFunction(sum, UInt64),
-    unpriced_calls SimpleAggregateFunction(sum, UInt64),
-    estimated_calls SimpleAggregateFunction(sum, UInt64),
-    tool_calls SimpleAggregateFunction(sum, UInt64),
-    errors SimpleAggregateFunction(sum, UInt64),
+    events SimpleAggregateFunction(sum, Int64),
+    unknown_events SimpleAggregateFunction(sum, Int64),
+    late_events SimpleAggregateFunction(sum, Int64),
+    runs AggregateFunction(uniqCombined64(17), String, String),
+    attempts AggregateFunction(uniqCombined64(17), String, String, UInt32),
+    runs_failed SimpleAggregateFunction(sum, Int64),
+    calls SimpleAggregateFunction(sum, Int64),
+    unpriced_calls SimpleAggregateFunction(sum, Int64),
+    estimated_calls SimpleAggregateFunction(sum, Int64),
+    tool_calls SimpleAggregateFunction(sum, Int64),
+    errors SimpleAggregateFunction(sum, Int64),
     tokens_input SimpleAggregateFunction(sum, Int64),
     tokens_output SimpleAggregateFunction(sum, Int64),
     tokens_cache_read SimpleAggregateFunction(sum, Int64),
@@ -115,7 +164,127 @@ CREATE TABLE IF NOT EXISTS tallystick.rollup_minute (
     latency AggregateFunction(quantilesDD(0.01, 0.5, 0.95, 0.99), Float64)
 ) ENGINE = AggregatingMergeTree
 ORDER BY (bucket_at, tenant_id, team, product, feature, project_id, workflow, agent,
-          customer_tier, environment, provider, model, tool, operation, error_code)
+          customer_tier, environment, provider, model, tool, operation, error_code, log_partition)
+SETTINGS fsync_after_insert = 1, fsync_part_directory = 1;
+
+-- The same, an hour.
+CREATE TABLE IF NOT EXISTS tallystick.rollup_hour (
+    bucket_at DateTime('UTC'),
+    tenant_id LowCardinality(String),
+    team LowCardinality(String),
+    product LowCardinality(String),
+    feature LowCardinality(String),
+    project_id LowCardinality(String),
+    workflow LowCardinality(String),
+    agent LowCardinality(String),
+    customer_tier LowCardinality(String),
+    environment LowCardinality(String),
+    provider LowCardinality(String),
+    model LowCardinality(String),
+    tool LowCardinality(String),
+    operation LowCardinality(String),
+    error_code LowCardinality(String),
+    log_partition UInt16,
+    last_offset SimpleAggregateFunction(max, UInt64),
+    events SimpleAggregateFunction(sum, Int64),
+    unknown_events SimpleAggregateFunction(sum, Int64),
+    late_events SimpleAggregateFunction(sum, Int64),
+    runs AggregateFunction(uniqCombined64(17), String, String),
+    attempts AggregateFunction(uniqCombined64(17), String, String, UInt32),
+    runs_failed SimpleAggregateFunction(sum, Int64),
+    calls SimpleAggregateFunction(sum, Int64),
+    unpriced_calls SimpleAggregateFunction(sum, Int64),
+    estimated_calls SimpleAggregateFunction(sum, Int64),
+    tool_calls SimpleAggregateFunction(sum, Int64),
+    errors SimpleAggregateFunction(sum, Int64),
+    tokens_input SimpleAggregateFunction(sum, Int64),
+    tokens_output SimpleAggregateFunction(sum, Int64),
+    tokens_cache_read SimpleAggregateFunction(sum, Int64),
+    tokens_cache_write_5m SimpleAggregateFunction(sum, Int64),
+    tokens_cache_write_1h SimpleAggregateFunction(sum, Int64),
+    tokens_reasoning SimpleAggregateFunction(sum, Int64),
+    cost_units SimpleAggregateFunction(sum, Int64),
+    latency AggregateFunction(quantilesDD(0.01, 0.5, 0.95, 0.99), Float64)
+) ENGINE = AggregatingMergeTree
+ORDER BY (bucket_at, tenant_id, team, product, feature, project_id, workflow, agent,
+          customer_tier, environment, provider, model, tool, operation, error_code, log_partition)
+SETTINGS fsync_after_insert = 1, fsync_part_directory = 1;
+
+-- The same, a day (UTC).
+CREATE TABLE IF NOT EXISTS tallystick.rollup_day (
+    bucket_at DateTime('UTC'),
+    tenant_id LowCardinality(String),
+    team LowCardinality(String),
+    product LowCardinality(String),
+    feature LowCardinality(String),
+    project_id LowCardinality(String),
+    workflow LowCardinality(String),
+    agent LowCardinality(String),
+    customer_tier LowCardinality(String),
+    environment LowCardinality(String),
+    provider LowCardinality(String),
+    model LowCardinality(String),
+    tool LowCardinality(String),
+    operation LowCardinality(String),
+    error_code LowCardinality(String),
+    log_partition UInt16,
+    last_offset SimpleAggregateFunction(max, UInt64),
+    events SimpleAggregateFunction(sum, Int64),
+    unknown_events SimpleAggregateFunction(sum, Int64),
+    late_events SimpleAggregateFunction(sum, Int64),
+    runs AggregateFunction(uniqCombined64(17), String, String),
+    attempts AggregateFunction(uniqCombined64(17), String, String, UInt32),
+    runs_failed SimpleAggregateFunction(sum, Int64),
+    calls SimpleAggregateFunction(sum, Int64),
+    unpriced_calls SimpleAggregateFunction(sum, Int64),
+    estimated_calls SimpleAggregateFunction(sum, Int64),
+    tool_calls SimpleAggregateFunction(sum, Int64),
+    errors SimpleAggregateFunction(sum, Int64),
+    tokens_input SimpleAggregateFunction(sum, Int64),
+    tokens_output SimpleAggregateFunction(sum, Int64),
+    tokens_cache_read SimpleAggregateFunction(sum, Int64),
+    tokens_cache_write_5m SimpleAggregateFunction(sum, Int64),
+    tokens_cache_write_1h SimpleAggregateFunction(sum, Int64),
+    tokens_reasoning SimpleAggregateFunction(sum, Int64),
+    cost_units SimpleAggregateFunction(sum, Int64),
+    latency AggregateFunction(quantilesDD(0.01, 0.5, 0.95, 0.99), Float64)
+) ENGINE = AggregatingMergeTree
+ORDER BY (bucket_at, tenant_id, team, product, feature, project_id, workflow, agent,
+          customer_tier, environment, provider, model, tool, operation, error_code, log_partition)
+SETTINGS fsync_after_insert = 1, fsync_part_directory = 1;
+
+-- Sums a day for each user: high cardinality, so sorted by tenant and user and of few dimensions.
+CREATE TABLE IF NOT EXISTS tallystick.rollup_user (
+    bucket_at DateTime('UTC'),
+    tenant_id LowCardinality(String),
+    user_id String,
+    provider LowCardinality(String),
+    model LowCardinality(String),
+    tool LowCardinality(String),
+    error_code LowCardinality(String),
+    log_partition UInt16,
+    last_offset SimpleAggregateFunction(max, UInt64),
+    events SimpleAggregateFunction(sum, Int64),
+    unknown_events SimpleAggregateFunction(sum, Int64),
+    late_events SimpleAggregateFunction(sum, Int64),
+    runs AggregateFunction(uniqCombined64(17), String, String),
+    attempts AggregateFunction(uniqCombined64(17), String, String, UInt32),
+    runs_failed SimpleAggregateFunction(sum, Int64),
+    calls SimpleAggregateFunction(sum, Int64),
+    unpriced_calls SimpleAggregateFunction(sum, Int64),
+    estimated_calls SimpleAggregateFunction(sum, Int64),
+    tool_calls SimpleAggregateFunction(sum, Int64),
+    errors SimpleAggregateFunction(sum, Int64),
+    tokens_input SimpleAggregateFunction(sum, Int64),
+    tokens_output SimpleAggregateFunction(sum, Int64),
+    tokens_cache_read SimpleAggregateFunction(sum, Int64),
+    tokens_cache_write_5m SimpleAggregateFunction(sum, Int64),
+    tokens_cache_write_1h SimpleAggregateFunction(sum, Int64),
+    tokens_reasoning SimpleAggregateFunction(sum, Int64),
+    cost_units SimpleAggregateFunction(sum, Int64),
+    latency AggregateFunction(quantilesDD(0.01, 0.5, 0.95, 0.99), Float64)
+) ENGINE = AggregatingMergeTree
+ORDER BY (tenant_id, user_id, provider, model, tool, error_code, bucket_at, log_partition)
 SETTINGS fsync_after_insert = 1, fsync_part_directory = 1;
 
 -- One row a run: the list of runs and its filters. Text takes the greatest value seen, so
@@ -123,6 +292,7 @@ SETTINGS fsync_after_insert = 1, fsync_part_directory = 1;
 CREATE TABLE IF NOT EXISTS tallystick.runs (
     tenant_id LowCardinality(String),
     run_id String,
+    log_partition UInt16,
     last_offset SimpleAggregateFunction(max, UInt64),
     started_at SimpleAggregateFunction(min, DateTime64(6, 'UTC')),
     last_event_at SimpleAggregateFunction(max, DateTime64(6, 'UTC')),
@@ -140,17 +310,17 @@ CREATE TABLE IF NOT EXISTS tallystick.runs (
     parent_run_id SimpleAggregateFunction(max, String),
     root_run_id SimpleAggregateFunction(max, String),
     attempts SimpleAggregateFunction(max, UInt32),
-    events SimpleAggregateFunction(sum, UInt64),
-    late_events SimpleAggregateFunction(sum, UInt64),
-    calls SimpleAggregateFunction(sum, UInt64),
-    unpriced_calls SimpleAggregateFunction(sum, UInt64),
-    tool_calls SimpleAggregateFunction(sum, UInt64),
-    errors SimpleAggregateFunction(sum, UInt64),
+    events SimpleAggregateFunction(sum, Int64),
+    late_events SimpleAggregateFunction(sum, Int64),
+    calls SimpleAggregateFunction(sum, Int64),
+    unpriced_calls SimpleAggregateFunction(sum, Int64),
+    tool_calls SimpleAggregateFunction(sum, Int64),
+    errors SimpleAggregateFunction(sum, Int64),
     tokens_input SimpleAggregateFunction(sum, Int64),
     tokens_output SimpleAggregateFunction(sum, Int64),
     cost_units SimpleAggregateFunction(sum, Int64)
 ) ENGINE = AggregatingMergeTree
-ORDER BY (tenant_id, run_id)
+ORDER BY (tenant_id, run_id, log_partition)
 SETTINGS fsync_after_insert = 1, fsync_part_directory = 1;
 
 -- What each run was charged, as signed deltas by the dimensions of the usage behind it.
@@ -173,7 +343,9 @@ CREATE TABLE IF NOT EXISTS tallystick.charges (
     tool LowCardinality(String),
     operation LowCardinality(String),
     error_code LowCardinality(String),
-    credit_units Int64 COMMENT 'CREDIT/6, a signed delta',
+    credit_units Int64 COMMENT 'CREDIT/6, a signed delta: charged',
+    waste_credit_units Int64 COMMENT 'CREDIT/6, a signed delta: rated, in attempts that do not count',
+    waste_cost_units Int64 COMMENT 'USD/9, a signed delta: what those attempts cost',
     posted_at DateTime64(6, 'UTC')
 ) ENGINE = MergeTree
 ORDER BY (tenant_id, charge_key, bucket_at)

@@ -7,7 +7,7 @@ CREATE TABLE log.head (
     partition   smallint PRIMARY KEY,
     next_offset bigint   NOT NULL DEFAULT 0 CHECK (next_offset >= 0)
 ) WITH (fillfactor = 50);
-INSERT INTO log.head (partition) VALUES (0);
+INSERT INTO log.head (partition) VALUES (0), (32767);  -- usage, and corrections of facts
 
 CREATE TABLE log.batch (
     partition    smallint    NOT NULL,
@@ -36,6 +36,15 @@ CREATE TABLE log.follower (
     PRIMARY KEY (follower, partition)
 ) WITH (fillfactor = 50);
 
+-- Who may work on what, until when: at most one owner of a name at a time. The database's clock
+-- decides; the epoch grows whenever the owner changes.
+CREATE TABLE log.lease (
+    name       text        PRIMARY KEY,
+    owner      text        NOT NULL,
+    epoch      bigint      NOT NULL DEFAULT 1,
+    expires_at timestamptz NOT NULL
+) WITH (fillfactor = 50);
+
 -- Runs whose usage changed since they were last charged; the charger's own list.
 CREATE SCHEMA charger;
 CREATE TABLE charger.pending_run (
@@ -43,6 +52,8 @@ CREATE TABLE charger.pending_run (
     charge_key  text    NOT NULL,
     has_ended   boolean NOT NULL,
     touched_at  bigint  NOT NULL,                           -- micros, our clock
+    shard       smallint NOT NULL GENERATED ALWAYS AS
+        (abs(hashtextextended(tenant_id || ' ' || charge_key, 0) % 8)::smallint) STORED,
     PRIMARY KEY (tenant_id, charge_key)
 ) WITH (fillfactor = 70);
-CREATE INDEX pending_run_due ON charger.pending_run (has_ended, touched_at);
+CREATE INDEX pending_run_due ON charger.pending_run (shard, has_ended, touched_at);

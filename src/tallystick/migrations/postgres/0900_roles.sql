@@ -17,10 +17,11 @@ BEGIN
     GRANT INSERT ON log.batch, catalog.rate_card_version, ledger.operation, ledger.block,
         ledger.account TO tallystick_app;
     -- where things stand: rows change but never go
-    GRANT INSERT, UPDATE ON log.head, log.follower, catalog.rate_card, ledger.balance,
+    GRANT INSERT, UPDATE ON log.head, catalog.rate_card, ledger.balance,
         ledger.lot, ledger.limit_window, ledger.run_charge TO tallystick_app;
     -- what is open: rows come and go
-    GRANT INSERT, UPDATE, DELETE ON charger.pending_run, ledger.hold TO tallystick_app;
+    GRANT INSERT, UPDATE, DELETE ON log.follower, log.lease, charger.pending_run, ledger.hold
+        TO tallystick_app;
     EXECUTE format('GRANT tallystick_app TO %I', current_user);
 EXCEPTION WHEN insufficient_privilege THEN
     RAISE NOTICE 'the roles tallystick_app and tallystick_read could not be made: %', SQLERRM;

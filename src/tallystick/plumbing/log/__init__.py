@@ -4,7 +4,18 @@ Owns offsets, batches and follower positions. Never looks into an event. A batch
 for each event, the verdict of the deduplication that ran before it was appended.
 """
 
-from tallystick.plumbing.log.model import LogBatch, Verdict
-from tallystick.plumbing.log.postgres import PostgresLog
+from tallystick.plumbing.log.model import CORRECTIONS, Chunk, LogBatch, Source, Verdict
+from tallystick.plumbing.log.positions import Position, Positions
+from tallystick.plumbing.log.postgres import PostgresLog, PostgresSource
 
-__all__ = ["LogBatch", "PostgresLog", "Verdict"]
+__all__ = [
+    "CORRECTIONS",
+    "Chunk",
+    "LogBatch",
+    "Position",
+    "Positions",
+    "PostgresLog",
+    "PostgresSource",
+    "Source",
+    "Verdict",
+]

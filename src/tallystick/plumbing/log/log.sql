@@ -19,6 +19,8 @@ SELECT next_offset FROM log.head WHERE partition = %(partition)s;
 
 -- name: load_batches
 -- Batches from a position on, the one that contains it included. Index: primary key.
+SELECT partition, offset_start, event_count, received_at, payload FROM (
+SELECT *, sum(event_count) OVER (ORDER BY offset_start) - event_count AS events_before FROM (
 SELECT partition, offset_start, event_count, received_at, payload
 FROM log.batch
 WHERE partition = %(partition)s
@@ -27,7 +29,10 @@ WHERE partition = %(partition)s
          WHERE partition = %(partition)s AND offset_start <= %(position)s), 0)
   AND offset_start + event_count > %(position)s
 ORDER BY offset_start
-LIMIT %(batches_max)s;
+LIMIT %(batches_max)s
+) AS next) AS counted
+WHERE events_before < %(events_max)s
+ORDER BY offset_start;
 
 -- name: load_oldest_waiting
 -- When the first event at or after a position arrived. Index: primary key.
@@ -39,15 +44,3 @@ WHERE partition = %(partition)s
   AND offset_start + event_count > %(position)s
 ORDER BY offset_start
 LIMIT 1;
-
--- name: load_position
--- Where a follower is. Index: primary key.
-SELECT position, progressed_at FROM log.follower
-WHERE follower = %(follower)s AND partition = %(partition)s;
-
--- name: store_position
--- Move a follower. Locks: its row. Index: primary key.
-INSERT INTO log.follower (follower, partition, position, progressed_at)
-VALUES (%(follower)s, %(partition)s, %(position)s, %(progressed_at)s)
-ON CONFLICT (follower, partition)
-DO UPDATE SET position = excluded.position, progressed_at = excluded.progressed_at;

@@ -1,15 +1,21 @@
-"""What a log batch holds: encoded events and one verdict byte for each.
+"""What the log holds, and what a follower reads of it.
 
-Payload = zstd( msgpack [ [event, ...], verdicts ] ); an event is itself a msgpack array.
+A batch of the log in PostgreSQL has encoded events and one verdict byte for each:
+payload = zstd( msgpack [ [event, ...], verdicts ] ); an event is itself a msgpack array.
+Whatever the log is, a follower reads chunks: deliveries of one partition, in order.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import IntEnum
-from typing import Any
+from typing import Any, NamedTuple, Protocol
 
 import msgspec
 import zstandard
+
+CORRECTIONS = 32_767
+"""The partition that holds corrections of facts; it is in PostgreSQL whatever the log is."""
 
 
 class Verdict(IntEnum):
@@ -33,6 +39,35 @@ class LogBatch(msgspec.Struct):
     def offset_end(self) -> int:
         """The offset after the last event."""
         return self.offset_start + self.event_count
+
+
+class Chunk(NamedTuple):
+    """Deliveries of one partition, in order; offsets ascend and may have gaps."""
+
+    partition: int
+    epoch: int
+    """Changes whenever the partition is taken up anew: what is known of it must be read back."""
+    offsets: Sequence[int]
+    rows: list[list[Any]]
+    verdicts: bytes
+    offset_end: int
+    """The position after this chunk."""
+
+
+class Source(Protocol):
+    """What one follower reads: each of its partitions from the stored position on."""
+
+    def read(self, events_max: int) -> list[Chunk]:
+        """Return what comes next, at most one chunk a partition; [] when there is no more."""
+        ...
+
+    def rewind(self) -> None:
+        """Begin again at the stored positions, with new epochs."""
+        ...
+
+    def close(self) -> None:
+        """Let the partitions go."""
+        ...
 
 
 _LEVEL = 1  # the log is written once and read a few times: speed over the last percent

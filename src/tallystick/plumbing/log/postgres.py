@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from collections.abc import Callable, Sequence
+from itertools import chain, compress
+from typing import Any
 
+import msgspec
 import psycopg
 from psycopg.rows import class_row
 from psycopg_pool import ConnectionPool
 
-from tallystick.errors import StoreUnavailable
-from tallystick.plumbing.log.model import LogBatch, encode_payload
+from tallystick.errors import InvariantBroken, StoreUnavailable
+from tallystick.plumbing.log.model import Chunk, LogBatch, decode_payload, encode_payload
+from tallystick.plumbing.log.positions import Positions
 from tallystick.plumbing.postgres import transaction
 from tallystick.plumbing.sql import load_statements
 
@@ -20,11 +23,8 @@ _SQL = {
 }
 
 
-class Position(NamedTuple):
-    """Where a follower is: the next offset to read, and when it last moved (micros)."""
-
-    offset: int
-    progressed_at: int
+_BATCHES_PER_READ_MAX = 256
+_decoder = msgspec.msgpack.Decoder(tuple[list[list[Any]], bytes])
 
 
 class PostgresLog:
@@ -64,14 +64,18 @@ class PostgresLog:
         with transaction(self._pool) as connection:
             return self._one(connection, "load_head", {})
 
-    def read(self, position: int, *, batches_max: int) -> list[LogBatch]:
-        """Return batches in order, from the one that holds `position` on."""
+    def read(self, position: int, *, batches_max: int, events_max: int = 1 << 31) -> list[LogBatch]:
+        """Return batches in order, from the one that holds `position` on.
+
+        At most `batches_max`, and no further ones once they hold `events_max` events.
+        """
         with transaction(self._pool) as connection:
             cursor = connection.cursor(row_factory=class_row(LogBatch), binary=True)
             arguments = {
                 "partition": self.partition,
                 "position": position,
                 "batches_max": batches_max,
+                "events_max": events_max,
             }
             return cursor.execute(_SQL["load_batches"], arguments).fetchall()
 
@@ -79,30 +83,6 @@ class PostgresLog:
         """When (micros) the first event at or after `position` arrived; None when none did."""
         with transaction(self._pool) as connection:
             return self._maybe(connection, "load_oldest_waiting", {"position": position})
-
-    def position(self, follower: str) -> Position:
-        """Where a follower is; a new one is at the beginning."""
-        arguments = {"follower": follower, "partition": self.partition}
-        with transaction(self._pool) as connection:
-            row = connection.execute(_SQL["load_position"], arguments).fetchone()
-        return Position(*row) if row else Position(0, 0)
-
-    def store_position(
-        self, connection: psycopg.Connection[Any], follower: str, offset: int, now: int
-    ) -> None:
-        """Move a follower inside a transaction of the caller."""
-        arguments = {
-            "follower": follower,
-            "partition": self.partition,
-            "position": offset,
-            "progressed_at": now,
-        }
-        connection.execute(_SQL["store_position"], arguments)
-
-    def commit_position(self, follower: str, offset: int, now: int) -> None:
-        """Move a follower in a transaction of its own."""
-        with transaction(self._pool) as connection:
-            self.store_position(connection, follower, offset, now)
 
     def _one(self, connection: psycopg.Connection[Any], name: str, more: dict[str, Any]) -> int:
         found = self._maybe(connection, name, more)
@@ -115,3 +95,50 @@ class PostgresLog:
     ) -> int | None:
         row = connection.execute(_SQL[name], {"partition": self.partition, **more}).fetchone()
         return int(row[0]) if row else None
+
+
+class PostgresSource:
+    """Reads partitions of the log in PostgreSQL for one follower."""
+
+    def __init__(self, logs: Sequence[PostgresLog], positions: Positions, follower: str) -> None:
+        self._logs = logs
+        self._positions = positions
+        self._follower = follower
+        self._epoch = 0
+        self._next: dict[int, int] | None = None
+
+    def read(self, events_max: int) -> list[Chunk]:
+        """Return the next deliveries of each partition; [] when there are no more."""
+        if self._next is None:
+            stored = self._positions.load(self._follower)
+            self._next = {partition: stored[partition].offset for partition in stored}
+        chunks = []
+        for log in self._logs:
+            start = self._next.get(log.partition, 0)
+            batches = log.read(start, batches_max=_BATCHES_PER_READ_MAX, events_max=events_max)
+            if batches:
+                chunks.append(_chunk_of(batches, start, self._epoch))
+                self._next[log.partition] = batches[-1].offset_end
+        return chunks
+
+    def rewind(self) -> None:
+        """Begin again at the stored positions."""
+        self._next = None
+        self._epoch += 1
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+
+def _chunk_of(batches: Sequence[LogBatch], start: int, epoch: int) -> Chunk:
+    decoded = [decode_payload(batch.payload, _decoder) for batch in batches]
+    rows = list(chain.from_iterable(events for events, _ in decoded))
+    verdicts = b"".join(verdicts for _, verdicts in decoded)
+    offsets: Sequence[int] = range(batches[0].offset_start, batches[-1].offset_end)
+    if len(offsets) != len(rows):
+        raise InvariantBroken(f"INV-10: the log has a gap near offset {start}")
+    if offsets[0] < start:
+        keep = [offset >= start for offset in offsets]
+        rows, verdicts = list(compress(rows, keep)), bytes(compress(verdicts, keep))
+        offsets = range(start, offsets[-1] + 1)
+    return Chunk(batches[0].partition, epoch, offsets, rows, verdicts, batches[-1].offset_end)

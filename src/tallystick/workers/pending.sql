@@ -10,7 +10,7 @@ SET has_ended = charger.pending_run.has_ended OR excluded.has_ended,
 -- name: load_due
 -- Runs that ended or have been quiet for long enough, oldest first. Index: pending_run_due.
 SELECT tenant_id, charge_key, touched_at FROM charger.pending_run
-WHERE has_ended OR touched_at < %(quiet_since)s
+WHERE shard = ANY (%(shards)s::smallint[]) AND (has_ended OR touched_at < %(quiet_since)s)
 ORDER BY touched_at
 LIMIT %(runs_max)s;
 

@@ -1,0 +1,71 @@
+"""The rollups' follower: folds facts into sums by minute, hour, day, user and run.
+
+It follows the sink. What it has folded is read from the rollups themselves (each row carries
+the last log offset that it counts, each INSERT lands whole or not at all), so a crash at any
+point is finished by folding the rest. Coarse rollups are folded from what the steps added,
+not from the facts again.
+"""
+
+from __future__ import annotations
+
+from tallystick.analytics.store import COARSE, FOLDED_FROM_FACTS, FactStore, Offsets
+from tallystick.clock import HOUR, SECOND, Clock
+from tallystick.plumbing.log import Positions
+
+COARSE_EVERY = SECOND
+"""How often, at most, the coarser rollups are folded while deliveries keep coming."""
+
+
+class Rollups:
+    """Keeps every rollup up with the facts."""
+
+    name = "rollups"
+
+    def __init__(self, positions: Positions, facts: FactStore, clock: Clock) -> None:
+        self._positions = positions
+        self._facts = facts
+        self._clock = clock
+        self._folded: dict[str, Offsets] | None = None
+        self._committed: Offsets = {}
+        self._coarse_at = 0
+        self._deleted_at = clock.now()
+
+    def recover(self) -> None:
+        """Read what was folded from the rollups."""
+        self._folded = None
+
+    def step(self) -> bool:
+        """Fold what the sink has added; False when there is nothing to fold."""
+        if self._folded is None:
+            tables = (*FOLDED_FROM_FACTS, *COARSE)
+            self._folded = {table: self._facts.query_watermarks(table) for table in tables}
+        stored = self._positions.load("sink")
+        ends = {partition: stored[partition].offset for partition in stored}
+        is_folding = self._fold("rollup_delta", ends)
+        if is_folding:
+            self._fold("rollup_minute", ends)
+            if self._clock.now() - self._coarse_at < COARSE_EVERY:
+                return True
+        elif self._committed == ends:
+            return False
+        for table in (*FOLDED_FROM_FACTS, *COARSE):
+            self._fold(table, ends)
+        self._coarse_at = self._clock.now()
+        self._positions.commit(self.name, ends, self._coarse_at)
+        self._committed = ends
+        self._delete_old(ends)
+        return True
+
+    def _fold(self, table: str, ends: Offsets) -> bool:
+        folded = (self._folded or {})[table]
+        if all(folded.get(partition, 0) >= end for partition, end in ends.items()):
+            return False
+        fold = self._facts.fold_deltas if table in COARSE else self._facts.fold_facts
+        fold(table, folded, ends)
+        folded.update(ends)
+        return True
+
+    def _delete_old(self, ends: Offsets) -> None:
+        if self._clock.now() - self._deleted_at > HOUR:
+            self._facts.delete_deltas(ends)
+            self._deleted_at = self._clock.now()
