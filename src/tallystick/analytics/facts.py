@@ -78,6 +78,9 @@ _FACT_TYPES: dict[str, pa.DataType] = {
     "credit_version": pa.uint32(),
 }
 
+FACT_TYPES = _FACT_TYPES
+"""Columns of the facts table in order, with their Arrow types."""
+
 _DELIVERY_TYPES: dict[str, pa.DataType] = {
     "tenant_id": _TEXT,
     "run_id": _TEXT,
@@ -88,6 +91,9 @@ _DELIVERY_TYPES: dict[str, pa.DataType] = {
     "log_offset": pa.uint64(),
     "received_at": _TIME,
 }
+
+DELIVERY_TYPES = _DELIVERY_TYPES
+"""Columns of the table of deliveries in order, with their Arrow types."""
 
 
 def columns_of(rows: Sequence[Sequence[Any]]) -> Columns:
