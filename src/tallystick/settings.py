@@ -29,11 +29,23 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The bootstrap admin key; empty makes one on loopback (admin.key in the data folder)."""
     hash_user_ids: bool = False
     """Replace user_id by a keyed hash before anything is stored."""
+    archive_url: str = ""
+    """Where raw events are archived: a folder or s3://bucket/prefix; empty: `archive` in the
+    data folder."""
+    archive_days: int = 90
+    """Days after which archived events are deleted; 0 keeps them for ever."""
+    archive_flush_seconds: int = 60
+    """How long an event may wait for its archive object; shorter makes more, smaller objects."""
 
     @property
     def data_folder(self) -> Path:
         """The data folder as a path."""
         return Path(self.data).expanduser()
+
+    @property
+    def archive_place(self) -> str:
+        """The archive's URL, or its folder in the data folder."""
+        return self.archive_url or str(self.data_folder.absolute() / "archive")
 
 
 def load_settings(

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -33,7 +34,7 @@ def facts_of(events: pa.Table, rated: Mapping[str, pa.Array]) -> pa.Table:
     return _cast(columns, FACT_TYPES)
 
 
-def charge_keys_of(run_ids: pa.ChunkedArray, occurred: np.typing.NDArray[np.int64]) -> Any:
+def charge_keys_of(run_ids: pa.ChunkedArray, occurred: npt.NDArray[np.int64]) -> Any:
     """What each event is charged under: its run, or else its minute."""
     is_alone = pc.equal(run_ids, "")
     if not pc.any(is_alone).as_py():

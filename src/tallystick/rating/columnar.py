@@ -60,7 +60,8 @@ class Coded(NamedTuple):
         """Where the text is `value`."""
         if value not in self.values:
             return np.zeros(len(self.codes), np.bool_)
-        return self.codes == self.values.index(value)
+        mask: Mask = self.codes == self.values.index(value)
+        return mask
 
 
 def coded(column: pa.ChunkedArray) -> Coded:
@@ -150,9 +151,8 @@ class _Rating:
                 by_hand.append(group)
                 continue
             self._cost_units[group], self._credit_units[group], is_partial = rated
-            quality = np.where(estimated[group], _ESTIMATED, _EXACT)
-            quality = np.where(is_partial, _PARTIAL, quality) if rates else _UNPRICED
-            self._quality[group] = quality
+            known = np.where(estimated[group], _ESTIMATED, _EXACT)
+            self._quality[group] = np.where(is_partial, _PARTIAL, known) if rates else _UNPRICED
             self._cost_version[group] = cost.version_id
             self._credit_version[group] = self._credits.at(first).version_id
         if by_hand:

@@ -22,7 +22,7 @@ FLUSH_ROWS = 500_000
 """About 25 MB of Parquet: good objects to read, and little to gather again after a crash."""
 
 FLUSH_SECONDS = 60
-"""How long a delivery may wait for its object: 1,440 manifests a day, whatever the load."""
+"""Time between flushes that are not full: 1,440 manifests a day, whatever the load."""
 
 _EXPIRE_EVERY = HOUR
 _log = logging.getLogger(__name__)
@@ -56,6 +56,7 @@ class Archiver:
         self._tails: dict[int, Tail] = {}
         self._epochs: dict[int, int] = {}
         self._waiting_since = 0
+        self._flushed_at = 0
         self._expired_at = clock.now()
 
     def recover(self) -> None:
@@ -71,7 +72,7 @@ class Archiver:
             return True
         for chunk in chunks:
             self._gather(chunk)
-        is_flushed = self._is_due() and self.flush()
+        is_flushed = self._is_due(is_idle=not chunks) and self.flush()
         self._expire_old()
         return bool(chunks) or is_flushed
 
@@ -97,12 +98,14 @@ class Archiver:
             self._buffers[chunk.partition] = buffer
         buffer.add(table_of(chunk), chunk.offset_end)
 
-    def _is_due(self) -> bool:
+    def _is_due(self, *, is_idle: bool) -> bool:
+        """When there is enough; else, not again within the flush time, once all is read."""
         if not self._buffers:
             return False
-        rows = sum(buffer.rows for buffer in self._buffers.values())
-        waited = self._clock.now() - self._waiting_since
-        return rows >= self._flush_rows or waited >= self._flush_after
+        if sum(buffer.rows for buffer in self._buffers.values()) >= self._flush_rows:
+            return True
+        since = self._flushed_at if is_idle else max(self._waiting_since, self._flushed_at)
+        return self._clock.now() - since >= self._flush_after
 
     def flush(self) -> bool:
         """Store everything gathered: objects, manifests, positions."""
@@ -116,7 +119,8 @@ class Archiver:
                 return True
             ends[partition] = self._tails[partition].offset
         self._buffers = {}
-        self._positions.commit(self.name, ends, self._clock.now())
+        self._flushed_at = self._clock.now()
+        self._positions.commit(self.name, ends, self._flushed_at)
         return True
 
     def _store(self, buffer: PartitionBuffer) -> Tail:

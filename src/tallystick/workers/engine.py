@@ -16,8 +16,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
+from psycopg_pool import ConnectionPool
 
 from tallystick.analytics.store import FactStore
+from tallystick.archive import Archive, ArchiveSource
 from tallystick.catalog import Catalog
 from tallystick.clock import Clock, SystemClock
 from tallystick.ids import Uuid7Source
@@ -26,12 +28,15 @@ from tallystick.ledger.seals import Seals
 from tallystick.plumbing.clickhouse import ClickHouse, migrate_clickhouse
 from tallystick.plumbing.embedded.clickhouse import ChdbEndpoint
 from tallystick.plumbing.log import CORRECTIONS, Positions, PostgresLog, PostgresSource
+from tallystick.plumbing.objects import open_objects
 from tallystick.plumbing.postgres import open_pool
+from tallystick.workers.archiver import Archiver
 from tallystick.workers.charger import Charger
 from tallystick.workers.holds import HoldKeeper
-from tallystick.workers.loop import FollowerLoop
+from tallystick.workers.loop import Follower, FollowerLoop
 from tallystick.workers.options import EngineOptions
 from tallystick.workers.pending import PendingRuns
+from tallystick.workers.restore import DICTIONARIES, Restorer, RestoreThenFollow
 from tallystick.workers.rollups import Rollups
 from tallystick.workers.sealer import Sealer
 from tallystick.workers.sink import Sink
@@ -41,6 +46,7 @@ _ROLLUPS_IDLE_SECONDS = 0.1
 _CHARGER_IDLE_SECONDS = 0.5
 _HOLDS_IDLE_SECONDS = 0.5
 _SEALER_IDLE_SECONDS = 0.5
+_ARCHIVER_IDLE_SECONDS = 1.0
 
 
 def main() -> int:
@@ -71,17 +77,7 @@ def running(options: EngineOptions, clock: Clock) -> Iterator[int]:
     ledger = Ledger(pool, clock, Uuid7Source(clock))
     loops = [
         FollowerLoop(
-            Sink(
-                PostgresSource(
-                    [PostgresLog(pool), PostgresLog(pool, CORRECTIONS)], positions, "sink"
-                ),
-                positions,
-                facts,
-                catalog,
-                pool,
-                clock,
-            ),
-            idle_seconds=_SINK_IDLE_SECONDS,
+            _make_sink(options, pool, facts, catalog, clock), idle_seconds=_SINK_IDLE_SECONDS
         ),
         FollowerLoop(
             Rollups(positions, FactStore(ClickHouse(options.clickhouse_url)), clock),
@@ -98,6 +94,8 @@ def running(options: EngineOptions, clock: Clock) -> Iterator[int]:
             idle_seconds=_CHARGER_IDLE_SECONDS,
         ),
     ]
+    archiver = _make_archiver(options, pool, clock)
+    loops.append(FollowerLoop(archiver, idle_seconds=_ARCHIVER_IDLE_SECONDS))
     loops.append(FollowerLoop(HoldKeeper(ledger, clock), idle_seconds=_HOLDS_IDLE_SECONDS))
     loops.append(FollowerLoop(Sealer(Seals(pool, clock)), idle_seconds=_SEALER_IDLE_SECONDS))
     endpoint = _endpoint(options)
@@ -112,6 +110,34 @@ def running(options: EngineOptions, clock: Clock) -> Iterator[int]:
             endpoint.stop()
         pool.close()
         store.close()
+
+
+def _source(pool: ConnectionPool, follower: str) -> PostgresSource:
+    logs = [PostgresLog(pool), PostgresLog(pool, CORRECTIONS)]
+    return PostgresSource(logs, Positions(pool), follower)
+
+
+def _make_sink(
+    options: EngineOptions, pool: ConnectionPool, facts: FactStore, catalog: Catalog, clock: Clock
+) -> Follower:
+    positions = Positions(pool)
+    sink = Sink(_source(pool, "sink"), positions, facts, catalog, pool, clock)
+    if not options.is_restoring:
+        return sink
+    archive = Archive(open_objects(options.archive_url))
+    source = ArchiveSource(archive, positions, "sink", dictionaries=DICTIONARIES)
+    return RestoreThenFollow(Restorer(source, positions, facts, catalog, pool, clock), sink)
+
+
+def _make_archiver(options: EngineOptions, pool: ConnectionPool, clock: Clock) -> Archiver:
+    return Archiver(
+        _source(pool, "archiver"),
+        Positions(pool),
+        Archive(open_objects(options.archive_url)),
+        clock,
+        days=options.archive_days,
+        flush_seconds=options.archive_flush_seconds,
+    )
 
 
 def wipe_derived(positions: Positions, facts: FactStore) -> None:

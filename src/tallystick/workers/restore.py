@@ -8,6 +8,7 @@ makes it several times faster than the sink.
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 from psycopg_pool import ConnectionPool
@@ -38,6 +39,7 @@ DICTIONARIES = (
 _KINDS = {Verdict.DUPLICATE: "duplicate", Verdict.CONFLICT: "conflict"}
 _ENDS = [EventType.RUN_COMPLETED.value, EventType.RUN_FAILED.value]
 
+Verdicts = npt.NDArray[np.uint8]
 Touched = dict[tuple[str, str], bool]
 
 
@@ -74,10 +76,8 @@ class Restorer:
         found = self._source.read_slice()
         if found is None:
             return False
-        if found.partition == CORRECTIONS:
-            touched = self._correct(found)
-        else:
-            touched = self._take_in(found)
+        is_correction = found.partition == CORRECTIONS
+        touched = self._correct(found) if is_correction else self._take_in(found)
         now = self._clock.now()
         with transaction(self._pool) as connection:
             self._pending.mark(connection, touched, now)
@@ -124,8 +124,8 @@ class Restorer:
         if table.num_rows:
             self._facts.append(name, table)
 
-    def _judge(self, table: pa.Table, partition: int) -> np.typing.NDArray[np.uint8]:
-        verdicts = table.column("verdict").to_numpy().copy()
+    def _judge(self, table: pa.Table, partition: int) -> Verdicts:
+        verdicts: Verdicts = table.column("verdict").to_numpy().copy()
         age = pc.subtract(
             table.column("received_at").cast(pa.int64()),
             table.column("occurred_at").cast(pa.int64()),
@@ -179,10 +179,8 @@ def touched_by(facts: pa.Table) -> Touched:
     usage = pa.table(columns).filter(pc.not_equal(kinds, EventType.IMPORT_ERROR.value))
     runs = usage.group_by(["tenant_id", "charge_key"]).aggregate([("has_ended", "any")])
     ended = runs.column("has_ended_any").to_pylist()
-    keys = zip(
-        *(runs.column(name).to_pylist() for name in ("tenant_id", "charge_key")), strict=True
-    )
-    return dict(zip(keys, ended, strict=True))
+    tenants, keys = (runs.column(name).to_pylist() for name in ("tenant_id", "charge_key"))
+    return dict(zip(zip(tenants, keys, strict=True), ended, strict=True))
 
 
 def _deliveries_of(table: pa.Table) -> list[Delivery]:
