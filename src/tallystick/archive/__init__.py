@@ -10,7 +10,7 @@ from tallystick.archive.chain import Archive, Link, Tail
 from tallystick.archive.columns import CORRECTIONS_SCHEMA, EVENTS_SCHEMA, rows_of, table_of
 from tallystick.archive.expiry import collect_garbage, expire
 from tallystick.archive.model import ArchivedObject, Expired, Manifest
-from tallystick.archive.reading import ArchiveSource, Slice
+from tallystick.archive.reading import ArchiveSource, Slice, require_same_log
 from tallystick.archive.verify import Findings, verify_archive
 from tallystick.archive.writing import PartitionBuffer
 
@@ -29,6 +29,7 @@ __all__ = [
     "Tail",
     "collect_garbage",
     "expire",
+    "require_same_log",
     "rows_of",
     "table_of",
     "verify_archive",

@@ -10,9 +10,11 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
 from typing import NamedTuple
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from tallystick.archive.chain import Archive
@@ -141,6 +143,27 @@ class ArchiveSource:
         names = pq.read_schema(buffer).names
         there = [name for name in self._dictionaries if name in names]
         return pq.ParquetFile(buffer, read_dictionary=there)
+
+
+def require_same_log(archive: Archive, chunk: Chunk) -> None:
+    """Raise InvariantBroken when the archive holds another event where a chunk begins.
+
+    Two logs in one archive would each take the other's ranges for their own.
+    """
+    if not chunk.rows:
+        return
+    offset, row = chunk.offsets[0], chunk.rows[0]
+    for link in islice(archive.links(chunk.partition, offset), 1):
+        for one in link.manifest.objects:
+            if one.offset_first <= offset <= one.offset_last:
+                table = pq.read_table(pa.BufferReader(archive.objects.get(one.name)))
+                table = table.filter(pc.equal(table.column("log_offset"), offset))
+                found = rows_of(completed(table, chunk.partition), chunk.partition)
+                if found and found[0][: len(row)] != row:
+                    raise InvariantBroken(
+                        f"{archive.objects.url} archives another log: its event at partition "
+                        f"{chunk.partition}, offset {offset} is not ours; give each its own"
+                    )
 
 
 def _crossing(objects: Sequence[ArchivedObject]) -> Iterator[list[ArchivedObject]]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 
-from tallystick.archive import Archive, PartitionBuffer, Tail, expire, table_of
+from tallystick.archive import Archive, PartitionBuffer, Tail, expire, require_same_log, table_of
 from tallystick.clock import HOUR, SECOND, Clock
 from tallystick.errors import Conflict
 from tallystick.plumbing.log import Chunk, Positions, Source
@@ -55,6 +55,7 @@ class Archiver:
         self._buffers: dict[int, PartitionBuffer] = {}
         self._tails: dict[int, Tail] = {}
         self._epochs: dict[int, int] = {}
+        self._is_begun = False
         self._waiting_since = 0
         self._flushed_at = 0
         self._expired_at = clock.now()
@@ -62,11 +63,14 @@ class Archiver:
     def recover(self) -> None:
         """Forget what was gathered; read again from the ends of the chains."""
         self._buffers, self._tails, self._epochs = {}, {}, {}
+        self._is_begun = False
         self._source.rewind()
 
     def step(self) -> bool:
         """Gather the next deliveries, and store them when it is time; False when idle."""
-        chunks = self._source.read(EVENTS_PER_STEP_MAX)
+        if not self._is_begun:
+            self._begin()
+        chunks = self._source.read(min(EVENTS_PER_STEP_MAX, self._flush_rows))
         if not all(self._take_up(chunk) for chunk in chunks):
             self.recover()
             return True
@@ -76,13 +80,28 @@ class Archiver:
         self._expire_old()
         return bool(chunks) or is_flushed
 
+    def _begin(self) -> None:
+        """Set back positions beyond the end of their chain: the archive is new, or was lost."""
+        stored = self._positions.load(self.name)
+        tails = {partition: self._archive.tail(partition).offset for partition in stored}
+        ahead = {
+            partition: tail for partition, tail in tails.items() if stored[partition].offset > tail
+        }
+        if ahead:
+            self._positions.commit(self.name, ahead, self._clock.now())
+            self._source.rewind()
+        self._is_begun = True
+
     def _take_up(self, chunk: Chunk) -> bool:
         """Make sure that a partition is read from the end of its chain; False to read again."""
         if self._epochs.get(chunk.partition) == chunk.epoch:
             return True
         tail = self._archive.tail(chunk.partition)
         self._buffers.pop(chunk.partition, None)
-        if self._positions.offset(self.name, chunk.partition) != tail.offset:
+        position = self._positions.offset(self.name, chunk.partition)
+        if position < tail.offset:
+            require_same_log(self._archive, chunk)
+        if position != tail.offset:
             self._positions.commit(self.name, {chunk.partition: tail.offset}, self._clock.now())
             return False
         self._tails[chunk.partition] = tail
