@@ -16,7 +16,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import psutil
 
@@ -124,15 +124,14 @@ class Bench:
         archiver.flush()
 
     def sink(self) -> None:
-        arguments: tuple[Any, ...] = (self.positions, self.facts, self.catalog, self.pool)
-        sink = Sink(self.source("sink"), *arguments, self.clock)
+        source = self.source("sink")
+        sink = Sink(source, self.positions, self.facts, self.catalog, self.pool, self.clock)
         while sink.step():
             pass
 
     def restore(self) -> None:
-        arguments: tuple[Any, ...] = (self.positions, self.facts, self.catalog, self.pool)
         source = ArchiveSource(self.archive, self.positions, "sink", dictionaries=DICTIONARIES)
-        restorer = Restorer(source, *arguments, self.clock)
+        restorer = Restorer(source, self.positions, self.facts, self.catalog, self.pool, self.clock)
         while restorer.step():
             pass
         restorer.close()

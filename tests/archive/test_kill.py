@@ -46,6 +46,7 @@ def test_killed_archivers_lose_and_double_nothing(
         for victim in victims:
             victim.kill()
             victim.communicate()
+            assert victim.returncode == -signal.SIGKILL  # and not of a failure of its own
         findings = verify_archive(archive)
         assert findings.violations == []
         rows = sum(one.rows for one in findings.partitions)

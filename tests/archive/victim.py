@@ -20,7 +20,8 @@ def main(postgres_url: str, archive_url: str) -> None:
     )
     archive = Archive(open_objects(archive_url))
     archiver = Archiver(source, positions, archive, SystemClock(), flush_rows=50, flush_seconds=0)
-    print("ready", flush=True)
+    sys.stdout.write("ready\n")
+    sys.stdout.flush()
     while True:
         archiver.step()
 
