@@ -12,8 +12,17 @@ import msgspec
 
 from tallystick.bounds import EVENTS_PER_REQUEST_MAX, ID_LENGTH_MAX
 from tallystick.errors import BodyTooLarge
-from tallystick.events.framing import Message, decompress, split_messages
+from tallystick.events.batch import EMPTY, EventBatch, batch_of, join_batches
+from tallystick.events.framing import (
+    ARRAY_TYPES,
+    NDJSON_TYPES,
+    Message,
+    decode_alone,
+    decompress,
+    split_messages,
+)
 from tallystick.events.model import Event
+from tallystick.events.plain import Split, split_plain
 from tallystick.events.redaction import Redactor
 from tallystick.events.rules import Refused, broken_event, make_event
 
@@ -31,9 +40,9 @@ class Rejection(msgspec.Struct):
 
 
 class ParsedBody(msgspec.Struct):
-    """What a request body held; `indexes[i]` is the place of `events[i]` in the request."""
+    """What a request body held; `indexes[i]` is the place in it of the i-th event."""
 
-    events: list[Event]
+    batch: EventBatch
     indexes: list[int]
     rejections: list[Rejection]
     broken: list[Event]
@@ -54,24 +63,40 @@ def parse_body(
     One bad message never blocks its neighbours. Raises BodyTooLarge, BodyUnreadable or
     UnsupportedForm when the body as a whole cannot be used.
     """
-    messages = split_messages(decompress(body, content_encoding), content_type)
-    if len(messages) > EVENTS_PER_REQUEST_MAX:
+    plain = decompress(body, content_encoding)
+    media_type = content_type.partition(";")[0].strip().lower()
+    is_lines = media_type in NDJSON_TYPES
+    split = None
+    if is_lines or (media_type in ARRAY_TYPES and plain.lstrip()[:1] == b"["):
+        split = split_plain(plain, is_lines=is_lines, received_at=received_at, redactor=redactor)
+    if split is None:
+        messages = split_messages(plain, content_type)
+        if len(messages) == 1 and "ce-specversion" in headers:
+            messages = [_from_binary_cloud_event(messages[0], headers)]
+        split = Split(EMPTY, [], [])
+        left = list(enumerate(messages))
+    else:
+        left = [(place, decode_alone(raw)) for place, raw in split.left]
+    if split.batch.size + len(left) > EVENTS_PER_REQUEST_MAX:
         raise BodyTooLarge(
             f"a request may hold at most {EVENTS_PER_REQUEST_MAX} events", code="too_many_events"
         )
-    if len(messages) == 1 and "ce-specversion" in headers:
-        messages = [_from_binary_cloud_event(messages[0], headers)]
-    parsed = ParsedBody([], [], [], [])
-    for index, message in enumerate(messages):
+    events: list[Event] = []
+    parsed = ParsedBody(EMPTY, split.indexes, [], [])
+    for index, message in left:
         try:
             if message.refused is not None:
                 raise message.refused
-            event = make_event(message.decoded, received_at=received_at, redactor=redactor)
+            events.append(make_event(message.decoded, received_at=received_at, redactor=redactor))
         except Refused as refused:
             _reject(parsed, index, message, refused, received_at)
         else:
-            parsed.events.append(event)
             parsed.indexes.append(index)
+    parsed.batch = join_batches([split.batch, batch_of(events)])
+    if events and split.batch.size:  # what came first in the request comes first in the log
+        order = sorted(range(parsed.batch.size), key=parsed.indexes.__getitem__)
+        parsed.batch = parsed.batch.reorder(order)
+        parsed.indexes.sort()
     return parsed
 
 

@@ -13,29 +13,15 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
-import msgspec
 from rocksdict import Options, Rdict, WriteBatch
 
-from tallystick.events.model import EVENT_FIELDS
+from tallystick.events.batch import Identity, identities_of
 from tallystick.plumbing.log.model import LogBatch, Verdict, decode_payload
 
 _POSITION_KEY = b"\xffposition"  # no UTF-8 text begins with this byte
 _ENTRY = struct.Struct(">Q16s")
 _OFFSET = struct.Struct(">Q")
-_TENANT = EVENT_FIELDS.index("tenant_id")
-_EVENT_ID = EVENT_FIELDS.index("event_id")
-_DIGEST = EVENT_FIELDS.index("content_digest")
-_decoder = msgspec.msgpack.Decoder(tuple[list[list[Any]], bytes])
-
-Identity = tuple[bytes, bytes]
-"""(key, content digest) of one delivery."""
-
-
-def identify(tenant_id: str, event_id: str, content_digest: bytes) -> Identity:
-    """Return the identity of an event: tenant and id, whatever its time or content."""
-    return f"{tenant_id}\0{event_id}".encode(), content_digest
 
 
 class DedupIndex:
@@ -81,11 +67,8 @@ class DedupIndex:
     def catch_up(self, batches: Iterable[LogBatch]) -> None:
         """Take in log batches from `position` on."""
         for batch in batches:
-            events, _ = decode_payload(batch.payload, _decoder)
-            identities = [
-                identify(event[_TENANT], event[_EVENT_ID], event[_DIGEST]) for event in events
-            ]
-            self.judge(identities, batch.offset_start)
+            columns, _ = decode_payload(batch.payload)
+            self.judge(identities_of(columns, batch.event_count), batch.offset_start)
             self.commit(batch.offset_end)
 
     def close(self) -> None:

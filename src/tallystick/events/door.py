@@ -20,8 +20,8 @@ import msgspec
 from tallystick.clock import Clock
 from tallystick.errors import SlowDown, StoreUnavailable, TallystickError
 from tallystick.events.adapters import ParsedBody, Rejection, parse_body
-from tallystick.events.dedup import DedupIndex, Identity, identify
-from tallystick.events.model import Event
+from tallystick.events.batch import EventBatch, Identity, batch_of, identities_of, join_batches
+from tallystick.events.dedup import DedupIndex
 from tallystick.events.redaction import Redactor
 from tallystick.plumbing.log import PostgresLog, Verdict
 
@@ -46,7 +46,7 @@ class Receipt(msgspec.Struct):
 class _Submission(NamedTuple):
     """One request that waits to be appended."""
 
-    events: list[Event]
+    batch: EventBatch
     identities: list[Identity]
     received_at: int
     loop: asyncio.AbstractEventLoop
@@ -107,13 +107,13 @@ class Door:
         return receipt_of(parsed, verdicts)
 
     async def _submit(self, parsed: ParsedBody, received_at: int) -> bytes:
-        events = parsed.events + parsed.broken
-        if not events:
+        batch = join_batches([parsed.batch, batch_of(parsed.broken)])
+        if not batch.size:
             return b""
         loop = asyncio.get_running_loop()
         submission = _Submission(
-            events,
-            [identify(event.tenant_id, event.event_id, event.content_digest) for event in events],
+            batch,
+            identities_of(batch.columns, batch.size),
             received_at,
             loop,
             loop.create_future(),
@@ -122,7 +122,7 @@ class Door:
             if self._is_closing:
                 raise SlowDown("the server is stopping; send the events again")
             self._waiting.append(submission)
-            self._events_waiting += len(events)
+            self._events_waiting += batch.size
             self._changed.notify()
         # the append goes on even if this request is cancelled: its events are then durable
         return await asyncio.shield(submission.answer)
@@ -159,11 +159,11 @@ class Door:
             while self._waiting and count < _EVENTS_PER_APPEND_MAX:
                 submission = self._waiting.popleft()
                 group.append(submission)
-                count += len(submission.events)
+                count += submission.batch.size
             return group
 
     def _append(self, group: list[_Submission]) -> bytes:
-        events = [event for submission in group for event in submission.events]
+        batch = join_batches([submission.batch for submission in group])
         identities = [identity for submission in group for identity in submission.identities]
         judged = b""
 
@@ -173,8 +173,8 @@ class Door:
             judged = self._index.judge(identities, offset_start)
             return judged
 
-        offset_start = self._log.append(events, group[0].received_at, judge)
-        self._index.commit(offset_start + len(events))
+        offset_start = self._log.append(batch.size, batch.columns, group[0].received_at, judge)
+        self._index.commit(offset_start + batch.size)
         return judged
 
     def _catch_up(self, head: int) -> None:
@@ -186,7 +186,7 @@ class Door:
     def _answer_each(self, group: list[_Submission], verdicts: bytes) -> None:
         start = 0
         for submission in group:
-            end = start + len(submission.events)
+            end = start + submission.batch.size
             self._answer(submission, verdicts[start:end], None)
             start = end
 
@@ -198,7 +198,7 @@ class Door:
         self, submission: _Submission, verdicts: bytes, error: TallystickError | None
     ) -> None:
         with self._changed:
-            self._events_waiting -= len(submission.events)
+            self._events_waiting -= submission.batch.size
 
         def settle() -> None:
             if submission.answer.done():
@@ -213,17 +213,21 @@ class Door:
 
 def receipt_of(parsed: ParsedBody, verdicts: bytes) -> Receipt:
     """Make the receipt: verdicts of the parsed events first, broken messages after them."""
-    judged = verdicts[: len(parsed.events)]
-    conflicts = [
-        Rejection(
-            index=index,
-            event_id=event.event_id,
-            code="event_id_conflict",
-            reason="this event_id was used before with other content; give each event its own id",
-        )
-        for index, event, verdict in zip(parsed.indexes, parsed.events, judged, strict=True)
-        if verdict == Verdict.CONFLICT
-    ]
+    judged = verdicts[: parsed.batch.size]
+    conflicts = []
+    if judged.count(Verdict.CONFLICT):
+        ids = parsed.batch.values("event_id")
+        conflicts = [
+            Rejection(
+                index=index,
+                event_id=event_id,
+                code="event_id_conflict",
+                reason="this event_id was used before with other content; "
+                "give each event its own id",
+            )
+            for index, event_id, verdict in zip(parsed.indexes, ids, judged, strict=True)
+            if verdict == Verdict.CONFLICT
+        ]
     return Receipt(
         accepted=judged.count(Verdict.ORIGINAL),
         duplicates=judged.count(Verdict.DUPLICATE),

@@ -23,7 +23,7 @@ from tallystick.bounds import (
     LATENCY_MS_MAX,
     TOKENS_MAX,
 )
-from tallystick.events.model import Event, EventType
+from tallystick.events.model import Event, EventType, Plain, digest_of
 from tallystick.events.redaction import Redactor
 
 RESERVED_PREFIX = "tallystick:"
@@ -33,7 +33,6 @@ _MICROSECOND = timedelta(microseconds=1)
 _TIME = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]\d\d:\d\d)?", re.ASCII)
 _AMOUNT = re.compile(r"[0-9]+(\.[0-9]+)?", re.ASCII)
 _CURRENCY = re.compile(r"[A-Z]{3}", re.ASCII)
-_encoder = msgspec.msgpack.Encoder()
 
 
 class Refused(Exception):
@@ -145,19 +144,23 @@ def read_currency(value: Any, field: str) -> str:
 
 
 def read_time(value: Any, field: str, now: int) -> int:
-    """Read an RFC 3339 time with an offset into micros; nanoseconds are cut off."""
+    """Read an RFC 3339 time with an offset into micros (finer digits are rounded)."""
     if type(value) is not str:
         raise Refused("wrong_type", f"{field} must be a text such as 2026-01-31T12:00:00Z")
-    found = _TIME.fullmatch(value)
-    if found is None:
-        raise Refused("bad_time", f"{field} must look like 2026-01-31T12:00:00Z (RFC 3339)")
-    if found.group(2) is None:
+    try:
+        moment = msgspec.convert(value, datetime)
+    except msgspec.ValidationError:
+        if _TIME.fullmatch(value):
+            raise Refused("bad_time", f"{field} names a time that does not exist") from None
+        raise Refused(
+            "bad_time", f"{field} must look like 2026-01-31T12:00:00Z (RFC 3339)"
+        ) from None
+    if moment.tzinfo is None:
         raise Refused("naive_time", f"{field} has no offset; end it with Z or like +02:00")
     try:
-        micros = (datetime.fromisoformat(value.upper()) - _EPOCH) // _MICROSECOND
-    except (ValueError, OverflowError):
+        return _within_reason((moment - _EPOCH) // _MICROSECOND, field, now)
+    except OverflowError:
         raise Refused("bad_time", f"{field} names a time that does not exist") from None
-    return _within_reason(micros, field, now)
 
 
 def _within_reason(micros: int, field: str, now: int) -> int:
@@ -239,7 +242,7 @@ _FLAT_COST = {
     "tokensOut": "tokens_output",
     "version": "schema_version",
 }
-_MACHINE_NAMES = (
+MACHINE_NAMES = (
     "event_type",
     "source",
     "provider",
@@ -303,26 +306,28 @@ def make_event(message: Any, *, received_at: int, redactor: Redactor) -> Event:
             extra[name] = value
         else:
             fields[reader[0]] = reader[1](value, name)
-    fields["occurred_at"] = _occurred_at(extra, received_at)
+    occurred_at: Any = _occurred_at(extra, received_at)
     _require_identity(fields)
     _check_sums(fields)
     for name, default in _MEANINGFUL_DEFAULTS.items():
         if fields.get(name) == "":
             fields[name] = default
     tenant_id = fields["tenant_id"]
-    if extra:
-        fields["attrs"] = redactor.attributes(_flat_attributes(extra), tenant_id)
-    for name in _MACHINE_NAMES:
+    if extra and (kept := redactor.attributes(flat_attributes(extra), tenant_id)):
+        fields["attrs"] = kept
+    for name in MACHINE_NAMES:
         if text := fields.get(name):
             fields[name] = redactor.machine_name(text, tenant_id)
     if error_code := fields.get("error_code"):
         fields["error_code"] = redactor.error_code(error_code, tenant_id)
     if redactor.hash_user_ids and fields.get("user_id"):
         fields["user_id"] = redactor.hashed(fields["user_id"], tenant_id)
-    event = Event(received_at=0, **fields)
-    event.content_digest = blake2b(_encoder.encode(event), digest_size=16).digest()
-    event.received_at = received_at
-    return event
+    return Event(
+        occurred_at=occurred_at,
+        received_at=received_at,
+        content_digest=digest_of(Plain(event_time=occurred_at, **fields)),
+        **fields,
+    )
 
 
 def _occurred_at(extra: dict[str, Any], now: int) -> int:
@@ -368,7 +373,8 @@ def _check_sums(fields: dict[str, Any]) -> None:
         raise Refused("bad_choice", "usage_quality must be exact or estimated")
 
 
-def _flat_attributes(extra: dict[str, Any]) -> dict[str, Any]:
+def flat_attributes(extra: dict[str, Any]) -> dict[str, Any]:
+    """Unknown fields and `attrs` as one; raise Refused when they are nested too deep."""
     attributes = extra.pop("attrs", None)
     if attributes is not None and type(attributes) is not dict:
         raise Refused("wrong_type", "attrs must be a JSON object")
