@@ -2,7 +2,7 @@
 
 Everything is on loopback and in one folder. The brokers are killed with SIGKILL and started
 again on the same port and files, or paused with SIGSTOP, which to everyone else is a network
-that swallows packets. Times are short (a dead broker is noticed after 4 s), heaps small.
+that swallows packets. Times are short (a dead broker is noticed after 2 s), heaps small.
 A killed test run leaves no broker: the kernel ends them with the thread that started them,
 so `start` and `restart` belong in the main thread.
 """
@@ -39,8 +39,10 @@ advertised.listeners=PLAINTEXT://127.0.0.1:{port}
 controller.listener.names=CONTROLLER
 log.dirs={folder}
 auto.create.topics.enable=false
-broker.session.timeout.ms=4000
-broker.heartbeat.interval.ms=500
+broker.session.timeout.ms=2000
+broker.heartbeat.interval.ms=200
+controller.quorum.election.timeout.ms=500
+controller.quorum.fetch.timeout.ms=1000
 default.replication.factor={replication}
 min.insync.replicas={in_sync_min}
 offsets.topic.replication.factor={replication}

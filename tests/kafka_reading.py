@@ -13,7 +13,10 @@ from collections.abc import Callable, Mapping, Sequence
 
 from tallystick.plumbing.log.kafka import KafkaMessage, KafkaOptions, KafkaReader
 
-QUICK = {"session.timeout.ms": "3000", "heartbeat.interval.ms": "500"}
+IMPATIENT = {"socket.timeout.ms": "4000", "request.timeout.ms": "4000"}
+"""Properties of a writer that gives a hanging broker up within a test's patience."""
+
+QUICK = {"session.timeout.ms": "5000", "heartbeat.interval.ms": "500", "socket.timeout.ms": "4000"}
 """Properties of a reader whose death is noticed within a test's patience."""
 
 

@@ -24,6 +24,13 @@ log = logging.getLogger("tallystick.kafka")
 
 MSK_REGION = "tallystick.msk.region"
 _MSK_IAM = "AWS_MSK_IAM"
+_IMPATIENCE = {
+    # A broker that hangs is given up early enough to try the next leader within one append.
+    "socket.timeout.ms": 10_000,
+    "socket.connection.setup.timeout.ms": 5_000,
+    "socket.keepalive.enable": True,
+    "reconnect.backoff.max.ms": 1_000,
+}
 _FIXED = frozenset(
     ("acks", "request.required.acks", "enable.idempotence", "partitioner", "transactional.id")
     + ("group.id", "group.instance.id", "group.protocol", "partition.assignment.strategy")
@@ -66,7 +73,7 @@ def configure(
             code="kafka_property_fixed",
             field=forbidden[0],
         )
-    properties: dict[str, Any] = {**defaults, **options.properties}
+    properties: dict[str, Any] = {**_IMPATIENCE, **defaults, **options.properties}
     region = properties.pop(MSK_REGION, "")
     mechanism = properties.pop("sasl.mechanisms", properties.get("sasl.mechanism"))
     if mechanism is not None:

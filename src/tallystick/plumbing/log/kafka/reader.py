@@ -39,7 +39,6 @@ _DEFAULTS = {
     "fetch.error.backoff.ms": 100,
     "queued.min.messages": 100_000,
     "queued.max.messages.kbytes": 128 * 1024,
-    "socket.keepalive.enable": True,
 }
 _WATERMARK_SECONDS = 10
 
@@ -161,7 +160,7 @@ class KafkaReader:
     def _assign(self, _: Consumer, partitions: list[TopicPartition]) -> None:
         numbers = [one.partition for one in partitions]
         try:
-            wanted = self._on_assigned(numbers)
+            wanted = self._on_assigned(numbers) if numbers else {}
             positions = {number: wanted[number] for number in numbers}
         except Exception as error:
             self._failure = error  # an exception may not cross the client's C code

@@ -35,8 +35,8 @@ _DEFAULTS = {
     "compression.type": "lz4",  # half the CPU of zstd here, where CPU is what is short
     "linger.ms": 5,  # long enough for batches at high rates, unnoticed at low ones
     "batch.size": 900_000,  # below the broker's limit of 1 MiB a batch
+    "request.timeout.ms": 10_000,
     "message.timeout.ms": 30_000,  # longer than the loss of a broker takes to be noticed
-    "socket.keepalive.enable": True,
     "statistics.interval.ms": 0,
 }
 _FIXED = {
