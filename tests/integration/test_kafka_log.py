@@ -15,6 +15,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import confluent_kafka
@@ -281,12 +282,16 @@ def test_two_readers_split_and_a_restart_disturbs_nobody(
         stopped.close()
         group[name] = Follower(reading(options), instance_id=name, positions=stopped.positions)
         group[name].messages = stopped.messages
-        step_together(group, lambda name=name, held=held: group[name].assigned == held)
+        step_together(group, partial(has_share, group[name], held))
         assert group[other].changes == changes, "the other one was disturbed"
     came = [group[name].messages for name in names]
     step_together(group, lambda: sum(len(b) for found in came for b in found.values()) == 200)
     for name in names:
         group[name].close()
+
+
+def has_share(follower: Follower, share: set[int]) -> bool:
+    return follower.assigned == share
 
 
 def step_together(group: dict[str, Follower], reached: Callable[[], bool]) -> None:
