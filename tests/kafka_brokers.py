@@ -180,7 +180,7 @@ class Brokers:
         self._settings(index).write_text(text)
         return self._java_child(
             index,
-            ["kafka.tools.StorageTool", "format", "-t", cluster_id]
+            ["kafka.tools.StorageTool", "format", f"--cluster-id={cluster_id}"]
             + ["-c", str(self._settings(index))],
         )
 

@@ -37,6 +37,7 @@ _DEFAULTS = {
     "max.poll.interval.ms": 300_000,
     "fetch.wait.max.ms": 100,
     "fetch.error.backoff.ms": 100,
+    "fetch.queue.backoff.ms": 20,  # the default second left the reader idle: a third of the speed
     "queued.min.messages": 100_000,
     "queued.max.messages.kbytes": 128 * 1024,
 }
