@@ -13,7 +13,9 @@ TallystickError
 │   └── Raced             another request changed the same rows; decided again
 ├── StoreUnavailable      a store cannot be reached (503, retryable)
 ├── DataFolderInUse       another process owns the data folder
+├── ReaderDisplaced       another process reads under the same name
 └── InvariantBroken       what must always hold did not (500)
+    └── PositionLost      the log no longer has what a follower has yet to read
 
 Each class carries `code` (stable, for machines), `http_status` and `retryable`;
 the message says which field is wrong and how to mend it.
@@ -122,7 +124,19 @@ class DataFolderInUse(TallystickError):
     code = "data_folder_in_use"
 
 
+class ReaderDisplaced(TallystickError):
+    """Another process reads under the same name; this one must stop."""
+
+    code = "reader_displaced"
+
+
 class InvariantBroken(TallystickError):
     """What must always hold did not; the lane stops rather than guess."""
 
     code = "invariant_broken"
+
+
+class PositionLost(InvariantBroken):
+    """The log no longer has what a follower has yet to read; it stops rather than skip it."""
+
+    code = "position_lost"
