@@ -35,6 +35,12 @@ class Metrics:
             ["outcome"],
             registry=self.registry,
         )
+        self.otlp_records = Counter(
+            "tallystick_otlp_records",
+            "OTLP records that are not counted: ignored (no usage) or repeated (another span's)",
+            ["signal", "outcome"],
+            registry=self.registry,
+        )
         self.lag_events = Gauge(
             "tallystick_follower_lag_events",
             "Events a follower has not taken in yet",
