@@ -25,6 +25,7 @@ UNIQUE_LENGTH_MIN = 20
 """A provider's id this long is unique by itself; some local servers count to 999."""
 
 _PROVIDER_ID = re.compile(r"[A-Za-z0-9_.:=/+-]{1,100}", re.ASCII)
+_REASON = re.compile(r"[a-z_]{1,32}", re.ASCII)
 _YEAR_9999_NS = 253_402_300_799 * 10**9
 
 
@@ -246,11 +247,12 @@ def _attribution(
 
 def _attrs(piece: Piece, record: Record) -> dict[str, Any]:
     """What else is worth keeping; `make_event` redacts it."""
+    reason = first(names.FINISH_REASON, record.attributes)
     given = {
         "library": piece.library,
         "trace_id": record.trace_id,
         "span_id": record.span_id,
-        "finish_reason": first(names.FINISH_REASON, record.attributes),
+        "finish_reason": reason if _REASON.fullmatch(str(reason)) else None,
         "stream": first(names.STREAM, record.attributes),
         "session_id": first(names.SESSION, record.attributes),
     }
