@@ -12,11 +12,11 @@ import time
 
 from google.protobuf.json_format import MessageToDict
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from tests.otlp_requests import PROTOBUF, recorded
 
 from tallystick.clock import SystemClock
 from tallystick.events.otlp import OtlpParser
 from tallystick.events.redaction import Redactor
-from tests.otlp_requests import PROTOBUF, recorded
 
 SPANS = 512
 ROUNDS = 7

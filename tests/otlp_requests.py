@@ -28,13 +28,13 @@ def moved(name: str, now: int, tenant_id: str = "") -> bytes:
                 elapsed = span.end_time_unix_nano - span.start_time_unix_nano
                 span.end_time_unix_nano = now * 1000
                 span.start_time_unix_nano = now * 1000 - elapsed
-        return traces.SerializeToString()
+        return bytes(traces.SerializeToString())
     logs = ExportLogsServiceRequest.FromString(recorded(name))
     for about in logs.resource_logs:
         _set_tenant(about.resource, tenant_id)
         for record in (record for scope in about.scope_logs for record in scope.log_records):
             record.observed_time_unix_nano = now * 1000
-    return logs.SerializeToString()
+    return bytes(logs.SerializeToString())
 
 
 def _set_tenant(resource: Any, tenant_id: str) -> None:

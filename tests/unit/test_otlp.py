@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
 
 from tallystick.errors import BodyUnreadable, UnsupportedForm
+from tallystick.events import otlp_names as names
 from tallystick.events.adapters import ParsedBody
 from tallystick.events.model import Event
 from tallystick.events.otlp import OtlpParser
@@ -96,7 +98,7 @@ def truth(name: str, **changes: int) -> Figures:
         "reasoning": call.get("reasoning", 0),
         **changes,
     }
-    return tuple(told.values())  # type: ignore[return-value]
+    return tuple(told.values())
 
 
 WITHOUT_CACHE = {"read": 0, "reasoning": 0}
@@ -215,27 +217,28 @@ def test_recorded_content_never_survives() -> None:
             assert signal == "logs" or CANARY.encode() in body, "the recording is dirty"
 
 
+CONTENT_NAMES = (
+    "gen_ai.input.messages",
+    "gen_ai.tool.call.arguments",
+    "llm.input_messages.0.message.content",
+    "traceloop.entity.input",
+    "input.value",
+    "gen_ai.response.finish_reasons",
+    "gen_ai.conversation.id",
+    f"{CANARY}.key",
+)
+
+
 def test_content_never_survives_wherever_it_stands() -> None:
     dirty = [f"{CANARY} says", CANARY, {"inner": CANARY}, [CANARY]]
     spans = []
     for number, content in enumerate(dirty):
         # a provider's id is an identifier: it is kept when it looks like one
         identifier = {"gen_ai.response.id": f"{content} {number}"}
-        attributes = call_of() | identifier | {
-            name: content
-            for name in (
-                "gen_ai.input.messages",
-                "gen_ai.tool.call.arguments",
-                "llm.input_messages.0.message.content",
-                "traceloop.entity.input",
-                "input.value",
-                "gen_ai.response.finish_reasons",
-                "gen_ai.conversation.id",
-                f"{CANARY}.key",
-            )
-        }
-        where = {"events": [{"name": CANARY, "attributes": attributes_of({"a": content})}]}
-        where |= {"links": [{"attributes": attributes_of({"a": content})}]}
+        attributes = call_of() | identifier | dict.fromkeys(CONTENT_NAMES, content)
+        inside = attributes_of({"a": content})
+        where: dict[str, Any] = {"events": [{"name": CANARY, "attributes": inside}]}
+        where |= {"links": [{"attributes": inside}]}
         where |= {"status": {"code": 2, "message": CANARY}, "name": CANARY, "traceState": CANARY}
         spans.append(span_of(attributes, spanId=f"{number + 1:016x}", **where))
     tool = {"gen_ai.operation.name": "execute_tool", "gen_ai.tool.name": f"{CANARY} tool"}
@@ -344,9 +347,11 @@ def test_whether_the_input_includes_the_cache(
         "write": "gen_ai.usage.cache_write.input_tokens",
         "total": "gen_ai.usage.total_tokens",
     }
-    attributes = {"gen_ai.operation.name": "chat", "gen_ai.request.model": "claude"}
-    attributes |= {rows[name]: count for name, count in given.items()}  # type: ignore[dict-item]
-    resource = {"tallystick.tenant_id": "acme"} | ({"tallystick.cache_tokens": mark} if mark else {})
+    attributes: dict[str, Any] = {"gen_ai.operation.name": "chat", "gen_ai.request.model": "claude"}
+    attributes |= {rows[name]: count for name, count in given.items()}
+    resource = {"tallystick.tenant_id": "acme"} | (
+        {"tallystick.cache_tokens": mark} if mark else {}
+    )
     event = only(request_of(span_of(attributes), resource=resource))
     assert event.tokens_input == tokens_input
     assert event.usage_quality == ("exact" if "input" in given else "estimated")
@@ -401,11 +406,7 @@ def test_the_tenant_is_the_spans_then_the_resources_then_the_headers() -> None:
         ({"attributes": attributes_of(call_of(gen_ai__usage__input_tokens="x"))}, "wrong_type"),
         ({"attributes": attributes_of(call_of(tallystick__run_id="r" * 129))}, "id_too_long"),
         (
-            {
-                "attributes": attributes_of(
-                    call_of() | {"gen_ai.usage.reasoning.output_tokens": 11}
-                )
-            },
+            {"attributes": attributes_of(call_of() | {"gen_ai.usage.reasoning.output_tokens": 11})},
             "inconsistent_tokens",
         ),
     ],
@@ -604,3 +605,16 @@ def test_an_exception_event_names_the_failure() -> None:
 def test_names_that_are_too_long_or_broken_are_cut_not_refused() -> None:
     event = only(request_of(span_of(call_of(gen_ai__agent__name="a\nb" + "c" * 300))))
     assert event.agent.startswith("a bc") and len(event.agent) == 128
+
+
+def test_the_document_names_every_attribute_that_is_understood() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "otlp.md").read_text("utf-8")
+    tables = [value for name, value in vars(names).items() if name.isupper()]
+    rows = [row for table in tables if isinstance(table, tuple) for row in table]
+    rows += [value for value in tables if isinstance(value, str)]
+    for field, attribution in names.ATTRIBUTION.items():
+        assert f"`{field}`" in text
+        rows += attribution[1:-1]
+    rows += [*names.CALL_OPERATIONS, *names.KIND_OF_OPERATION, *names.KIND_OF_TRACELOOP]
+    for name in rows:
+        assert f"`{name}`" in text or f"`{name} = true`" in text or f"`{name}=" in text, name

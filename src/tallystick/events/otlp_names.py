@@ -64,7 +64,7 @@ FINISH_REASON = (
 SESSION = ("gen_ai.conversation.id", "session.id")
 STREAM = ("gen_ai.request.stream", "gen_ai.is_streaming", "llm.is_streaming")
 
-ATTRIBUTION = {
+_ATTRIBUTION = {
     "workflow": ("gen_ai.workflow.name", "traceloop.workflow.name"),
     "agent": ("gen_ai.agent.name", "agent.name"),
     "user_id": ("user.id", "enduser.id", "gen_ai.user", "llm.user"),
@@ -73,10 +73,13 @@ ATTRIBUTION = {
     **dict.fromkeys(("project_id", "team", "product", "feature", "customer_tier"), ()),
     **dict.fromkeys(("parent_run_id", "root_run_id"), ()),
 }
-"""Field -> names after `tallystick.<field>`; each is looked for on the span, its
-`traceloop.association.properties`, then the resource."""
+ATTRIBUTION = {
+    field: (f"tallystick.{field}", *rows, f"traceloop.association.properties.{field}")
+    for field, rows in _ATTRIBUTION.items()
+}
+"""Field -> names, looked for on the span and then on its resource."""
 
-ASSOCIATION = "traceloop.association.properties."
+ATTRIBUTION_NAMES = frozenset(name for rows in ATTRIBUTION.values() for name in rows)
 
 INPUT = (
     "gen_ai.usage.input_tokens",

@@ -212,11 +212,7 @@ def _run_messages(piece: Piece, understood: Understood) -> Iterator[dict[str, An
 def _common(piece: Piece, understood: Understood, event_type: str) -> dict[str, Any]:
     record = understood.record
     attributes = record.attributes
-    message: dict[str, Any] = {
-        field: value
-        for field, rows in names.ATTRIBUTION.items()
-        if (value := _attribution(field, rows, attributes, piece.resource))
-    }
+    message: dict[str, Any] = _attribution(piece.resource) | _attribution(attributes)
     run_id = first(names.RUN, attributes, piece.resource)
     message |= {
         "event_type": event_type,
@@ -235,14 +231,15 @@ def _common(piece: Piece, understood: Understood, event_type: str) -> dict[str, 
     return message
 
 
-def _attribution(
-    field: str, rows: tuple[str, ...], attributes: Mapping[str, Any], resource: Mapping[str, Any]
-) -> str:
-    own = f"tallystick.{field}"
-    value = first((own, *rows, names.ASSOCIATION + field), attributes)
-    if value is None and field == "agent" and attributes.get(names.TRACELOOP_KIND) == "agent":
-        value = attributes.get("traceloop.entity.name")
-    return _text(first((own, *rows), resource) if value is None else value)
+def _attribution(attributes: Mapping[str, Any]) -> dict[str, Any]:
+    """Who and what for, as far as a span or resource says."""
+    is_named_by_entity = attributes.get(names.TRACELOOP_KIND) == "agent"
+    if names.ATTRIBUTION_NAMES.isdisjoint(attributes) and not is_named_by_entity:
+        return {}
+    found = {field: _text(first(rows, attributes)) for field, rows in names.ATTRIBUTION.items()}
+    if is_named_by_entity and not found["agent"]:
+        found["agent"] = _text(attributes.get("traceloop.entity.name"))
+    return {field: text for field, text in found.items() if text}
 
 
 def _attrs(piece: Piece, record: Record) -> dict[str, Any]:
