@@ -10,6 +10,7 @@ from starlette.responses import Response
 
 from tallystick.api import hold_routes as holds
 from tallystick.api import ledger_routes as ledger
+from tallystick.api import otlp_routes as otlp
 from tallystick.api import stream_routes as stream
 from tallystick.api import usage_routes as usage
 from tallystick.api.services import Services
@@ -188,6 +189,22 @@ ROUTES = (
         "Take events: one object, an array, NDJSON or CloudEvents; answers once durable",
         {"accepted": 1, "duplicates": 0, "rejected": []},
         body_example=[_EVENT],
+    ),
+    RouteEntry(
+        "POST",
+        "/v1/traces",
+        otlp.post_traces,
+        "Take OpenTelemetry GenAI spans (OTLP/HTTP, protobuf or JSON)",
+        {},
+        body_example={"resourceSpans": []},
+    ),
+    RouteEntry(
+        "POST",
+        "/v1/logs",
+        otlp.post_logs,
+        "Take OpenTelemetry GenAI log events (OTLP/HTTP, protobuf or JSON)",
+        {},
+        body_example={"resourceLogs": []},
     ),
     RouteEntry(
         "GET",

@@ -13,7 +13,7 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import msgspec
 
@@ -41,6 +41,23 @@ class Receipt(msgspec.Struct):
     accepted: int
     duplicates: int
     rejected: list[Rejection]
+
+
+class BodyParser(Protocol):
+    """Turns a request body into events; raises InvalidInput when it is unusable as a whole."""
+
+    def __call__(
+        self,
+        body: bytes,
+        *,
+        content_type: str,
+        content_encoding: str,
+        headers: Mapping[str, str],
+        received_at: int,
+        redactor: Redactor,
+    ) -> ParsedBody:
+        """Parse, validate and redact."""
+        ...
 
 
 class _Submission(NamedTuple):
@@ -81,6 +98,7 @@ class Door:
         content_type: str,
         content_encoding: str,
         headers: Mapping[str, str],
+        parse_form: BodyParser = parse_body,
     ) -> Receipt:
         """Parse, redact, deduplicate and store a body; return when it is durable.
 
@@ -92,7 +110,7 @@ class Door:
         received_at = self._clock.now()
 
         def parse() -> ParsedBody:
-            return parse_body(
+            return parse_form(
                 body,
                 content_type=content_type,
                 content_encoding=content_encoding,
