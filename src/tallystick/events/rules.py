@@ -23,10 +23,19 @@ from tallystick.bounds import (
     LATENCY_MS_MAX,
     TOKENS_MAX,
 )
+from tallystick.events.fields import (
+    FIELDS,
+    FLAT_COST,
+    FLAT_TIME_MS_END,
+    RESERVED_PREFIX,
+    USAGE_QUALITIES,
+    USAGE_SCOPES,
+    Form,
+)
 from tallystick.events.model import Event, EventType
+from tallystick.events.promotion import digested
 from tallystick.events.redaction import Redactor
 
-RESERVED_PREFIX = "tallystick:"
 _NESTING_MAX = 16
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
@@ -170,75 +179,26 @@ def _within_reason(micros: int, field: str, now: int) -> int:
     return micros
 
 
-_TEXT_FIELDS = {
-    name: name
-    for name in [
-        "event_id",
-        "event_type",
-        "tenant_id",
-        "run_id",
-        "source",
-        "workflow",
-        "agent",
-        "user_id",
-        "project_id",
-        "team",
-        "product",
-        "feature",
-        "customer_tier",
-        "environment",
-        "parent_run_id",
-        "root_run_id",
-        "request_id",
-        "provider",
-        "model",
-        "operation",
-        "service_tier",
-        "tool",
-        "tool_call_id",
-        "error_code",
-        "idempotency_key",
-    ]
-}
-_COUNT_FIELDS = {
-    name: name
-    for name in [
-        "tokens_input",
-        "tokens_output",
-        "tokens_cache_read",
-        "tokens_cache_write_5m",
-        "tokens_cache_write_1h",
-        "tokens_reasoning",
-    ]
+_FORM_READERS: dict[Form, Callable[[Any, str], Any]] = {
+    Form.IDENTITY: read_text,
+    Form.RUN: read_text,
+    Form.TEXT: read_text,
+    Form.SCOPE: read_text,
+    Form.QUALITY: read_text,
+    Form.COUNT: read_count,
+    Form.POSITIVE: read_positive,
+    Form.FLAG: read_flag,
+    Form.LATENCY: read_latency,
+    Form.AMOUNT: read_amount,
+    Form.CURRENCY: read_currency,
 }
 _READERS: dict[str, tuple[str, Callable[[Any, str], Any]]] = {
-    **{name: (field, read_text) for name, field in _TEXT_FIELDS.items()},
-    **{name: (field, read_count) for name, field in _COUNT_FIELDS.items()},
-    "prompt_tokens": ("tokens_input", read_count),
-    "completion_tokens": ("tokens_output", read_count),
-    "attempt": ("attempt", read_positive),
-    "schema_version": ("schema_version", read_positive),
-    "is_batch": ("is_batch", read_flag),
-    "usage_scope": ("usage_scope", read_text),
-    "usage_quality": ("usage_quality", read_text),
-    "latency_ms": ("latency_ms", read_latency),
-    "cost_amount": ("cost_amount", read_amount),
-    "cost_currency": ("cost_currency", read_currency),
+    field.name: (field.target or field.name, _FORM_READERS[field.form])
+    for field in FIELDS.values()
+    if field.form in _FORM_READERS
 }
-_FLAT_COST = {
-    "key": "event_id",
-    "timestamp": "event_time",
-    "tenantId": "tenant_id",
-    "userId": "user_id",
-    "projectId": "project_id",
-    "modelId": "model",
-    "operation": "operation",
-    "currency": "cost_currency",
-    "amount": "cost_amount",
-    "tokensIn": "tokens_input",
-    "tokensOut": "tokens_output",
-    "version": "schema_version",
-}
+"""Name on the wire -> canonical name and reader; the time and attrs are read apart."""
+
 _MACHINE_NAMES = (
     "event_type",
     "source",
@@ -260,9 +220,9 @@ def is_flat_cost(message: Mapping[str, Any]) -> bool:
 
 def unflatten(message: Mapping[str, Any]) -> dict[str, Any]:
     """Rename the fields of a flat cost record; a timestamp in ms becomes RFC 3339."""
-    renamed = {_FLAT_COST.get(name, name): value for name, value in message.items()}
+    renamed = {FLAT_COST.get(name, name): value for name, value in message.items()}
     moment = renamed.get("event_time")
-    if type(moment) is int and 0 <= moment < 10**14:
+    if type(moment) is int and 0 <= moment < FLAT_TIME_MS_END:
         renamed["event_time"] = (_EPOCH + timedelta(milliseconds=moment)).isoformat()
     renamed["event_type"] = EventType.COST.value
     renamed.setdefault("cost_currency", "USD")
@@ -320,7 +280,7 @@ def make_event(message: Any, *, received_at: int, redactor: Redactor) -> Event:
     if redactor.hash_user_ids and fields.get("user_id"):
         fields["user_id"] = redactor.hashed(fields["user_id"], tenant_id)
     event = Event(received_at=0, **fields)
-    event.content_digest = blake2b(_encoder.encode(event), digest_size=16).digest()
+    event.content_digest = blake2b(_encoder.encode(digested(event)), digest_size=16).digest()
     event.received_at = received_at
     return event
 
@@ -362,9 +322,9 @@ def _check_sums(fields: dict[str, Any]) -> None:
             "inconsistent_tokens",
             "tokens_output includes reasoning tokens and may not be less than them",
         )
-    if fields.get("usage_scope", "leaf") not in ("leaf", "aggregate", ""):
+    if fields.get("usage_scope", "leaf") not in (*USAGE_SCOPES, ""):
         raise Refused("bad_choice", "usage_scope must be leaf or aggregate")
-    if fields.get("usage_quality", "exact") not in ("exact", "estimated", ""):
+    if fields.get("usage_quality", "exact") not in (*USAGE_QUALITIES, ""):
         raise Refused("bad_choice", "usage_quality must be exact or estimated")
 
 

@@ -1,0 +1,94 @@
+"""Older rows are completed one way for ever, and adding a field moves no digest."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from tallystick.clock import format_time
+from tallystick.events.model import EVENT_FIELDS, Event
+from tallystick.events.promotion import DEFAULTS, Promotion, complete_row, digest_form
+from tallystick.events.redaction import Redactor
+from tallystick.events.rules import make_event
+
+NOW = 1_790_000_000_000_000
+FIELDS = (*EVENT_FIELDS, "region", "carbon_grams")
+FILLED = (*DEFAULTS, "", 0)
+PROMOTIONS = (Promotion("region", "region", 2, str), Promotion("carbon_grams", "carbon.g", 2, int))
+
+
+def row_of(attrs: dict[str, Any], **more: Any) -> list[Any]:
+    """An event as version 1 put it into the log."""
+    message = {
+        "event_id": "e",
+        "event_type": "token_usage",
+        "event_time": format_time(NOW),
+        "tenant_id": "acme",
+        **more,
+        "attrs": attrs,
+    }
+    event = make_event(message, received_at=NOW, redactor=Redactor(b"key"))
+    return [getattr(event, name) for name in EVENT_FIELDS]
+
+
+def completed(row: list[Any]) -> dict[str, Any]:
+    again = list(row)
+    for each in (row, again):
+        complete_row(each, PROMOTIONS, fields=FIELDS, defaults=FILLED)
+    assert row == again, "the same row is completed the same way"
+    return dict(zip(FIELDS, row, strict=True))
+
+
+def test_a_promoted_field_is_filled_from_attrs_of_older_rows() -> None:
+    event = completed(row_of({"region": "eu-1", "carbon.g": 12}))
+    assert (event["region"], event["carbon_grams"]) == ("eu-1", 12)
+    assert json.loads(event["attrs"]) == {"region": "eu-1", "carbon.g": 12}, "a fact never changes"
+
+
+@pytest.mark.parametrize(
+    "attrs",
+    [{}, {"region": None, "carbon.g": None}, {"region": "two words", "carbon.g": "heavy"}],
+    ids=["absent", "null", "hidden by redaction"],
+)
+def test_what_was_not_kept_is_not_invented(attrs: dict[str, Any]) -> None:
+    event = completed(row_of(attrs))
+    assert (event["region"], event["carbon_grams"]) == ("", 0)
+
+
+def test_a_value_that_cannot_be_read_leaves_the_default() -> None:
+    def refuse(_: Any) -> Any:
+        raise ValueError
+
+    row = row_of({"region": "eu-1"})
+    complete_row(row, [Promotion("region", "region", 2, refuse)], fields=FIELDS, defaults=FILLED)
+    assert row[FIELDS.index("region")] == ""
+
+
+def test_a_row_of_today_is_left_alone() -> None:
+    """There the field was canonical already: attrs say nothing about it."""
+    row = [*row_of({"region": "eu-1"}), "us-2", 5]
+    complete_row(row, PROMOTIONS, fields=FIELDS, defaults=FILLED)
+    assert row[-2:] == ["us-2", 5]
+
+
+def test_a_row_between_two_versions_is_promoted_only_where_it_is_short() -> None:
+    row = [*row_of({"region": "eu-1", "carbon.g": 9}), "us-2"]
+    complete_row(row, PROMOTIONS, fields=FIELDS, defaults=FILLED)
+    assert row[-2:] == ["us-2", 9]
+
+
+def test_without_promotions_older_rows_get_defaults() -> None:
+    row = ["e", "token_usage", NOW, NOW, "acme"]
+    complete_row(row)
+    event = Event(event_id="e", event_type="token_usage", occurred_at=NOW, received_at=NOW,
+                  tenant_id="acme")  # fmt: skip
+    assert row == [getattr(event, name) for name in EVENT_FIELDS]
+
+
+def test_a_new_field_moves_no_digest_until_it_is_given() -> None:
+    row = row_of({})
+    before = list(digest_form(row, EVENT_FIELDS))
+    assert list(digest_form([*row, "", 0], FIELDS)) == before
+    assert list(digest_form([*row, "eu-1", 0], FIELDS)) == [*before, ["region", "eu-1"]]
