@@ -10,14 +10,14 @@ from collections.abc import Mapping
 
 import msgspec
 
-from tallystick.bounds import EVENTS_PER_REQUEST_MAX, ID_LENGTH_MAX
+from tallystick.bounds import EVENTS_PER_REQUEST_MAX
 from tallystick.errors import BodyTooLarge
+from tallystick.events.broken import Origin, broken_event, short_text
 from tallystick.events.framing import Message, decompress, split_messages
 from tallystick.events.model import Event
 from tallystick.events.redaction import Redactor
-from tallystick.events.rules import Refused, broken_event, make_event
+from tallystick.events.rules import Refused, make_event
 
-UNKNOWN_TENANT = "unknown"
 _encoder = msgspec.json.Encoder(order="deterministic")
 
 
@@ -48,8 +48,9 @@ def parse_body(
     headers: Mapping[str, str],
     received_at: int,
     redactor: Redactor,
+    origin: Origin | None = None,
 ) -> ParsedBody:
-    """Parse, validate and redact a request body.
+    """Parse, validate and redact a request body, or one message read from `origin`.
 
     One bad message never blocks its neighbours. Raises BodyTooLarge, BodyUnreadable or
     UnsupportedForm when the body as a whole cannot be used.
@@ -68,7 +69,18 @@ def parse_body(
                 raise message.refused
             event = make_event(message.decoded, received_at=received_at, redactor=redactor)
         except Refused as refused:
-            _reject(parsed, index, message, refused, received_at)
+            parsed.rejections.append(_rejection(index, message, refused))
+            raw = message.raw or _encoder.encode(message.decoded)
+            parsed.broken.append(
+                broken_event(
+                    raw,
+                    message.decoded,
+                    refused,
+                    received_at=received_at,
+                    redactor=redactor,
+                    origin=origin,
+                )
+            )
         else:
             parsed.events.append(event)
             parsed.indexes.append(index)
@@ -84,22 +96,7 @@ def _from_binary_cloud_event(message: Message, headers: Mapping[str, str]) -> Me
     return message._replace(decoded={**envelope, "data": message.decoded})
 
 
-def _reject(
-    parsed: ParsedBody, index: int, message: Message, refused: Refused, received_at: int
-) -> None:
+def _rejection(index: int, message: Message, refused: Refused) -> Rejection:
     decoded = message.decoded if isinstance(message.decoded, dict) else {}
-    event_id = _short_text(decoded.get("event_id", decoded.get("key")))
-    tenant_id = _short_text(decoded.get("tenant_id", decoded.get("tenantId"))) or UNKNOWN_TENANT
-    raw = message.raw or _encode_for_hash(message.decoded)
-    parsed.rejections.append(Rejection(index, event_id, refused.code, refused.reason))
-    parsed.broken.append(broken_event(raw, tenant_id, refused.code, received_at))
-
-
-def _short_text(value: object) -> str | None:
-    if isinstance(value, str) and 0 < len(value) <= ID_LENGTH_MAX and value.isprintable():
-        return value
-    return None
-
-
-def _encode_for_hash(decoded: object) -> bytes:
-    return _encoder.encode(decoded)
+    event_id = short_text(decoded.get("event_id", decoded.get("key")))
+    return Rejection(index, event_id, refused.code, refused.reason)

@@ -106,6 +106,21 @@ class Door:
         verdicts = await self._submit(parsed, received_at)
         return receipt_of(parsed, verdicts)
 
+    @property
+    def redactor(self) -> Redactor:
+        """What redacts at this door; other ways in use it too."""
+        return self._redactor
+
+    async def append(self, events: list[Event]) -> bytes:
+        """Store events made elsewhere; return one verdict byte each once they are durable.
+
+        Raises SlowDown or StoreUnavailable as `accept` does.
+        """
+        if self._events_waiting >= EVENTS_WAITING_MAX:
+            raise SlowDown("too many events are waiting to be stored; send them again later")
+        indexes = list(range(len(events)))
+        return await self._submit(ParsedBody(events, indexes, [], []), self._clock.now())
+
     async def _submit(self, parsed: ParsedBody, received_at: int) -> bytes:
         events = parsed.events + parsed.broken
         if not events:
