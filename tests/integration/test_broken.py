@@ -57,6 +57,7 @@ def test_a_broken_message_is_listed_fixed_counted_once_and_charged(server: Serve
     (broken,) = send(server, message)
     (broken,) = send(server, message)
     assert (broken["code"], broken["field"]) == ("wrong_type", "tokens_input")
+    assert broken["reason"] == "tokens_input must be a whole number"
     assert (broken["times_seen"], broken["status"]) == (2, "open")
     assert broken["draft"]["tokens_output"] == 250
     assert broken["draft"]["tokens_input"].startswith("hmac:")
@@ -128,7 +129,7 @@ def test_what_could_not_be_decoded_can_only_be_dismissed(server: Server) -> None
     assert server.client.post(path, json={"reason": "a test"}).json()["status"] == "dismissed"
     assert server.client.post(path, json={"reason": "again"}).status_code == 200
     shown = server.get(f"/v1/broken-messages/{broken['broken_id']}")
-    assert (shown["status"], shown["reason"]) == ("dismissed", "again")
+    assert (shown["status"], shown["dismissed_because"]) == ("dismissed", "again")
     assert [action["kind"] for action in shown["actions"]] == ["dismiss", "dismiss"]
 
 
@@ -175,7 +176,7 @@ def test_the_list_is_filtered_and_paged(server: Server) -> None:
     assert len(since["broken_messages"]) == 5
 
 
-PROBLEMS = [
+PROBLEMS: list[tuple[str, str, Any, int, str]] = [
     ("GET", "/v1/broken-messages?colour=red", None, 400, "unknown_parameter"),
     ("GET", "/v1/broken-messages?cursor=abc", None, 400, "bad_cursor"),
     ("GET", "/v1/broken-messages?status=lost", None, 400, "invalid_input"),

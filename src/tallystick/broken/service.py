@@ -35,6 +35,8 @@ _OUTCOMES = {
     int(Verdict.CONFLICT): "conflict",
 }
 _OPEN = {"status": "open", "event_id": "", "reason": "", "changed_at": None, "changed_by": None}
+"""The state of a message that nobody touched."""
+
 _SHOWN_OF_EVENT = ("content_digest", "received_at", "reject_code")
 
 __all__ = ["BrokenFilter", "BrokenMessages"]
@@ -276,6 +278,7 @@ class _Tally:
 def _present_state(state: Mapping[str, Any] | None) -> dict[str, Any]:
     """A claim without an end is shown as open: the same fix again will finish it."""
     shown = {name: (state or _OPEN)[name] for name in _OPEN}
+    shown["dismissed_because"] = shown.pop("reason")
     if shown["status"] == "claimed":
         shown["status"] = "open"
     if state:
