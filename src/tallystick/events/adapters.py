@@ -6,7 +6,7 @@ and the flat cost record; gzip or zstd encoded too.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import msgspec
 
@@ -70,10 +70,9 @@ def parse_body(
             event = make_event(message.decoded, received_at=received_at, redactor=redactor)
         except Refused as refused:
             parsed.rejections.append(_rejection(index, message, refused))
-            raw = message.raw or _encoder.encode(message.decoded)
             parsed.broken.append(
                 broken_event(
-                    raw,
+                    message.raw or _bytes_of(message.decoded),
                     message.decoded,
                     refused,
                     received_at=received_at,
@@ -100,3 +99,25 @@ def _rejection(index: int, message: Message, refused: Refused) -> Rejection:
     decoded = message.decoded if isinstance(message.decoded, dict) else {}
     event_id = short_text(decoded.get("event_id", decoded.get("key")))
     return Rejection(index, event_id, refused.code, refused.reason)
+
+
+def _bytes_of(decoded: object) -> bytes:
+    """Bytes that are the same for the same element of an array; for hashing only."""
+    try:
+        return _encoder.encode(decoded)
+    except RecursionError:  # decoded just below the interpreter's limit
+        return b"".join(_pieces_of(decoded))
+
+
+def _pieces_of(decoded: object) -> Iterator[bytes]:
+    waiting = [decoded]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, dict):
+            yield repr(sorted(value)).encode()
+            waiting += [value[key] for key in sorted(value)]
+        elif isinstance(value, list):
+            yield b"[%d]" % len(value)
+            waiting += value
+        else:
+            yield repr(value).encode()

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from decimal import Decimal
 from hashlib import blake2b
 from typing import Any, NamedTuple
@@ -83,7 +84,8 @@ def broken_event(
     if refused.field:
         details["field"] = refused.field
     if message is not None:
-        details["draft"] = draft_of(message, tenant_id, redactor)
+        with suppress(RecursionError):  # nested to the interpreter's limit: no draft then
+            details["draft"] = draft_of(message, tenant_id, redactor)
     if origin is not None:
         details["origin"] = list(origin)
     digest = blake2b(raw, digest_size=16)
