@@ -36,20 +36,23 @@ async def list_content(services: Services, request: Request) -> dict[str, Any]:
 
 
 async def message_content(
-    services: Services, request: Request, error: TallystickError | None = None
+    services: Services,
+    request: Request,
+    error: TallystickError | None = None,
+    form: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
-    """What the page of one message shows; `error` is why its last fix was refused."""
+    """What the page of one message shows; `error` is why the fix in `form` was refused."""
     broken_id = request.path_params["broken_id"]
     message = await asyncio.to_thread(services.broken.get, broken_id)
     return {
         "message": message,
-        "rows": _rows(message),
+        "rows": _rows(message, form or {}),
         "form_token": services.authenticator.form_token(request),
         "error": error,
     }
 
 
-def _rows(message: Mapping[str, Any]) -> list[dict[str, Any]]:
+def _rows(message: Mapping[str, Any], form: Mapping[str, str]) -> list[dict[str, Any]]:
     """One row a field: of the draft first, then what the type could have as well."""
     draft: dict[str, Any] = dict(message["draft"] or {})
     draft.pop("attrs", None)
@@ -67,16 +70,23 @@ def _rows(message: Mapping[str, Any]) -> list[dict[str, Any]]:
             "is_hidden": is_hidden(draft.get(name)),
             "is_wrong": name == message["field"],
             "is_required": name in REQUIRED,
+            "is_shown": name in draft or name in REQUIRED or name == message["field"],
+            "entered": form.get(f"set.{name}", ""),
+            "is_dropped": f"drop.{name}" in form,
             "description": FIELDS[name].description,
         }
         for name in names
     ]
 
 
-async def act(services: Services, request: Request) -> None:
-    """Do what the form says; raises what a refused fix raises."""
+async def read_form(request: Request) -> dict[str, str]:
+    """The fields of a form that was sent."""
     body = await read_body(request, _FORM_BYTES_MAX)
-    form = dict(parse_qsl(body.decode("utf-8", "replace"), keep_blank_values=True))
+    return dict(parse_qsl(body.decode("utf-8", "replace"), keep_blank_values=True))
+
+
+async def act(services: Services, request: Request, form: Mapping[str, str]) -> None:
+    """Do what the form says; raises what a refused fix raises."""
     if not services.authenticator.is_form_token(request, form.get("form_token", "")):
         raise Forbidden("the form is too old; load the page again")
     broken_id = request.path_params["broken_id"]

@@ -125,13 +125,15 @@ class _Pages:
     async def broken_message(self, request: Request) -> Response:
         """One broken message; a POST fixes or dismisses it."""
         error: TallystickError | None = None
+        form: dict[str, str] = {}
         if request.method == "POST":
+            form = await broken_pages.read_form(request)
             try:
-                await broken_pages.act(self._services, request)
+                await broken_pages.act(self._services, request, form)
                 return RedirectResponse(request.url.path, 303)
             except (Unrepairable, Conflict, InvalidInput) as refused:
                 error = refused
-        content = await broken_pages.message_content(self._services, request, error)
+        content = await broken_pages.message_content(self._services, request, error, form)
         status = error.http_status if error else 200
         return self._render("broken_message.html", status, **content)
 
