@@ -9,7 +9,13 @@ import pytest
 
 from tallystick.clock import format_time
 from tallystick.events.model import EVENT_FIELDS, Event
-from tallystick.events.promotion import DEFAULTS, Promotion, complete_row, digest_form
+from tallystick.events.promotion import (
+    DEFAULTS,
+    Promotion,
+    complete_row,
+    digest_form,
+    fill_columns,
+)
 from tallystick.events.redaction import Redactor
 from tallystick.events.rules import make_event
 
@@ -92,3 +98,16 @@ def test_a_new_field_moves_no_digest_until_it_is_given() -> None:
     before = list(digest_form(row, EVENT_FIELDS))
     assert list(digest_form([*row, "", 0], FIELDS)) == before
     assert list(digest_form([*row, "eu-1", 0], FIELDS)) == [*before, ["region", "eu-1"]]
+
+
+def test_columns_are_filled_as_rows_are() -> None:
+    rows = [row_of(attrs) for attrs in ({"region": "eu-1"}, {}, {"region": "us-2", "carbon.g": 4})]
+    columns = [list(column) for column in zip(*rows, strict=True)]
+    shared = [column[:1] if len(set(map(str, column))) == 1 else column for column in columns]
+    for given in (columns, shared):
+        filled = fill_columns(given, 3, PROMOTIONS, fields=FIELDS)
+        assert filled[-2:] == [["eu-1", None, "us-2"], [None, None, 4]]
+        assert filled[:-2] == given
+    known = fill_columns([*shared, ["ap-3", None, None], [None]], 3, PROMOTIONS, fields=FIELDS)
+    assert known[-2:] == [["ap-3", None, "us-2"], [None, None, 4]]
+    assert fill_columns(shared, 3) == shared, "nothing is promoted yet"

@@ -75,6 +75,35 @@ def complete_row(
             row[place] = _promoted(promotion, attributes[promotion.key], row[place])
 
 
+def fill_columns(
+    columns: list[list[Any]],
+    count: int,
+    promotions: Sequence[Promotion] = PROMOTIONS,
+    *,
+    fields: Sequence[str] = EVENT_FIELDS,
+) -> list[list[Any]]:
+    """The same for `count` events as columns: one list a field, or one value for all of them.
+
+    A field that the writer did not know is missing or None; where attrs do not say it, it
+    stays None for the caller to default.
+    """
+    filled = list(columns)
+    for promotion in promotions:
+        place = fields.index(promotion.field)
+        filled += [[None]] * (place + 1 - len(filled))
+        column = filled[place]
+        if None in column:
+            texts = columns[_ATTRS] * (count if len(columns[_ATTRS]) == 1 else 1)
+            values = column * (count if len(column) == 1 else 1)
+            filled[place] = [
+                _promoted(promotion, read_attributes(text).get(promotion.key), None)
+                if value is None
+                else value
+                for value, text in zip(values, texts, strict=True)
+            ]
+    return filled
+
+
 def _promoted(promotion: Promotion, value: Any, default: Any) -> Any:
     if value is None or is_hidden(value):
         return default
