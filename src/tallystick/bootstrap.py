@@ -26,6 +26,7 @@ from tallystick.api.access import Authenticator
 from tallystick.api.feed import BalanceFeed
 from tallystick.api.metrics import Metrics
 from tallystick.api.services import Services
+from tallystick.broken import BrokenMessages
 from tallystick.catalog import Catalog
 from tallystick.clock import Clock, SystemClock
 from tallystick.errors import InvalidInput, StoreUnavailable
@@ -133,6 +134,7 @@ class Platform(msgspec.Struct):
     seals: Seals
     verifier: Verifier
     reconciler: LedgerReconciler
+    broken: BrokenMessages
 
     def ready(self) -> tuple[bool, dict[str, object]]:
         """Whether stores answer and followers progress, and what each said."""
@@ -199,6 +201,7 @@ def open_platform(settings: Settings, *, has_wipe: bool = False) -> Iterator[Pla
             seals=seals,
             verifier=verifier,
             reconciler=LedgerReconciler(pool, drift, verifier),
+            broken=BrokenMessages(pool, clickhouse, door, clock),
         )
 
 
@@ -295,6 +298,7 @@ def services_of(platform: Platform) -> Services:
         seals=platform.seals,
         verifier=platform.verifier,
         reconciler=platform.reconciler,
+        broken=platform.broken,
         metrics=Metrics(),
         ready=platform.ready,
     )

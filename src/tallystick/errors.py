@@ -5,6 +5,7 @@ TallystickError
 │   ├── BodyTooLarge      (413)
 │   ├── BodyUnreadable    (400)
 │   └── UnsupportedForm   (415)
+├── Unrepairable          a broken message is still broken after the fix (422)
 ├── NotFound              (404)
 ├── Conflict              same key, other content (409)
 ├── Unauthorized          (401)
@@ -12,6 +13,7 @@ TallystickError
 ├── SlowDown              a queue is full; try again later (503, retryable)
 │   └── Raced             another request changed the same rows; decided again
 ├── StoreUnavailable      a store cannot be reached (503, retryable)
+├── TooManyBroken         most of what a producer sends cannot be read; the follower stops
 ├── DataFolderInUse       another process owns the data folder
 ├── ReaderDisplaced       another process reads under the same name
 └── InvariantBroken       what must always hold did not (500)
@@ -66,6 +68,13 @@ class UnsupportedForm(InvalidInput):
     http_status = 415
 
 
+class Unrepairable(TallystickError):
+    """A broken message would still be broken with these fields; nothing was changed."""
+
+    code = "unrepairable"
+    http_status = 422
+
+
 class NotFound(TallystickError):
     """What the request names does not exist."""
 
@@ -116,6 +125,12 @@ class StoreUnavailable(TallystickError):
     http_status = 503
     retryable = True
     retry_after_seconds = 2
+
+
+class TooManyBroken(TallystickError):
+    """Most of the last messages of a partition are broken; its follower stops and alarms."""
+
+    code = "too_many_broken"
 
 
 class DataFolderInUse(TallystickError):

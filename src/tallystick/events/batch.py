@@ -6,8 +6,16 @@ from collections.abc import Sequence
 from operator import attrgetter
 from typing import Any, NamedTuple
 
+import msgspec
+
 from tallystick.events.model import EVENT_FIELDS, Event
-from tallystick.plumbing.log.columns import Columns, columns_of_rows, concat, expand
+from tallystick.plumbing.log.columns import (
+    Columns,
+    columns_of_rows,
+    concat,
+    expand,
+    rows_of_columns,
+)
 
 Identity = tuple[bytes, bytes]
 """(key, content digest) of one delivery."""
@@ -28,6 +36,10 @@ class EventBatch(NamedTuple):
     def values(self, field: str) -> list[Any]:
         """All values of one field."""
         return expand(self.columns[EVENT_FIELDS.index(field)], self.size)
+
+    def events(self) -> list[Event]:
+        """The events one by one."""
+        return msgspec.convert(rows_of_columns(self.columns, self.size), list[Event])
 
     def reorder(self, order: Sequence[int]) -> EventBatch:
         """The same events in another order."""

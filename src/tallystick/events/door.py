@@ -22,6 +22,7 @@ from tallystick.errors import SlowDown, StoreUnavailable, TallystickError
 from tallystick.events.adapters import ParsedBody, Rejection, parse_body
 from tallystick.events.batch import EventBatch, Identity, batch_of, identities_of, join_batches
 from tallystick.events.dedup import DedupIndex
+from tallystick.events.model import Event
 from tallystick.events.redaction import Redactor
 from tallystick.plumbing.log import PostgresLog, Verdict
 
@@ -123,6 +124,21 @@ class Door:
         parsed = parse() if is_small else await asyncio.to_thread(parse)
         verdicts = await self._submit(parsed, received_at)
         return receipt_of(parsed, verdicts)
+
+    @property
+    def redactor(self) -> Redactor:
+        """What redacts at this door; other ways in use it too."""
+        return self._redactor
+
+    async def append(self, events: list[Event]) -> bytes:
+        """Store events made elsewhere; return one verdict byte each once they are durable.
+
+        Raises SlowDown or StoreUnavailable as `accept` does.
+        """
+        if self._events_waiting >= EVENTS_WAITING_MAX:
+            raise SlowDown("too many events are waiting to be stored; send them again later")
+        indexes = list(range(len(events)))
+        return await self._submit(ParsedBody(batch_of(events), indexes, [], []), self._clock.now())
 
     async def _submit(self, parsed: ParsedBody, received_at: int) -> bytes:
         batch = join_batches([parsed.batch, batch_of(parsed.broken)])

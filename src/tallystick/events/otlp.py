@@ -11,13 +11,16 @@ from typing import Any
 
 from tallystick.bounds import EVENTS_PER_REQUEST_MAX, ID_LENGTH_MAX
 from tallystick.errors import BodyTooLarge
-from tallystick.events.adapters import UNKNOWN_TENANT, ParsedBody, Rejection
+from tallystick.events.adapters import ParsedBody, Rejection
+from tallystick.events.batch import EMPTY, batch_of
+from tallystick.events.broken import UNKNOWN_TENANT, broken_event
 from tallystick.events.framing import decompress
+from tallystick.events.model import Event
 from tallystick.events.otlp_doubles import speakers
 from tallystick.events.otlp_framing import Piece, encoding_of, split_records
 from tallystick.events.otlp_rules import Understood, messages_of, seen, understand
 from tallystick.events.redaction import Redactor
-from tallystick.events.rules import Refused, broken_event, make_event
+from tallystick.events.rules import Refused, make_event
 
 TENANT_HEADER = "x-tallystick-tenant"
 
@@ -50,7 +53,7 @@ class OtlpParser:
                 f"a request may hold at most {EVENTS_PER_REQUEST_MAX} records",
                 code="too_many_events",
             )
-        parsed = ParsedBody([], [], [], [])
+        parsed = ParsedBody(EMPTY, [], [], [])
         read: list[tuple[int, Understood]] = []
         for index, piece in enumerate(pieces):
             try:
@@ -60,7 +63,7 @@ class OtlpParser:
                     (index, understand(piece, self._signal, headers.get(TENANT_HEADER, "")))
                 )
             except Refused as refused:
-                _reject(parsed, index, piece, refused, headers, received_at)
+                _reject(parsed, index, piece, refused, headers, received_at, redactor)
         self._add_events(parsed, pieces, read, headers, received_at, redactor)
         return parsed
 
@@ -74,6 +77,7 @@ class OtlpParser:
         redactor: Redactor,
     ) -> None:
         spans = [seen(understood, pieces[index].library) for index, understood in read]
+        made: list[Event] = []
         speaking = speakers(spans, "call") | speakers(spans, "tool")
         for place, (index, understood) in enumerate(read):
             is_speaker = place in speaking
@@ -84,11 +88,12 @@ class OtlpParser:
                     for message in messages_of(pieces[index], understood, is_speaker=is_speaker)
                 ]
             except Refused as refused:
-                _reject(parsed, index, pieces[index], refused, headers, received_at)
+                _reject(parsed, index, pieces[index], refused, headers, received_at, redactor)
                 continue
             self.ignored += not events and understood.kind != "tool"
-            parsed.events += events
+            made += events
             parsed.indexes += [index] * len(events)
+        parsed.batch = batch_of(made)
 
 
 def _reject(
@@ -98,10 +103,13 @@ def _reject(
     refused: Refused,
     headers: Mapping[str, str],
     received_at: int,
+    redactor: Redactor,
 ) -> None:
-    tenant_id = _tenant(piece, headers)
+    known = {"tenant_id": _tenant(piece, headers)}
     parsed.rejections.append(Rejection(index, None, refused.code, refused.reason))
-    parsed.broken.append(broken_event(piece.raw, tenant_id, refused.code, received_at))
+    parsed.broken.append(
+        broken_event(piece.raw, known, refused, received_at=received_at, redactor=redactor)
+    )
 
 
 def _tenant(piece: Piece, headers: Mapping[str, str]) -> str:

@@ -18,9 +18,10 @@ import msgspec
 
 from tallystick.bounds import FUTURE_TOLERANCE
 from tallystick.events.batch import EMPTY, EventBatch
+from tallystick.events.fields import RESERVED_PREFIX
 from tallystick.events.model import EVENT_FIELDS, EventType, Plain, digest_of
 from tallystick.events.redaction import Redactor
-from tallystick.events.rules import MACHINE_NAMES, RESERVED_PREFIX, flat_attributes
+from tallystick.events.rules import MACHINE_NAMES, flat_attributes
 from tallystick.plumbing.log.columns import shorten
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)

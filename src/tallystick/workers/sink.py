@@ -22,7 +22,8 @@ from tallystick.analytics.facts import corrections_table, deliveries_table, fact
 from tallystick.analytics.store import FactStore
 from tallystick.catalog import Catalog
 from tallystick.clock import Clock
-from tallystick.events.model import EVENT_FIELDS, Event, EventType
+from tallystick.events.model import EVENT_FIELDS, EventType
+from tallystick.events.promotion import DEFAULTS, fill_columns
 from tallystick.plumbing.log import CORRECTIONS, Chunk, Positions, Source, Verdict
 from tallystick.plumbing.log.columns import complete, concat
 from tallystick.plumbing.postgres import transaction
@@ -33,8 +34,6 @@ EVENTS_PER_STEP_MAX = 100_000
 _STEP_SECONDS_MIN = 0.2
 """Each step makes new parts in ClickHouse; fewer, larger ones cost less to merge."""
 
-_EMPTY = Event(event_id="", event_type="", occurred_at=0, received_at=0, tenant_id="")
-_DEFAULTS = [getattr(_EMPTY, name) for name in EVENT_FIELDS]
 _KIND_NAMES = {int(Verdict.DUPLICATE): "duplicate", int(Verdict.CONFLICT): "conflict"}
 _ENDS = ("run_completed", "run_failed")
 
@@ -199,7 +198,7 @@ class Sink:
 def _gather(chunks: Sequence[Chunk]) -> _Deliveries:
     counts = [len(chunk.offsets) for chunk in chunks]
     completed = [
-        (count, complete(chunk.columns, _DEFAULTS))
+        (count, complete(fill_columns(chunk.columns, count), DEFAULTS))
         for count, chunk in zip(counts, chunks, strict=True)
     ]
     return _Deliveries(
