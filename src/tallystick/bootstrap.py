@@ -30,6 +30,7 @@ from tallystick.broken import BrokenMessages
 from tallystick.catalog import Catalog
 from tallystick.clock import Clock, SystemClock
 from tallystick.errors import InvalidInput, StoreUnavailable
+from tallystick.events.appending import JudgingAppender
 from tallystick.events.dedup import DedupIndex
 from tallystick.events.door import Door
 from tallystick.events.redaction import Redactor
@@ -246,7 +247,7 @@ def _start_door(
     )
     index = DedupIndex(folder.path / "dedup")
     stack.callback(index.close)
-    door = Door(log, index, redactor, clock)
+    door = Door(JudgingAppender(log, index), redactor, clock)
     stack.callback(door.close)
     door.start()
     return door

@@ -155,3 +155,10 @@ class PositionLost(InvariantBroken):
     """The log no longer has what a follower has yet to read; it stops rather than skip it."""
 
     code = "position_lost"
+
+
+class LeaseLost(TallystickError):
+    """Another process has taken over; nothing was stored; what is in memory is forgotten."""
+
+    code = "lease_lost"
+    retryable = True

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from tallystick.clock import to_datetime
 from tallystick.plumbing.clickhouse import ClickHouse
 from tallystick.plumbing.sql import load_statements
 
@@ -213,6 +214,16 @@ class FactStore:
     def query_identities(self, ids: Sequence[str]) -> list[dict[str, Any]]:
         """Facts with these event ids: tenant_id, event_id, digest (hex), coordinates."""
         return self._store.query_rows(_SQL["query_identities"].format(), {"ids": list(ids)})
+
+    def query_landed_identities(
+        self, partition: int, start: int, end: int, since: int
+    ) -> list[dict[str, Any]]:
+        """Facts of a log range received since (micros): tenant_id, event_id, digest, offset."""
+        parameters = {"partition": partition, "start": start, "end": end}
+        return self._store.query_rows(
+            _SQL["query_landed_identities"].format(),
+            {**parameters, "since": to_datetime(since).strftime("%Y-%m-%d %H:%M:%S.%f")},
+        )
 
     def query_attempts(self, runs: Sequence[RunKey]) -> list[dict[str, Any]]:
         """Rated credits of runs by attempt, in all and late, and when it began (micros)."""

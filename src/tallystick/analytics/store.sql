@@ -166,6 +166,14 @@ GROUP BY tenant_id, charge_key, {keys}
 HAVING credit_units != 0 OR waste_credit_units != 0 OR waste_cost_units != 0
 SETTINGS max_threads = 1, max_insert_threads = 1;
 
+-- name: query_landed_identities
+-- Identities of what landed of a log partition in a range of offsets: the index is made anew
+-- of them. Index: minmax on log_offset.
+SELECT tenant_id, event_id, hex(content_digest) AS digest, log_offset FROM tallystick.facts
+WHERE log_partition = {{partition:UInt16}}
+  AND log_offset >= {{start:UInt64}} AND log_offset < {{end:UInt64}}
+  AND received_at >= {{since:DateTime64(6)}};
+
 -- name: query_counts
 -- How many deliveries have been counted, by what became of them.
 SELECT (SELECT countIf(correction_id = '') FROM tallystick.facts) AS facts,

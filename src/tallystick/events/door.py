@@ -20,11 +20,11 @@ import msgspec
 from tallystick.clock import Clock
 from tallystick.errors import SlowDown, StoreUnavailable, TallystickError
 from tallystick.events.adapters import ParsedBody, Rejection, parse_body
+from tallystick.events.appending import Appender
 from tallystick.events.batch import EventBatch, Identity, batch_of, identities_of, join_batches
-from tallystick.events.dedup import DedupIndex
 from tallystick.events.model import Event
 from tallystick.events.redaction import Redactor
-from tallystick.plumbing.log import PostgresLog, Verdict
+from tallystick.plumbing.log import Verdict
 
 _log = logging.getLogger(__name__)
 
@@ -33,7 +33,6 @@ EVENTS_WAITING_MAX = 60_000
 
 _EVENTS_PER_APPEND_MAX = 10_000
 _PARSE_IN_THREAD_BYTES = 32 * 1024
-_CATCH_UP_BATCHES = 64
 
 
 class Receipt(msgspec.Struct):
@@ -72,13 +71,10 @@ class _Submission(NamedTuple):
 
 
 class Door:
-    """Accepts events; one instance owns the log's deduplication index."""
+    """Accepts events and makes them durable by its appender."""
 
-    def __init__(
-        self, log: PostgresLog, index: DedupIndex, redactor: Redactor, clock: Clock
-    ) -> None:
-        self._log = log
-        self._index = index
+    def __init__(self, appender: Appender, redactor: Redactor, clock: Clock) -> None:
+        self._appender = appender
         self._redactor = redactor
         self._clock = clock
         self._waiting: deque[_Submission] = deque()
@@ -88,8 +84,8 @@ class Door:
         self._thread = threading.Thread(target=self._append_forever, name="door", daemon=True)
 
     def start(self) -> None:
-        """Bring the index up to the log and begin to accept."""
-        self._catch_up(self._log.head())
+        """Begin to accept."""
+        self._appender.open()
         self._thread.start()
 
     async def accept(
@@ -199,23 +195,7 @@ class Door:
     def _append(self, group: list[_Submission]) -> bytes:
         batch = join_batches([submission.batch for submission in group])
         identities = [identity for submission in group for identity in submission.identities]
-        judged = b""
-
-        def judge(offset_start: int) -> bytes:
-            nonlocal judged
-            self._catch_up(offset_start)
-            judged = self._index.judge(identities, offset_start)
-            return judged
-
-        offset_start = self._log.append(batch.size, batch.columns, group[0].received_at, judge)
-        self._index.commit(offset_start + batch.size)
-        return judged
-
-    def _catch_up(self, head: int) -> None:
-        while self._index.position < head:
-            self._index.catch_up(
-                self._log.read(self._index.position, batches_max=_CATCH_UP_BATCHES)
-            )
+        return self._appender.append(batch, identities, group[0].received_at)
 
     def _answer_each(self, group: list[_Submission], verdicts: bytes) -> None:
         start = 0

@@ -34,7 +34,11 @@ EVENTS_PER_STEP_MAX = 100_000
 _STEP_SECONDS_MIN = 0.2
 """Each step makes new parts in ClickHouse; fewer, larger ones cost less to merge."""
 
-_KIND_NAMES = {int(Verdict.DUPLICATE): "duplicate", int(Verdict.CONFLICT): "conflict"}
+_KIND_NAMES = {
+    int(Verdict.DUPLICATE): "duplicate",
+    int(Verdict.CONFLICT): "conflict",
+    int(Verdict.CONTROL): "control",
+}
 _ENDS = ("run_completed", "run_failed")
 
 
@@ -111,6 +115,7 @@ class Sink:
         with transaction(self._pool) as connection:
             self._pending.mark(connection, touched, now)
             ends = {chunk.partition: chunk.offset_end for chunk in chunks}
+            self._source.confirm(connection, list(ends))
             self._positions.store(connection, self.name, ends, now)
         self._pace()
         return True

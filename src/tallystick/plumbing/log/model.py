@@ -12,6 +12,7 @@ from enum import IntEnum
 from typing import Any, NamedTuple, Protocol
 
 import msgspec
+import psycopg
 import zstandard
 
 from tallystick.plumbing.log.columns import Columns, rows_of_columns
@@ -26,6 +27,8 @@ class Verdict(IntEnum):
     ORIGINAL = 0
     DUPLICATE = 1
     CONFLICT = 2
+    CONTROL = 3
+    """No delivery at all: an offset that a transaction's marker takes up (Kafka only)."""
 
 
 class LogBatch(msgspec.Struct):
@@ -67,6 +70,10 @@ class Source(Protocol):
 
     def read(self, events_max: int) -> list[Chunk]:
         """Return what comes next, at most one chunk a partition; [] when there is no more."""
+        ...
+
+    def confirm(self, connection: psycopg.Connection[Any], partitions: Sequence[int]) -> None:
+        """Raise LeaseLost, in the transaction that moves positions, when others read now."""
         ...
 
     def rewind(self) -> None:

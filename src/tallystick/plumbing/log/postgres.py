@@ -120,6 +120,9 @@ class PostgresSource:
                 self._next[log.partition] = batches[-1].offset_end
         return chunks
 
+    def confirm(self, connection: psycopg.Connection[Any], partitions: Sequence[int]) -> None:
+        """Nobody else reads."""
+
     def rewind(self) -> None:
         """Begin again at the stored positions."""
         self._next = None
