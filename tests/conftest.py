@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,7 +14,11 @@ from tallystick.plumbing.clickhouse import ClickHouse, migrate_clickhouse
 from tallystick.plumbing.embedded.folder import DataFolder
 from tallystick.plumbing.embedded.postgres import EmbeddedPostgres
 from tallystick.plumbing.postgres import migrate_postgres
+from tests.kafka_brokers import Brokers, BrokersUnavailable
 from tests.world import World
+
+_no_brokers: list[str] = []
+"""Why no Kafka broker could be started: said at the end of the run, where it is seen."""
 
 
 @pytest.fixture(scope="session")
@@ -54,6 +59,39 @@ def world(
     made.facts.wipe()
     yield made
     made.close()
+
+
+@pytest.fixture(scope="session")
+def kafka_broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Brokers]:
+    """One real Kafka broker, for contract tests."""
+    yield from _running_brokers(1, tmp_path_factory.mktemp("kafka-1"))
+
+
+@pytest.fixture(scope="session")
+def kafka_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Brokers]:
+    """Three real Kafka brokers, for fault tests; a test leaves all three running."""
+    yield from _running_brokers(3, tmp_path_factory.mktemp("kafka-3"))
+
+
+def _running_brokers(count: int, folder: Path) -> Iterator[Brokers]:
+    try:
+        brokers = Brokers(count, folder)
+    except BrokersUnavailable as error:
+        if os.environ.get("CI") == "true":
+            pytest.fail(f"with CI=true real Kafka brokers are a must: {error}")
+        _no_brokers.append(str(error))
+        pytest.skip(f"no real Kafka broker: {error}")
+    try:
+        yield brokers.start()
+    finally:
+        brokers.stop()
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say loudly when the tests on real Kafka brokers did not run."""
+    for reason in dict.fromkeys(_no_brokers):
+        terminalreporter.write_sep("!", "KAFKA TESTS WERE SKIPPED", red=True, bold=True)
+        terminalreporter.write_line(f"No real Kafka broker could be started: {reason}")
 
 
 @pytest.fixture

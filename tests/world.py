@@ -12,6 +12,7 @@ from tallystick.analytics.stats import Stats, StatsQuery
 from tallystick.analytics.store import FactStore
 from tallystick.catalog import Catalog
 from tallystick.clock import DAY, HOUR, MINUTE, Clock, format_time
+from tallystick.events.appending import JudgingAppender
 from tallystick.events.dedup import DedupIndex
 from tallystick.events.door import Door, Receipt
 from tallystick.events.redaction import Redactor
@@ -50,7 +51,7 @@ class World:
         self.stats = Stats(clickhouse)
         self.runs = Runs(clickhouse)
         self.index = DedupIndex(folder / "index")
-        self.door = Door(self.log, self.index, Redactor(b"k" * 32), clock)
+        self.door = Door(JudgingAppender(self.log, self.index), Redactor(b"k" * 32), clock)
         self.door.start()
         self.verifier = Verifier(
             self.pool, self.log, clickhouse, self.ledger, Seals(self.pool, clock)

@@ -32,7 +32,7 @@ CREATE TABLE tallystick.deliveries
     `run_id` String,
     `event_id` String,
     `event_type` LowCardinality(String),
-    `kind` LowCardinality(String) COMMENT 'duplicate or conflict',
+    `kind` LowCardinality(String) COMMENT 'duplicate, conflict or control',
     `log_partition` UInt16,
     `log_offset` UInt64,
     `received_at` DateTime64(6, 'UTC'),

@@ -1,3 +1,4 @@
+CREATE SCHEMA broken;
 CREATE SCHEMA catalog;
 CREATE SCHEMA charger;
 CREATE SCHEMA ledger;
@@ -9,6 +10,38 @@ BEGIN
     RAISE EXCEPTION 'history is append-only: % on %.% is refused',
         TG_OP, TG_TABLE_SCHEMA, TG_TABLE_NAME USING ERRCODE = 'integrity_constraint_violation';
 END $$;
+CREATE TABLE broken.action (
+    action_id bigint NOT NULL,
+    tenant_id text NOT NULL,
+    broken_id text NOT NULL,
+    kind text NOT NULL,
+    outcome text NOT NULL,
+    event_id text NOT NULL,
+    fields text[] NOT NULL,
+    reason text NOT NULL,
+    acted_at bigint NOT NULL,
+    acted_by text NOT NULL,
+    CONSTRAINT action_kind_check CHECK ((kind = ANY (ARRAY['fix'::text, 'dismiss'::text]))),
+    CONSTRAINT action_outcome_check CHECK ((outcome = ANY (ARRAY['accepted'::text, 'duplicate'::text, 'conflict'::text, 'dismissed'::text])))
+);
+ALTER TABLE broken.action ALTER COLUMN action_id ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME broken.action_action_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+CREATE TABLE broken.state (
+    tenant_id text NOT NULL,
+    broken_id text NOT NULL,
+    status text NOT NULL,
+    event_id text DEFAULT ''::text NOT NULL,
+    reason text DEFAULT ''::text NOT NULL,
+    changed_at bigint NOT NULL,
+    changed_by text NOT NULL,
+    CONSTRAINT state_status_check CHECK ((status = ANY (ARRAY['open'::text, 'claimed'::text, 'fixed'::text, 'dismissed'::text])))
+);
 CREATE TABLE catalog.rate_card (
     rate_card_id text NOT NULL,
     kind text NOT NULL,
@@ -256,6 +289,10 @@ CREATE TABLE public.schema_migration (
     digest text NOT NULL,
     applied_at timestamp with time zone DEFAULT now() NOT NULL
 );
+ALTER TABLE ONLY broken.action
+    ADD CONSTRAINT action_pkey PRIMARY KEY (action_id);
+ALTER TABLE ONLY broken.state
+    ADD CONSTRAINT state_pkey PRIMARY KEY (tenant_id, broken_id);
 ALTER TABLE ONLY catalog.rate_card
     ADD CONSTRAINT rate_card_kind_tenant_id_key UNIQUE (kind, tenant_id);
 ALTER TABLE ONLY catalog.rate_card
@@ -296,6 +333,8 @@ ALTER TABLE ONLY log.lease
     ADD CONSTRAINT lease_pkey PRIMARY KEY (name);
 ALTER TABLE ONLY public.schema_migration
     ADD CONSTRAINT schema_migration_pkey PRIMARY KEY (name);
+CREATE INDEX action_by_message ON broken.action USING btree (broken_id, action_id);
+CREATE INDEX state_by_id ON broken.state USING btree (broken_id);
 CREATE INDEX pending_run_due ON charger.pending_run USING btree (shard, has_ended, touched_at);
 CREATE INDEX account_of_tenant ON ledger.account USING btree (tenant_id, created_at, account_id);
 CREATE INDEX hold_due ON ledger.hold USING btree (due_at);
@@ -311,6 +350,7 @@ CREATE INDEX operation_by_transaction ON ledger.operation USING btree (transacti
 CREATE INDEX operation_of_run ON ledger.operation USING btree (tenant_id, run_id, posted_at) WHERE (run_id <> ''::text);
 CREATE INDEX operation_refers_to ON ledger.operation USING btree (refers_to) WHERE (refers_to IS NOT NULL);
 CREATE INDEX run_charge_stale ON ledger.run_charge USING btree (updated_at) WHERE is_stale;
+CREATE TRIGGER action_is_append_only BEFORE DELETE OR UPDATE OR TRUNCATE ON broken.action FOR EACH STATEMENT EXECUTE FUNCTION log.refuse_change();
 CREATE TRIGGER version_is_append_only BEFORE DELETE OR UPDATE OR TRUNCATE ON catalog.rate_card_version FOR EACH STATEMENT EXECUTE FUNCTION log.refuse_change();
 CREATE TRIGGER balance_is_never_deleted BEFORE DELETE OR TRUNCATE ON ledger.balance FOR EACH STATEMENT EXECUTE FUNCTION log.refuse_change();
 CREATE TRIGGER block_is_append_only BEFORE DELETE OR UPDATE OR TRUNCATE ON ledger.block FOR EACH STATEMENT EXECUTE FUNCTION log.refuse_change();

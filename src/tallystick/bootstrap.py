@@ -26,9 +26,11 @@ from tallystick.api.access import Authenticator
 from tallystick.api.feed import BalanceFeed
 from tallystick.api.metrics import Metrics
 from tallystick.api.services import Services
+from tallystick.broken import BrokenMessages
 from tallystick.catalog import Catalog
 from tallystick.clock import Clock, SystemClock
 from tallystick.errors import InvalidInput, StoreUnavailable
+from tallystick.events.appending import JudgingAppender
 from tallystick.events.dedup import DedupIndex
 from tallystick.events.door import Door
 from tallystick.events.redaction import Redactor
@@ -134,6 +136,7 @@ class Platform(msgspec.Struct):
     seals: Seals
     verifier: Verifier
     reconciler: LedgerReconciler
+    broken: BrokenMessages
 
     def ready(self) -> tuple[bool, dict[str, object]]:
         """Whether stores answer and followers progress, and what each said."""
@@ -206,6 +209,7 @@ def open_platform(
             seals=seals,
             verifier=verifier,
             reconciler=LedgerReconciler(pool, drift, verifier),
+            broken=BrokenMessages(pool, clickhouse, door, clock),
         )
 
 
@@ -255,7 +259,7 @@ def _start_door(
     )
     index = DedupIndex(folder.path / "dedup")
     stack.callback(index.close)
-    door = Door(log, index, redactor, clock)
+    door = Door(JudgingAppender(log, index), redactor, clock)
     stack.callback(door.close)
     door.start()
     return door
@@ -307,6 +311,7 @@ def services_of(platform: Platform) -> Services:
         seals=platform.seals,
         verifier=platform.verifier,
         reconciler=platform.reconciler,
+        broken=platform.broken,
         metrics=Metrics(),
         ready=platform.ready,
     )

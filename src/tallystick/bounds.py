@@ -51,3 +51,16 @@ BATCH_ITEMS_MAX = 50_000
 
 ATOMIC_ITEMS_MAX = 1_000
 """Items in one batch that is applied as a whole: it is one transaction."""
+
+BROKEN_WINDOW = 1_000
+"""Messages of a partition over which the share of broken ones is taken: one producer's bad
+release fills it within seconds, a stray broken message does not move it."""
+
+BROKEN_PERCENT_MAX = 50
+"""More of the window than this and a follower stops: a schema changed, or the topic is wrong."""
+
+BROKEN_FIXES_MAX = 10_000
+"""Broken messages that one request fixes or counts; the answer says where to go on."""
+
+REASON_LENGTH_MAX = 200
+"""Characters of an operator's reason: a sentence."""

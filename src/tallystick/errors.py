@@ -5,6 +5,7 @@ TallystickError
 │   ├── BodyTooLarge      (413)
 │   ├── BodyUnreadable    (400)
 │   └── UnsupportedForm   (415)
+├── Unrepairable          a broken message is still broken after the fix (422)
 ├── NotFound              (404)
 ├── Conflict              same key, other content (409)
 ├── Unauthorized          (401)
@@ -12,8 +13,11 @@ TallystickError
 ├── SlowDown              a queue is full; try again later (503, retryable)
 │   └── Raced             another request changed the same rows; decided again
 ├── StoreUnavailable      a store cannot be reached (503, retryable)
+├── TooManyBroken         most of what a producer sends cannot be read; the follower stops
 ├── DataFolderInUse       another process owns the data folder
+├── ReaderDisplaced       another process reads under the same name
 └── InvariantBroken       what must always hold did not (500)
+    └── PositionLost      the log no longer has what a follower has yet to read
 
 Each class carries `code` (stable, for machines), `http_status` and `retryable`;
 the message says which field is wrong and how to mend it.
@@ -62,6 +66,13 @@ class UnsupportedForm(InvalidInput):
 
     code = "unsupported_media_type"
     http_status = 415
+
+
+class Unrepairable(TallystickError):
+    """A broken message would still be broken with these fields; nothing was changed."""
+
+    code = "unrepairable"
+    http_status = 422
 
 
 class NotFound(TallystickError):
@@ -116,13 +127,38 @@ class StoreUnavailable(TallystickError):
     retry_after_seconds = 2
 
 
+class TooManyBroken(TallystickError):
+    """Most of the last messages of a partition are broken; its follower stops and alarms."""
+
+    code = "too_many_broken"
+
+
 class DataFolderInUse(TallystickError):
     """Another process owns the data folder."""
 
     code = "data_folder_in_use"
 
 
+class ReaderDisplaced(TallystickError):
+    """Another process reads under the same name; this one must stop."""
+
+    code = "reader_displaced"
+
+
 class InvariantBroken(TallystickError):
     """What must always hold did not; the lane stops rather than guess."""
 
     code = "invariant_broken"
+
+
+class PositionLost(InvariantBroken):
+    """The log no longer has what a follower has yet to read; it stops rather than skip it."""
+
+    code = "position_lost"
+
+
+class LeaseLost(TallystickError):
+    """Another process has taken over; nothing was stored; what is in memory is forgotten."""
+
+    code = "lease_lost"
+    retryable = True

@@ -14,7 +14,9 @@ from tallystick.bounds import BODY_BYTES_MAX
 from tallystick.clock import DAY, HOUR, format_time
 from tallystick.errors import BodyTooLarge, BodyUnreadable, UnsupportedForm
 from tallystick.events.adapters import ParsedBody, parse_body
+from tallystick.events.model import Event
 from tallystick.events.redaction import Redactor
+from tallystick.plumbing.log.columns import rows_of_columns
 
 NOW = 1_790_000_000_000_000
 GOOD = {
@@ -38,6 +40,10 @@ def parse(
         received_at=NOW,
         redactor=Redactor(b"key"),
     )
+
+
+def events_of(parsed: ParsedBody) -> list[Event]:
+    return msgspec.convert(rows_of_columns(parsed.batch.columns, parsed.batch.size), list[Event])
 
 
 def one(**changes: Any) -> ParsedBody:
@@ -85,7 +91,7 @@ def test_a_bad_event_has_a_code_and_its_neighbours_survive(
 ) -> None:
     body = json.dumps([{**GOOD, "event_id": "a"}, {**GOOD, **changes}, {**GOOD, "event_id": "b"}])
     parsed = parse(body.encode())
-    assert [event.event_id for event in parsed.events] == ["a", "b"]
+    assert [event.event_id for event in events_of(parsed)] == ["a", "b"]
     assert parsed.indexes == [0, 2]
     (rejection,) = parsed.rejections
     assert (rejection.index, rejection.code) == (1, code)
@@ -113,14 +119,14 @@ def test_an_undecodable_element_harms_no_other(raw: bytes, code: str) -> None:
     first = json.dumps({**GOOD, "event_id": "a", "feature": 'say "[,]{" \\'}).encode()
     last = json.dumps({**GOOD, "event_id": "b"}).encode()
     parsed = parse(b" [" + first + b"," + raw + b"," + last + b"] ")
-    assert [event.event_id for event in parsed.events] == ["a", "b"]
+    assert [event.event_id for event in events_of(parsed)] == ["a", "b"]
     assert [(bad.index, bad.code) for bad in parsed.rejections] == [(1, code)]
 
 
 def test_ndjson_lines_are_independent() -> None:
     line = json.dumps(GOOD).encode()
     parsed = parse(line + b"\n{broken\n\n" + line, "application/x-ndjson")
-    assert len(parsed.events) == 2
+    assert len(events_of(parsed)) == 2
     assert [bad.code for bad in parsed.rejections] == ["invalid_json"]
 
 
@@ -139,8 +145,8 @@ def test_a_body_without_messages_is_refused_as_a_whole(body: bytes) -> None:
 
 def test_compression_is_undone_within_bounds() -> None:
     plain = json.dumps([GOOD]).encode()
-    assert len(parse(gzip.compress(plain), encoding="gzip").events) == 1
-    assert len(parse(zstandard.ZstdCompressor().compress(plain), encoding="zstd").events) == 1
+    assert len(events_of(parse(gzip.compress(plain), encoding="gzip"))) == 1
+    assert len(events_of(parse(zstandard.ZstdCompressor().compress(plain), encoding="zstd"))) == 1
     bomb = gzip.compress(b" " * (BODY_BYTES_MAX * 20))
     with pytest.raises(BodyTooLarge):
         parse(bomb, encoding="gzip")
@@ -180,9 +186,9 @@ def test_cloud_events_in_all_forms() -> None:
         ce_source="gateway",
     )
     for parsed in (structured, batch, binary):
-        (event,) = parsed.events
+        (event,) = events_of(parsed)
         assert (event.event_id, event.event_type, event.source) == ("ce1", "token_usage", "gateway")
-    assert structured.events == batch.events == binary.events
+    assert events_of(structured) == events_of(batch) == events_of(binary)
 
 
 def test_the_flat_cost_record_is_accepted_as_it_is() -> None:
@@ -191,31 +197,34 @@ def test_the_flat_cost_record_is_accepted_as_it_is() -> None:
         b'"modelId":"m","operation":"chat","currency":"USD","amount":0.000000123,"tokensIn":5,'
         b'"tokensOut":6,"version":1}'
     )
-    (event,) = parse(record).events
+    (event,) = events_of(parse(record))
     assert (event.event_id, event.event_type, event.cost_amount) == ("k1", "cost", "0.000000123")
     assert (event.tokens_input, event.tokens_output, event.user_id) == (5, 6, "u")
 
 
 def test_aliases_unknown_types_and_late_times_are_accepted() -> None:
-    (event,) = one(event_type="custom", tokens_input=None, prompt_tokens=3).events
+    (event,) = events_of(one(event_type="custom", tokens_input=None, prompt_tokens=3))
     assert (event.event_type, event.tokens_input) == ("custom", 0 if not event.tokens_input else 3)
-    assert len(one(event_time=format_time(NOW - 400 * DAY)).events) == 1
-    assert one(event_time="2026-09-21T16:13:20.123456789+02:00").events[0].occurred_at % 1000 == 456
+    assert len(events_of(one(event_time=format_time(NOW - 400 * DAY)))) == 1
+    finer = one(event_time="2026-09-21T16:13:20.123456789+02:00")
+    assert events_of(finer)[0].occurred_at % 1000 == 457
 
 
 def test_content_is_never_kept() -> None:
     """INV-14: allow-list, fail closed."""
     secret = "My card is 4111 1111 1111 1111, I am Mia Li"
-    (event,) = one(
-        source=secret,
-        model=secret,
-        tool="mia@example.com",
-        event_type="Mia Li called",
-        prompt=secret,
-        messages=[{"role": "user", "content": secret}],
-        error_code=secret,
-        attrs={"region": "eu-1", secret: 1, "phone": 4_915_112_345_678, "n": 5, "note": secret},
-    ).events
+    (event,) = events_of(
+        one(
+            source=secret,
+            model=secret,
+            tool="mia@example.com",
+            event_type="Mia Li called",
+            prompt=secret,
+            messages=[{"role": "user", "content": secret}],
+            error_code=secret,
+            attrs={"region": "eu-1", secret: 1, "phone": 4_915_112_345_678, "n": 5, "note": secret},
+        )
+    )
     stored = msgspec.msgpack.encode(event)
     for piece in ("4111", "Mia", "card", "4915112345678", "example.com"):
         assert piece.encode() not in stored
@@ -226,7 +235,7 @@ def test_content_is_never_kept() -> None:
 
 
 def test_equal_content_has_one_digest_and_other_content_another() -> None:
-    assert one().events[0].content_digest == one().events[0].content_digest
-    assert one().events[0].content_digest != one(tokens_input=11).events[0].content_digest
+    assert events_of(one())[0].content_digest == events_of(one())[0].content_digest
+    assert events_of(one())[0].content_digest != events_of(one(tokens_input=11))[0].content_digest
     later = format_time(NOW - 1)
-    assert one().events[0].content_digest != one(event_time=later).events[0].content_digest
+    assert events_of(one())[0].content_digest != events_of(one(event_time=later))[0].content_digest

@@ -9,6 +9,7 @@ from importlib.resources import files
 from typing import Any
 
 import msgspec
+import numpy as np
 import pytest
 
 from tallystick.catalog.seed import convert
@@ -55,8 +56,10 @@ DEFAULTS: dict[str, Any] = {
 
 
 def rate(rater: Rater = RATER, **changes: Any) -> dict[str, Any]:
-    rated = rater.rate_columns({name: [value] for name, value in {**DEFAULTS, **changes}.items()})
-    return {name: values[0] for name, values in rated.items()}
+    rated = rater.rate_columns(
+        {name: [value] for name, value in {**DEFAULTS, **changes}.items()}, 1
+    )
+    return {name: np.asarray(values).tolist()[0] for name, values in rated.items()}
 
 
 def test_the_shipped_card_is_what_the_pinned_package_says() -> None:

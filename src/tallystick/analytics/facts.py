@@ -1,23 +1,20 @@
-"""Facts as columns: from log events to Arrow tables, in the order of the table's columns.
-
-Events travel as columns (one list a field) because that is what both ends want: msgpack
-arrays transpose in one call, and Arrow takes lists.
-"""
+"""Facts as Arrow tables: from columns of the log, in the order of the table's columns."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from itertools import repeat
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from tallystick.bounds import LATE_AFTER
 from tallystick.clock import MINUTE
-from tallystick.events.model import EVENT_FIELDS
 
-Columns = dict[str, Sequence[Any]]
-"""Field name -> values, all of one length."""
+Named = Mapping[str, Sequence[Any]]
+"""Field name -> its values, or one value for all (see plumbing.log.columns)."""
 
 _TIME = pa.timestamp("us", tz="UTC")
 _TEXT = pa.string()
@@ -96,17 +93,6 @@ DELIVERY_TYPES = _DELIVERY_TYPES
 """Columns of the table of deliveries in order, with their Arrow types."""
 
 
-def columns_of(rows: Sequence[Sequence[Any]]) -> Columns:
-    """Transpose event arrays into columns by field name.
-
-    >>> columns_of([])["event_id"]
-    ()
-    """
-    if not rows:
-        return dict.fromkeys(EVENT_FIELDS, ())
-    return dict(zip(EVENT_FIELDS, zip(*rows, strict=True), strict=True))
-
-
 def charge_key_of(run_id: str, occurred_at: int) -> str:
     """Return what an event's usage is charged under: its run, or else its minute.
 
@@ -128,53 +114,60 @@ CORRECTION_FIELDS: tuple[str, ...] = tuple(
 """What a row of a correction holds, in order; its coordinates are those of the correction."""
 
 
+def charge_keys_of(run_ids: Sequence[str], occurred: Sequence[int], count: int) -> Sequence[str]:
+    """The charge key of each of `count` events, from columns."""
+    if "" not in run_ids:
+        return run_ids
+    ids = run_ids if len(run_ids) == count else repeat(run_ids[0], count)
+    moments = occurred if len(occurred) == count else repeat(occurred[0], count)
+    return list(map(charge_key_of, ids, moments))
+
+
 def facts_table(
-    columns: Columns,
-    rated: Mapping[str, Sequence[Any]],
-    partitions: Sequence[int],
-    offsets: Sequence[int],
+    columns: Named, rated: Named, partitions: Sequence[int], offsets: Sequence[int]
 ) -> pa.Table:
     """Build the Arrow table of facts from event columns and what rating said of each."""
-    occurred, received = columns["occurred_at"], columns["received_at"]
-    whole: Columns = {
+    count = len(offsets)
+    occurred = _array(columns["occurred_at"], pa.int64(), count)
+    received = _array(columns["received_at"], pa.int64(), count)
+    late = pc.greater(pc.subtract(received, occurred), LATE_AFTER)
+    whole: dict[str, Any] = {
         **columns,
         **rated,
-        "sign": [1] * len(offsets),
-        "correction_id": [""] * len(offsets),
-        "charge_key": [
-            run_id or charge_key_of("", moment)
-            for run_id, moment in zip(columns["run_id"], occurred, strict=True)
-        ],
+        "sign": [1],
+        "correction_id": [""],
+        "occurred_at": occurred.cast(_TIME),
+        "received_at": received.cast(_TIME),
+        "charge_key": charge_keys_of(columns["run_id"], columns["occurred_at"], count),
         "log_partition": partitions,
         "log_offset": offsets,
-        "is_late": [
-            arrival - claim > LATE_AFTER for arrival, claim in zip(received, occurred, strict=True)
-        ],
+        "is_late": late,
     }
-    return _table(whole, _FACT_TYPES)
+    return _table(whole, _FACT_TYPES, count)
 
 
 def corrections_table(
-    rows: Sequence[Sequence[Any]], partitions: Sequence[int], offsets: Sequence[int]
+    columns: Sequence[Sequence[Any]], partitions: Sequence[int], offsets: Sequence[int]
 ) -> pa.Table:
-    """Build the Arrow table of correction rows (values in the order of CORRECTION_FIELDS)."""
-    columns = dict(zip(CORRECTION_FIELDS, zip(*rows, strict=True), strict=True))
-    whole: Columns = {**columns, "log_partition": partitions, "log_offset": offsets}
-    return _table(whole, _FACT_TYPES)
+    """Build the Arrow table of correction rows (columns in the order of CORRECTION_FIELDS)."""
+    named = dict(zip(CORRECTION_FIELDS, columns, strict=True))
+    whole = {**named, "log_partition": partitions, "log_offset": offsets}
+    return _table(whole, _FACT_TYPES, len(offsets))
 
 
-def deliveries_table(
-    columns: Columns, kinds: Sequence[str], partitions: Sequence[int], offsets: Sequence[int]
-) -> pa.Table:
-    """Build the Arrow table of deliveries that were not originals."""
-    whole: Columns = {
-        **columns,
-        "kind": kinds,
-        "log_partition": partitions,
-        "log_offset": offsets,
-    }
-    return _table(whole, _DELIVERY_TYPES)
+def deliveries_table(facts: pa.Table, kinds: Sequence[str]) -> pa.Table:
+    """Build the Arrow table of deliveries that were not originals, from rows of facts."""
+    columns = {name: facts.column(name) for name in _DELIVERY_TYPES if name != "kind"}
+    return pa.table({**columns, "kind": pa.array(kinds, _TEXT)}).select(list(_DELIVERY_TYPES))
 
 
-def _table(columns: Columns, types: Mapping[str, pa.DataType]) -> pa.Table:
-    return pa.table({name: pa.array(columns[name], kind) for name, kind in types.items()})
+def _table(columns: Named, types: Mapping[str, pa.DataType], count: int) -> pa.Table:
+    return pa.table({name: _array(columns[name], kind, count) for name, kind in types.items()})
+
+
+def _array(column: Any, kind: pa.DataType, count: int) -> pa.Array:
+    if isinstance(column, pa.Array):
+        return column
+    if len(column) == 1 and count != 1:
+        return pa.repeat(pa.scalar(column[0], kind), count)
+    return pa.array(column, kind)

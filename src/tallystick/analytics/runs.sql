@@ -40,3 +40,9 @@ WHERE tenant_id = {tenant:String} AND charge_key = {run:String}
 GROUP BY bucket_at, provider, model, tool
 HAVING credit_units != 0
 ORDER BY bucket_at, provider, model, tool;
+
+-- name: query_versions
+-- How many events of each schema version came since a time. Reads two columns of those months.
+SELECT schema_version, sum(sign) AS events FROM tallystick.facts
+WHERE received_at >= {since:DateTime64(6)} AND event_type != 'data.import.error'
+GROUP BY schema_version ORDER BY schema_version;

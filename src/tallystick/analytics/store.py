@@ -8,8 +8,9 @@ whole or not at all), so the greatest offset present says where to go on.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+from tallystick.clock import to_datetime
 from tallystick.plumbing.clickhouse import ClickHouse
 from tallystick.plumbing.sql import load_statements
 
@@ -76,6 +77,23 @@ _DELTAS_KEPT = 1_000_000
 
 RunKey = tuple[str, str]
 """(tenant_id, charge_key)."""
+
+Attempt = tuple[str, str, int]
+"""(tenant_id, charge_key, attempt)."""
+
+
+class LinePlan(NamedTuple):
+    """What becomes of the usage of runs' attempts in their charge lines."""
+
+    charged: Sequence[Attempt]
+    late_free: Sequence[Attempt]
+    """Of those, the ones that are not charged for what came late."""
+    wasted: Sequence[Attempt]
+
+
+def _or_nobody(attempts: Sequence[Attempt]) -> list[Attempt]:
+    return list(attempts) or [("", "", 0)]  # an empty array has no type
+
 
 Offsets = dict[int, int]
 """Log partition -> an offset."""
@@ -197,13 +215,27 @@ class FactStore:
         """Facts with these event ids: tenant_id, event_id, digest (hex), coordinates."""
         return self._store.query_rows(_SQL["query_identities"].format(), {"ids": list(ids)})
 
-    def query_run_lines(self, runs: Sequence[RunKey]) -> list[dict[str, Any]]:
-        """Rated credits and cost of runs, by attempt and line key."""
-        return self._store.query_rows(_SQL["query_run_lines"].format(), {"runs": list(runs)})
+    def query_landed_identities(
+        self, partition: int, start: int, end: int, since: int
+    ) -> list[dict[str, Any]]:
+        """Facts of a log range received since (micros): tenant_id, event_id, digest, offset."""
+        parameters = {"partition": partition, "start": start, "end": end}
+        return self._store.query_rows(
+            _SQL["query_landed_identities"].format(),
+            {**parameters, "since": to_datetime(since).strftime("%Y-%m-%d %H:%M:%S.%f")},
+        )
 
-    def query_charged_lines(self, runs: Sequence[RunKey]) -> list[dict[str, Any]]:
-        """Posted credits of runs, by line key."""
-        return self._store.query_rows(_SQL["query_charged_lines"].format(), {"runs": list(runs)})
+    def query_attempts(self, runs: Sequence[RunKey]) -> list[dict[str, Any]]:
+        """Rated credits of runs by attempt, in all and late, and when it began (micros)."""
+        return self._store.query_rows(_SQL["query_attempts"].format(), {"runs": list(runs)})
+
+    def post_lines(self, runs: Sequence[RunKey], plan: LinePlan, now: int) -> None:
+        """Post the difference between what the runs' charge lines should be and are."""
+        sql = _SQL["post_lines"].format(
+            keys=", ".join(LINE_KEYS), dimensions=", ".join((*ROLLUP_KEYS, "user_id"))
+        )
+        parameters = {name: _or_nobody(attempts) for name, attempts in plan._asdict().items()}
+        self._store.command(sql, {"runs": list(runs), "now": now, **parameters})
 
     def query_counts(self) -> dict[str, int]:
         """Facts, duplicates and conflicts counted so far."""

@@ -113,31 +113,66 @@ SELECT tenant_id, event_id, hex(content_digest) AS digest, log_partition, log_of
 FROM tallystick.facts
 WHERE event_id IN {{ids:Array(String)}} AND correction_id = '';
 
--- name: query_run_lines
--- Rated credits of runs by attempt, minute and dimension. Index: primary key.
-SELECT tenant_id, charge_key, attempt, toStartOfMinute(occurred_at) AS bucket_at,
-    team, product, feature, project_id, user_id, workflow, agent, customer_tier, environment,
-    provider, model, tool, operation, error_code,
-    sum(sign * f.credit_units) AS credit_units, sum(sign * f.cost_units) AS cost_units,
-    sumIf(sign * f.credit_units, is_late) AS late_credit_units,
-    sumIf(sign, event_type = 'run_failed') > 0 AS is_failed
+-- name: query_attempts
+-- Rated credits of runs by attempt: what the decision on a run's charge needs.
+-- Index: primary key.
+SELECT tenant_id, charge_key, attempt,
+    toString(sum(sign * f.credit_units)) AS credit_units,
+    toString(sumIf(sign * f.credit_units, is_late)) AS late_credit_units,
+    sumIf(sign, event_type = 'run_failed') > 0 AS is_failed,
+    toUnixTimestamp64Micro(min(occurred_at)) AS began_at
 FROM tallystick.facts AS f
 WHERE (tenant_id, charge_key) IN {{runs:Array(Tuple(String, String))}}
   AND event_type != 'data.import.error'
-GROUP BY ALL
-HAVING sum(sign) != 0 OR credit_units != 0 OR cost_units != 0;
+GROUP BY tenant_id, charge_key, attempt
+HAVING sum(sign) != 0 OR sum(sign * f.credit_units) != 0 OR sum(sign * f.cost_units) != 0;
 
--- name: query_charged_lines
--- What was already posted for runs, by the same dimensions. Index: primary key.
-SELECT tenant_id, charge_key, bucket_at,
-    team, product, feature, project_id, user_id, workflow, agent, customer_tier, environment,
-    provider, model, tool, operation, error_code,
-    sum(c.credit_units) AS credit_units, sum(c.waste_credit_units) AS waste_credit_units,
-    sum(c.waste_cost_units) AS waste_cost_units
-FROM tallystick.charges AS c
-WHERE (tenant_id, charge_key) IN {{runs:Array(Tuple(String, String))}}
-GROUP BY ALL
-HAVING credit_units != 0 OR waste_credit_units != 0 OR waste_cost_units != 0;
+-- name: post_lines
+-- Post what charge lines of runs should be, minus what they are, by line. An attempt is
+-- charged when it is in `charged`, without what came late when it is in `late_free`, and is
+-- waste when it is in `wasted`. Posting again posts nothing. Index: primary keys.
+INSERT INTO tallystick.charges (tenant_id, charge_key, {keys}, credit_units, waste_credit_units,
+    waste_cost_units, posted_at)
+SELECT tenant_id, charge_key, {keys},
+    sum(l.credit_units) AS credit_units, sum(l.waste_credit_units) AS waste_credit_units,
+    sum(l.waste_cost_units) AS waste_cost_units,
+    fromUnixTimestamp64Micro({{now:Int64}}, 'UTC') AS posted_at
+FROM (
+    SELECT tenant_id, charge_key, toStartOfMinute(occurred_at) AS bucket_at, {dimensions},
+        sumIf(sign * f.credit_units, is_charged) AS credit_units,
+        sumIf(sign * f.credit_units, is_wasted) AS waste_credit_units,
+        sumIf(sign * f.cost_units, is_wasted) AS waste_cost_units
+    FROM (
+        SELECT *,
+            (tenant_id, charge_key, attempt) IN {{charged:Array(Tuple(String, String, UInt32))}}
+                AND NOT (is_late AND (tenant_id, charge_key, attempt)
+                    IN {{late_free:Array(Tuple(String, String, UInt32))}}) AS is_charged,
+            (tenant_id, charge_key, attempt)
+                IN {{wasted:Array(Tuple(String, String, UInt32))}} AS is_wasted
+        FROM tallystick.facts
+        WHERE (tenant_id, charge_key) IN {{runs:Array(Tuple(String, String))}}
+          AND event_type != 'data.import.error'
+    ) AS f
+    GROUP BY tenant_id, charge_key, bucket_at, {dimensions}
+    UNION ALL
+    SELECT tenant_id, charge_key, bucket_at, {dimensions},
+        -sum(c.credit_units) AS credit_units, -sum(c.waste_credit_units) AS waste_credit_units,
+        -sum(c.waste_cost_units) AS waste_cost_units
+    FROM tallystick.charges AS c
+    WHERE (tenant_id, charge_key) IN {{runs:Array(Tuple(String, String))}}
+    GROUP BY tenant_id, charge_key, bucket_at, {dimensions}
+) AS l
+GROUP BY tenant_id, charge_key, {keys}
+HAVING credit_units != 0 OR waste_credit_units != 0 OR waste_cost_units != 0
+SETTINGS max_threads = 1, max_insert_threads = 1;
+
+-- name: query_landed_identities
+-- Identities of what landed of a log partition in a range of offsets: the index is made anew
+-- of them. Index: minmax on log_offset.
+SELECT tenant_id, event_id, hex(content_digest) AS digest, log_offset FROM tallystick.facts
+WHERE log_partition = {{partition:UInt16}}
+  AND log_offset >= {{start:UInt64}} AND log_offset < {{end:UInt64}}
+  AND received_at >= {{since:DateTime64(6)}};
 
 -- name: query_counts
 -- How many deliveries have been counted, by what became of them.

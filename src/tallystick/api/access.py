@@ -1,7 +1,8 @@
 """Who may ask: a bearer key, or the session cookie that the login page sets.
 
 The cookie is an expiry time and its signature, keyed by the admin key; it is HttpOnly and
-SameSite=Strict, and no page that it opens changes anything.
+SameSite=Strict. A form that changes something carries a token bound to that cookie too:
+another port of this machine counts as the same site.
 """
 
 from __future__ import annotations
@@ -49,6 +50,16 @@ class Authenticator:
             return False
         is_ours = hmac.compare_digest(signature.encode(), self._signature(until).encode())
         return is_ours and int(until) > self._clock.now()
+
+    def form_token(self, request: Request) -> str:
+        """What a form of this session must carry."""
+        return self._signature("form:" + request.cookies.get(SESSION_COOKIE, ""))
+
+    def is_form_token(self, request: Request, token: str) -> bool:
+        """Compare a form's token in constant time."""
+        return hmac.compare_digest(
+            token.encode("utf-8", "surrogatepass"), self.form_token(request).encode()
+        )
 
     def _signature(self, until: str) -> str:
         return hmac.new(self._session_secret, until.encode(), hashlib.sha256).hexdigest()

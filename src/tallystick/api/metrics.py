@@ -35,6 +35,7 @@ class Metrics:
             ["outcome"],
             registry=self.registry,
         )
+        self.otlp_records = _otlp_records(self.registry)
         self.lag_events = Gauge(
             "tallystick_follower_lag_events",
             "Events a follower has not taken in yet",
@@ -91,3 +92,12 @@ class Metrics:
             self.lag_seconds.labels(follower["name"]).set(follower["lag_seconds"])
         self.pending_runs.set(freshness.count_pending_runs())
         return bytes(generate_latest(self.registry))
+
+
+def _otlp_records(registry: CollectorRegistry) -> Counter:
+    return Counter(
+        "tallystick_otlp_records",
+        "OTLP records that are not counted: ignored (no usage) or repeated (another span's)",
+        ["signal", "outcome"],
+        registry=registry,
+    )

@@ -8,8 +8,11 @@ from typing import Any, NamedTuple
 from starlette.requests import Request
 from starlette.responses import Response
 
+from tallystick.api import broken_routes as broken
 from tallystick.api import hold_routes as holds
 from tallystick.api import ledger_routes as ledger
+from tallystick.api import otlp_routes as otlp
+from tallystick.api import schema_routes as schemas
 from tallystick.api import stream_routes as stream
 from tallystick.api import usage_routes as usage
 from tallystick.api.services import Services
@@ -64,6 +67,18 @@ _HELD = {
     "lots": [{"lot_id": "0190…", "amount": "12.5"}],
 }
 _CAPTURED = {"charge_id": "0190…", "status": "captured", "captured": "9.2", "shortfall": "0"}
+
+_BROKEN = {
+    "broken_id": "broken:5f1d…",
+    "tenant_id": "acme",
+    "received_at": "2026-11-20T09:30:01.000000Z",
+    "code": "wrong_type",
+    "field": "tokens_input",
+    "reason": "tokens_input must be a whole number",
+    "draft": {"event_id": "e7", "tokens_input": "hmac:0f3c9a7be1d24c55"},
+    "times_seen": 2,
+    "status": "open",
+}
 
 ROUTES = (
     RouteEntry(
@@ -188,6 +203,22 @@ ROUTES = (
         "Take events: one object, an array, NDJSON or CloudEvents; answers once durable",
         {"accepted": 1, "duplicates": 0, "rejected": []},
         body_example=[_EVENT],
+    ),
+    RouteEntry(
+        "POST",
+        "/v1/traces",
+        otlp.post_traces,
+        "Take OpenTelemetry GenAI spans (OTLP/HTTP, protobuf or JSON)",
+        {},
+        body_example={"resourceSpans": []},
+    ),
+    RouteEntry(
+        "POST",
+        "/v1/logs",
+        otlp.post_logs,
+        "Take OpenTelemetry GenAI log events (OTLP/HTTP, protobuf or JSON)",
+        {},
+        body_example={"resourceLogs": []},
     ),
     RouteEntry(
         "GET",
@@ -334,5 +365,68 @@ ROUTES = (
             "effective_at": "2026-12-01T00:00:00Z",
             "content": {"token_markup": "1.3"},
         },
+    ),
+    RouteEntry(
+        "GET",
+        "/v1/schemas",
+        schemas.list_schemas,
+        "Published event schemas, and the versions that producers wrote in the last day",
+        {
+            "schema_version": 1,
+            "schemas": ["event.schema.json"],
+            "seen_last_day": [{"schema_version": 1, "events": 36401, "is_newer": False}],
+        },
+    ),
+    RouteEntry(
+        "GET",
+        "/v1/schemas/{name}",
+        schemas.get_schema,
+        "One JSON Schema by file name, or asyncapi.yaml (written as JSON)",
+        {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "event"},
+    ),
+    RouteEntry(
+        "GET",
+        "/v1/broken-messages",
+        broken.list_broken,
+        "Broken messages, newest first: why, a redacted draft, how often, what was done",
+        {"broken_messages": [_BROKEN], "next_cursor": None},
+        query=("tenant_id", "code", "from", "to", "status", "cursor", "limit"),
+    ),
+    RouteEntry(
+        "GET",
+        "/v1/broken-messages/{broken_id}",
+        broken.get_broken,
+        "One broken message and everything that was done about it",
+        {**_BROKEN, "actions": []},
+    ),
+    RouteEntry(
+        "POST",
+        "/v1/broken-messages/{broken_id}/fix",
+        broken.post_fix,
+        "Set fields of the draft and store the event; 422 when it would still be broken",
+        {"broken_id": "broken:5f1d…", "status": "fixed", "outcome": "accepted", "event_id": "e7"},
+        200,
+        broken.FixBody,
+        {"set": {"tokens_input": 1200}},
+    ),
+    RouteEntry(
+        "POST",
+        "/v1/broken-messages:fix",
+        broken.post_fix_many,
+        "Fix the open messages of one code with the same fields; dry_run counts and shows samples",
+        {"dry_run": True, "examined": 12, "repairable": 11, "fixed": 0, "next_cursor": None},
+        200,
+        broken.FixManyBody,
+        {"code": "naive_time", "set": {"event_time": "2026-01-31T12:00:00Z"}, "dry_run": True},
+    ),
+    RouteEntry(
+        "POST",
+        "/v1/broken-messages/{broken_id}/dismiss",
+        broken.post_dismiss,
+        "Say that a broken message needs no fix",
+        {"broken_id": "broken:5f1d…", "status": "dismissed"},
+        200,
+        broken.DismissBody,
+        {"reason": "a test of the producer"},
     ),
 )

@@ -11,6 +11,7 @@ from tallystick.analytics.stats import Stats
 from tallystick.api.access import Authenticator
 from tallystick.api.feed import BalanceFeed
 from tallystick.api.metrics import Metrics
+from tallystick.broken import BrokenMessages
 from tallystick.catalog import Catalog
 from tallystick.clock import Clock
 from tallystick.events.door import Door
@@ -39,5 +40,6 @@ class Services:
     seals: Seals
     verifier: Verifier
     reconciler: LedgerReconciler
+    broken: BrokenMessages
     metrics: Metrics
     ready: Callable[[], tuple[bool, dict[str, Any]]]

@@ -1,4 +1,4 @@
-"""`tallystick serve | demo | verify | trace | replay | archive`."""
+"""`tallystick serve | demo | verify | reconcile | trace | replay | archive | broken`."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from tallystick import __version__
+from tallystick.cli import broken
 from tallystick.errors import TallystickError
 from tallystick.settings import Settings, load_settings
 
@@ -19,6 +20,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="The open control plane for AI usage, credits and cost.",
 )
+app.add_typer(broken.app, name="broken")
 Data = Annotated[str | None, typer.Option(help="Data folder of the embedded stores.")]
 Config = Annotated[Path | None, typer.Option(help="A TOML file with settings.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]

@@ -1,4 +1,6 @@
-"""The pages: overview, runs, one run, login. They only read.
+"""The pages: overview, runs, one run, broken messages, login.
+
+They only read, but for the form that fixes or dismisses a broken message.
 
 The browser gets HTML, one stylesheet and two scripts of ours; the content security policy
 allows nothing else. Numbers of a chart travel as JSON inside the page.
@@ -23,8 +25,9 @@ from tallystick.api.requests import read_body
 from tallystick.api.services import Services
 from tallystick.api.usage_routes import run_story
 from tallystick.clock import format_time
+from tallystick.dashboard import broken_pages
 from tallystick.dashboard.overview import RANGES, build_overview
-from tallystick.errors import TallystickError
+from tallystick.errors import Conflict, InvalidInput, TallystickError, Unrepairable
 
 Page = Callable[[Request], Awaitable[Response]]
 _HEADERS = {
@@ -53,6 +56,8 @@ def pages_of(services: Services) -> list[BaseRoute]:
         Route("/", pages.guarded(pages.overview)),
         Route("/runs", pages.guarded(pages.runs)),
         Route("/runs/{run_id:path}", pages.guarded(pages.run)),
+        Route("/broken", pages.guarded(pages.broken)),
+        Route("/broken/{broken_id}", pages.guarded(pages.broken_message), methods=["GET", "POST"]),
         Route("/login", pages.login, methods=["GET", "POST"]),
         Route("/logout", pages.logout, methods=["POST"]),
         Mount("/static", StaticFiles(directory=str(folder.joinpath("static")))),
@@ -111,6 +116,26 @@ class _Pages:
         run_id = request.path_params["run_id"]
         story = await asyncio.to_thread(run_story, self._services, run_id, tenant)
         return self._render("run.html", run=story)
+
+    async def broken(self, request: Request) -> Response:
+        """The list of broken messages."""
+        content = await broken_pages.list_content(self._services, request)
+        return self._render("broken.html", **content)
+
+    async def broken_message(self, request: Request) -> Response:
+        """One broken message; a POST fixes or dismisses it."""
+        error: TallystickError | None = None
+        form: dict[str, str] = {}
+        if request.method == "POST":
+            form = await broken_pages.read_form(request)
+            try:
+                await broken_pages.act(self._services, request, form)
+                return RedirectResponse(request.url.path, 303)
+            except (Unrepairable, Conflict, InvalidInput) as refused:
+                error = refused
+        content = await broken_pages.message_content(self._services, request, error, form)
+        status = error.http_status if error else 200
+        return self._render("broken_message.html", status, **content)
 
     async def login(self, request: Request) -> Response:
         """Ask for the key, and set the session cookie for the right one."""

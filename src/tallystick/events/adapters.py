@@ -6,18 +6,27 @@ and the flat cost record; gzip or zstd encoded too.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import msgspec
 
-from tallystick.bounds import EVENTS_PER_REQUEST_MAX, ID_LENGTH_MAX
+from tallystick.bounds import EVENTS_PER_REQUEST_MAX
 from tallystick.errors import BodyTooLarge
-from tallystick.events.framing import Message, decompress, split_messages
+from tallystick.events.batch import EMPTY, EventBatch, batch_of, join_batches
+from tallystick.events.broken import Origin, broken_event, short_text
+from tallystick.events.framing import (
+    ARRAY_TYPES,
+    NDJSON_TYPES,
+    Message,
+    decode_alone,
+    decompress,
+    split_messages,
+)
 from tallystick.events.model import Event
+from tallystick.events.plain import Split, split_plain
 from tallystick.events.redaction import Redactor
-from tallystick.events.rules import Refused, broken_event, make_event
+from tallystick.events.rules import Refused, make_event
 
-UNKNOWN_TENANT = "unknown"
 _encoder = msgspec.json.Encoder(order="deterministic")
 
 
@@ -31,13 +40,18 @@ class Rejection(msgspec.Struct):
 
 
 class ParsedBody(msgspec.Struct):
-    """What a request body held; `indexes[i]` is the place of `events[i]` in the request."""
+    """What a request body held; `indexes[i]` is the place in it of the i-th event."""
 
-    events: list[Event]
+    batch: EventBatch
     indexes: list[int]
     rejections: list[Rejection]
     broken: list[Event]
     """One `data.import.error` for each rejection."""
+
+    @property
+    def events(self) -> list[Event]:
+        """The events one by one."""
+        return self.batch.events()
 
 
 def parse_body(
@@ -48,30 +62,57 @@ def parse_body(
     headers: Mapping[str, str],
     received_at: int,
     redactor: Redactor,
+    origin: Origin | None = None,
 ) -> ParsedBody:
-    """Parse, validate and redact a request body.
+    """Parse, validate and redact a request body, or one message read from `origin`.
 
     One bad message never blocks its neighbours. Raises BodyTooLarge, BodyUnreadable or
     UnsupportedForm when the body as a whole cannot be used.
     """
-    messages = split_messages(decompress(body, content_encoding), content_type)
-    if len(messages) > EVENTS_PER_REQUEST_MAX:
+    plain = decompress(body, content_encoding)
+    media_type = content_type.partition(";")[0].strip().lower()
+    is_lines = media_type in NDJSON_TYPES
+    split = None
+    if is_lines or (media_type in ARRAY_TYPES and plain.lstrip()[:1] == b"["):
+        split = split_plain(plain, is_lines=is_lines, received_at=received_at, redactor=redactor)
+    if split is None:
+        messages = split_messages(plain, content_type)
+        if len(messages) == 1 and "ce-specversion" in headers:
+            messages = [_from_binary_cloud_event(messages[0], headers)]
+        split = Split(EMPTY, [], [])
+        left = list(enumerate(messages))
+    else:
+        left = [(place, decode_alone(raw)) for place, raw in split.left]
+    if split.batch.size + len(left) > EVENTS_PER_REQUEST_MAX:
         raise BodyTooLarge(
             f"a request may hold at most {EVENTS_PER_REQUEST_MAX} events", code="too_many_events"
         )
-    if len(messages) == 1 and "ce-specversion" in headers:
-        messages = [_from_binary_cloud_event(messages[0], headers)]
-    parsed = ParsedBody([], [], [], [])
-    for index, message in enumerate(messages):
+    events: list[Event] = []
+    parsed = ParsedBody(EMPTY, split.indexes, [], [])
+    for index, message in left:
         try:
             if message.refused is not None:
                 raise message.refused
-            event = make_event(message.decoded, received_at=received_at, redactor=redactor)
+            events.append(make_event(message.decoded, received_at=received_at, redactor=redactor))
         except Refused as refused:
-            _reject(parsed, index, message, refused, received_at)
+            parsed.rejections.append(_rejection(index, message, refused))
+            parsed.broken.append(
+                broken_event(
+                    message.raw or _bytes_of(message.decoded),
+                    message.decoded,
+                    refused,
+                    received_at=received_at,
+                    redactor=redactor,
+                    origin=origin,
+                )
+            )
         else:
-            parsed.events.append(event)
             parsed.indexes.append(index)
+    parsed.batch = join_batches([split.batch, batch_of(events)])
+    if events and split.batch.size:  # what came first in the request comes first in the log
+        order = sorted(range(parsed.batch.size), key=parsed.indexes.__getitem__)
+        parsed.batch = parsed.batch.reorder(order)
+        parsed.indexes.sort()
     return parsed
 
 
@@ -84,22 +125,29 @@ def _from_binary_cloud_event(message: Message, headers: Mapping[str, str]) -> Me
     return message._replace(decoded={**envelope, "data": message.decoded})
 
 
-def _reject(
-    parsed: ParsedBody, index: int, message: Message, refused: Refused, received_at: int
-) -> None:
+def _rejection(index: int, message: Message, refused: Refused) -> Rejection:
     decoded = message.decoded if isinstance(message.decoded, dict) else {}
-    event_id = _short_text(decoded.get("event_id", decoded.get("key")))
-    tenant_id = _short_text(decoded.get("tenant_id", decoded.get("tenantId"))) or UNKNOWN_TENANT
-    raw = message.raw or _encode_for_hash(message.decoded)
-    parsed.rejections.append(Rejection(index, event_id, refused.code, refused.reason))
-    parsed.broken.append(broken_event(raw, tenant_id, refused.code, received_at))
+    event_id = short_text(decoded.get("event_id", decoded.get("key")))
+    return Rejection(index, event_id, refused.code, refused.reason)
 
 
-def _short_text(value: object) -> str | None:
-    if isinstance(value, str) and 0 < len(value) <= ID_LENGTH_MAX and value.isprintable():
-        return value
-    return None
+def _bytes_of(decoded: object) -> bytes:
+    """Bytes that are the same for the same element of an array; for hashing only."""
+    try:
+        return _encoder.encode(decoded)
+    except RecursionError:  # decoded just below the interpreter's limit
+        return b"".join(_pieces_of(decoded))
 
 
-def _encode_for_hash(decoded: object) -> bytes:
-    return _encoder.encode(decoded)
+def _pieces_of(decoded: object) -> Iterator[bytes]:
+    waiting = [decoded]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, dict):
+            yield repr(sorted(value)).encode()
+            waiting += [value[key] for key in sorted(value)]
+        elif isinstance(value, list):
+            yield b"[%d]" % len(value)
+            waiting += value
+        else:
+            yield repr(value).encode()

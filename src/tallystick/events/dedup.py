@@ -6,6 +6,10 @@ is the stored one; the same content elsewhere is a duplicate, other content a co
 So judging the same log again gives the same verdicts, and the index can be rebuilt from
 the log. It remembers how far into the log it has come (`position`), written together with
 the entries; `catch_up` reads what a crash or a lost answer left out.
+
+Entries are forgotten REMEMBERED_FOR after they were written, so the index is bounded by what
+comes in that time. A repeat that is older by its own time is looked up in the facts by the
+sink; one that claims to be new is found by the verifier, which reverses it.
 """
 
 from __future__ import annotations
@@ -13,58 +17,63 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
-import msgspec
-from rocksdict import Options, Rdict, WriteBatch
+from rocksdict import AccessType, BlockBasedOptions, Cache, Options, Rdict, WriteBatch
 
-from tallystick.events.model import EVENT_FIELDS
+from tallystick.bounds import LATE_AFTER
+from tallystick.clock import DAY, SECOND
+from tallystick.events.batch import Identity, identities_of
 from tallystick.plumbing.log.model import LogBatch, Verdict, decode_payload
 
 _POSITION_KEY = b"\xffposition"  # no UTF-8 text begins with this byte
 _ENTRY = struct.Struct(">Q16s")
 _OFFSET = struct.Struct(">Q")
-_TENANT = EVENT_FIELDS.index("tenant_id")
-_EVENT_ID = EVENT_FIELDS.index("event_id")
-_DIGEST = EVENT_FIELDS.index("content_digest")
-_decoder = msgspec.msgpack.Decoder(tuple[list[list[Any]], bytes])
+REMEMBERED_FOR = LATE_AFTER + 2 * DAY
+"""How long an identity is remembered at least: the late window and some."""
 
-Identity = tuple[bytes, bytes]
-"""(key, content digest) of one delivery."""
-
-
-def identify(tenant_id: str, event_id: str, content_digest: bytes) -> Identity:
-    """Return the identity of an event: tenant and id, whatever its time or content."""
-    return f"{tenant_id}\0{event_id}".encode(), content_digest
+_CACHE_BYTES = 64 * 1024 * 1024
+_BLOOM_BITS = 10
+"""A bit over 1% of look-ups of new identities read a block in vain."""
 
 
 class DedupIndex:
     """The index of one log partition; one process owns it at a time."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, remembered_for: int = REMEMBERED_FOR) -> None:
+        """`remembered_for` is in micros."""
+        table = BlockBasedOptions()
+        table.set_bloom_filter(_BLOOM_BITS, False)
+        table.set_block_cache(Cache(_CACHE_BYTES))
+        table.set_cache_index_and_filter_blocks(True)
         options = Options(raw_mode=True)
         options.create_if_missing(True)
         options.set_write_buffer_size(32 * 1024 * 1024)
-        self._entries = Rdict(str(folder), options)
+        options.set_block_based_table_factory(table)
+        folder.mkdir(parents=True, exist_ok=True)
+        self._entries = Rdict(
+            str(folder), options, access_type=AccessType.with_ttl(remembered_for // SECOND)
+        )
         stored = self._entries.get(_POSITION_KEY)
         self.position: int = _OFFSET.unpack(stored)[0] if stored else 0
         self._pending: dict[bytes, bytes] = {}
 
-    def judge(self, identities: Sequence[Identity], offset_start: int) -> bytes:
-        """Return one verdict a delivery, for offsets from `offset_start` on.
+    def judge(self, identities: Sequence[Identity], offsets: Sequence[int]) -> bytes:
+        """Return one verdict a delivery; each has its offset in the log.
 
         The result counts only once `commit` is called; judging again starts afresh.
         """
         found: list[bytes | None] = self._entries.get([key for key, _ in identities]) or []
         self._pending = {}
         verdicts = bytearray(len(identities))
-        for index, ((key, digest), stored) in enumerate(zip(identities, found, strict=True)):
+        for index, ((key, digest), stored, offset) in enumerate(
+            zip(identities, found, offsets, strict=True)
+        ):
             known = stored or self._pending.get(key)
             if known is None:
-                self._pending[key] = _ENTRY.pack(offset_start + index, digest)
+                self._pending[key] = _ENTRY.pack(offset, digest)
             elif known[8:] != digest:
                 verdicts[index] = Verdict.CONFLICT
-            elif _OFFSET.unpack_from(known)[0] != offset_start + index:
+            elif _OFFSET.unpack_from(known)[0] != offset:
                 verdicts[index] = Verdict.DUPLICATE
         return bytes(verdicts)
 
@@ -81,12 +90,24 @@ class DedupIndex:
     def catch_up(self, batches: Iterable[LogBatch]) -> None:
         """Take in log batches from `position` on."""
         for batch in batches:
-            events, _ = decode_payload(batch.payload, _decoder)
-            identities = [
-                identify(event[_TENANT], event[_EVENT_ID], event[_DIGEST]) for event in events
-            ]
-            self.judge(identities, batch.offset_start)
+            columns, _ = decode_payload(batch.payload)
+            offsets = range(batch.offset_start, batch.offset_end)
+            self.judge(identities_of(columns, batch.event_count), offsets)
             self.commit(batch.offset_end)
+
+    def learn(self, known: Iterable[tuple[Identity, int]], offset_end: int) -> None:
+        """Take in identities with the offsets where they were first seen."""
+        for (key, digest), offset in known:
+            self._pending[key] = _ENTRY.pack(offset, digest)
+        self.commit(offset_end)
+
+    def forget_old(self) -> None:
+        """Give the room of forgotten entries back; takes time, best done once a day."""
+        self._entries.compact_range(None, None)
+
+    def __len__(self) -> int:
+        """How many entries there are, about."""
+        return int(self._entries.property_int_value("rocksdb.estimate-num-keys") or 0)
 
     def close(self) -> None:
         """Flush and release the folder."""

@@ -13,17 +13,18 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import msgspec
 
 from tallystick.clock import Clock
 from tallystick.errors import SlowDown, StoreUnavailable, TallystickError
 from tallystick.events.adapters import ParsedBody, Rejection, parse_body
-from tallystick.events.dedup import DedupIndex, Identity, identify
+from tallystick.events.appending import Appender
+from tallystick.events.batch import EventBatch, Identity, batch_of, identities_of, join_batches
 from tallystick.events.model import Event
 from tallystick.events.redaction import Redactor
-from tallystick.plumbing.log import PostgresLog, Verdict
+from tallystick.plumbing.log import Verdict
 
 _log = logging.getLogger(__name__)
 
@@ -32,7 +33,6 @@ EVENTS_WAITING_MAX = 60_000
 
 _EVENTS_PER_APPEND_MAX = 10_000
 _PARSE_IN_THREAD_BYTES = 32 * 1024
-_CATCH_UP_BATCHES = 64
 
 
 class Receipt(msgspec.Struct):
@@ -43,10 +43,27 @@ class Receipt(msgspec.Struct):
     rejected: list[Rejection]
 
 
+class BodyParser(Protocol):
+    """Turns a request body into events; raises InvalidInput when it is unusable as a whole."""
+
+    def __call__(
+        self,
+        body: bytes,
+        *,
+        content_type: str,
+        content_encoding: str,
+        headers: Mapping[str, str],
+        received_at: int,
+        redactor: Redactor,
+    ) -> ParsedBody:
+        """Parse, validate and redact."""
+        ...
+
+
 class _Submission(NamedTuple):
     """One request that waits to be appended."""
 
-    events: list[Event]
+    batch: EventBatch
     identities: list[Identity]
     received_at: int
     loop: asyncio.AbstractEventLoop
@@ -54,13 +71,10 @@ class _Submission(NamedTuple):
 
 
 class Door:
-    """Accepts events; one instance owns the log's deduplication index."""
+    """Accepts events and makes them durable by its appender."""
 
-    def __init__(
-        self, log: PostgresLog, index: DedupIndex, redactor: Redactor, clock: Clock
-    ) -> None:
-        self._log = log
-        self._index = index
+    def __init__(self, appender: Appender, redactor: Redactor, clock: Clock) -> None:
+        self._appender = appender
         self._redactor = redactor
         self._clock = clock
         self._waiting: deque[_Submission] = deque()
@@ -70,8 +84,8 @@ class Door:
         self._thread = threading.Thread(target=self._append_forever, name="door", daemon=True)
 
     def start(self) -> None:
-        """Bring the index up to the log and begin to accept."""
-        self._catch_up(self._log.head())
+        """Begin to accept."""
+        self._appender.open()
         self._thread.start()
 
     async def accept(
@@ -81,6 +95,7 @@ class Door:
         content_type: str,
         content_encoding: str,
         headers: Mapping[str, str],
+        parse_form: BodyParser = parse_body,
     ) -> Receipt:
         """Parse, redact, deduplicate and store a body; return when it is durable.
 
@@ -92,7 +107,7 @@ class Door:
         received_at = self._clock.now()
 
         def parse() -> ParsedBody:
-            return parse_body(
+            return parse_form(
                 body,
                 content_type=content_type,
                 content_encoding=content_encoding,
@@ -106,14 +121,29 @@ class Door:
         verdicts = await self._submit(parsed, received_at)
         return receipt_of(parsed, verdicts)
 
+    @property
+    def redactor(self) -> Redactor:
+        """What redacts at this door; other ways in use it too."""
+        return self._redactor
+
+    async def append(self, events: list[Event]) -> bytes:
+        """Store events made elsewhere; return one verdict byte each once they are durable.
+
+        Raises SlowDown or StoreUnavailable as `accept` does.
+        """
+        if self._events_waiting >= EVENTS_WAITING_MAX:
+            raise SlowDown("too many events are waiting to be stored; send them again later")
+        indexes = list(range(len(events)))
+        return await self._submit(ParsedBody(batch_of(events), indexes, [], []), self._clock.now())
+
     async def _submit(self, parsed: ParsedBody, received_at: int) -> bytes:
-        events = parsed.events + parsed.broken
-        if not events:
+        batch = join_batches([parsed.batch, batch_of(parsed.broken)])
+        if not batch.size:
             return b""
         loop = asyncio.get_running_loop()
         submission = _Submission(
-            events,
-            [identify(event.tenant_id, event.event_id, event.content_digest) for event in events],
+            batch,
+            identities_of(batch.columns, batch.size),
             received_at,
             loop,
             loop.create_future(),
@@ -122,7 +152,7 @@ class Door:
             if self._is_closing:
                 raise SlowDown("the server is stopping; send the events again")
             self._waiting.append(submission)
-            self._events_waiting += len(events)
+            self._events_waiting += batch.size
             self._changed.notify()
         # the append goes on even if this request is cancelled: its events are then durable
         return await asyncio.shield(submission.answer)
@@ -159,34 +189,18 @@ class Door:
             while self._waiting and count < _EVENTS_PER_APPEND_MAX:
                 submission = self._waiting.popleft()
                 group.append(submission)
-                count += len(submission.events)
+                count += submission.batch.size
             return group
 
     def _append(self, group: list[_Submission]) -> bytes:
-        events = [event for submission in group for event in submission.events]
+        batch = join_batches([submission.batch for submission in group])
         identities = [identity for submission in group for identity in submission.identities]
-        judged = b""
-
-        def judge(offset_start: int) -> bytes:
-            nonlocal judged
-            self._catch_up(offset_start)
-            judged = self._index.judge(identities, offset_start)
-            return judged
-
-        offset_start = self._log.append(events, group[0].received_at, judge)
-        self._index.commit(offset_start + len(events))
-        return judged
-
-    def _catch_up(self, head: int) -> None:
-        while self._index.position < head:
-            self._index.catch_up(
-                self._log.read(self._index.position, batches_max=_CATCH_UP_BATCHES)
-            )
+        return self._appender.append(batch, identities, group[0].received_at)
 
     def _answer_each(self, group: list[_Submission], verdicts: bytes) -> None:
         start = 0
         for submission in group:
-            end = start + len(submission.events)
+            end = start + submission.batch.size
             self._answer(submission, verdicts[start:end], None)
             start = end
 
@@ -198,7 +212,7 @@ class Door:
         self, submission: _Submission, verdicts: bytes, error: TallystickError | None
     ) -> None:
         with self._changed:
-            self._events_waiting -= len(submission.events)
+            self._events_waiting -= submission.batch.size
 
         def settle() -> None:
             if submission.answer.done():
@@ -213,17 +227,21 @@ class Door:
 
 def receipt_of(parsed: ParsedBody, verdicts: bytes) -> Receipt:
     """Make the receipt: verdicts of the parsed events first, broken messages after them."""
-    judged = verdicts[: len(parsed.events)]
-    conflicts = [
-        Rejection(
-            index=index,
-            event_id=event.event_id,
-            code="event_id_conflict",
-            reason="this event_id was used before with other content; give each event its own id",
-        )
-        for index, event, verdict in zip(parsed.indexes, parsed.events, judged, strict=True)
-        if verdict == Verdict.CONFLICT
-    ]
+    judged = verdicts[: parsed.batch.size]
+    conflicts = []
+    if judged.count(Verdict.CONFLICT):
+        ids = parsed.batch.values("event_id")
+        conflicts = [
+            Rejection(
+                index=index,
+                event_id=event_id,
+                code="event_id_conflict",
+                reason="this event_id was used before with other content; "
+                "give each event its own id",
+            )
+            for index, event_id, verdict in zip(parsed.indexes, ids, judged, strict=True)
+            if verdict == Verdict.CONFLICT
+        ]
     return Receipt(
         accepted=judged.count(Verdict.ORIGINAL),
         duplicates=judged.count(Verdict.DUPLICATE),

@@ -21,14 +21,12 @@ from tallystick.bounds import BODY_BYTES_MAX
 from tallystick.errors import BodyTooLarge, BodyUnreadable, UnsupportedForm
 from tallystick.events.rules import Refused
 
-_JSON_TYPES = {
-    "",
-    "application/json",
-    "text/json",
+ARRAY_TYPES = {"", "application/json", "text/json"}
+_JSON_TYPES = ARRAY_TYPES | {
     "application/cloudevents+json",
     "application/cloudevents-batch+json",
 }
-_NDJSON_TYPES = {"application/x-ndjson", "application/ndjson", "application/jsonl"}
+NDJSON_TYPES = {"application/x-ndjson", "application/ndjson", "application/jsonl"}
 _MARKS = re.compile(rb'"(?:[^"\\]|\\.)*"|[\[\]{},]', re.DOTALL)
 _decoder = msgspec.json.Decoder(float_hook=Decimal)
 
@@ -92,8 +90,8 @@ def _read_up_to(reader: Any, limit: int) -> Iterator[bytes]:
 def split_messages(body: bytes, content_type: str) -> list[Message]:
     """Cut a plain body into messages; raise BodyUnreadable when it has no messages at all."""
     media_type = content_type.partition(";")[0].strip().lower()
-    if media_type in _NDJSON_TYPES:
-        return [_decode_alone(line) for line in body.splitlines() if line.strip()]
+    if media_type in NDJSON_TYPES:
+        return [decode_alone(line) for line in body.splitlines() if line.strip()]
     if media_type not in _JSON_TYPES:
         raise UnsupportedForm(
             "Content-Type must be application/json, application/x-ndjson, "
@@ -102,7 +100,7 @@ def split_messages(body: bytes, content_type: str) -> list[Message]:
     try:
         decoded = _decoder.decode(body)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
-        return [_decode_alone(piece) for piece in _pieces(body)]
+        return [decode_alone(piece) for piece in _pieces(body)]
     if isinstance(decoded, list):
         return [Message(element, None, b"") for element in decoded]
     return [Message(decoded, None, body)]
@@ -134,7 +132,8 @@ def _pieces(body: bytes) -> list[bytes]:
     return [piece.strip() for piece in pieces]
 
 
-def _decode_alone(piece: bytes) -> Message:
+def decode_alone(piece: bytes) -> Message:
+    """Decode one message; what cannot be decoded says why."""
     try:
         return Message(_decoder.decode(piece), None, piece)
     except RecursionError:

@@ -8,9 +8,14 @@ reasoning tokens; the exclusive parts are derived when a price is applied.
 
 from __future__ import annotations
 
+from datetime import datetime
 from enum import StrEnum
+from hashlib import blake2b
+from typing import Annotated, Any
 
 import msgspec
+
+from tallystick.bounds import ID_LENGTH_MAX, LATENCY_MS_MAX, TOKENS_MAX
 
 
 class EventType(StrEnum):
@@ -87,3 +92,71 @@ class Event(msgspec.Struct, array_like=True, gc=False, kw_only=True):
 
 
 EVENT_FIELDS: tuple[str, ...] = Event.__struct_fields__
+
+_Text = Annotated[str, msgspec.Meta(max_length=ID_LENGTH_MAX)]
+_Id = Annotated[str, msgspec.Meta(min_length=1, max_length=ID_LENGTH_MAX)]
+_Ordinal = Annotated[int, msgspec.Meta(ge=1, lt=2**31)]
+_Tokens = Annotated[int, msgspec.Meta(ge=0, le=TOKENS_MAX)]
+
+
+class Plain(msgspec.Struct, kw_only=True, gc=False, forbid_unknown_fields=True, omit_defaults=True):
+    """An event as most producers send it: known fields of the right types, and nothing else.
+
+    What decodes as this needs few further checks (`tallystick.events.plain`); anything else
+    is read field by field (`tallystick.events.rules`), which also finds the reason to refuse.
+    The same fields, given to the same effect, are what the content digest is made of.
+    """
+
+    event_id: _Id
+    event_type: _Id
+    event_time: Annotated[datetime, msgspec.Meta(tz=True)]
+    tenant_id: _Id
+    run_id: _Text = ""
+    attempt: _Ordinal = 1
+    source: _Text = ""
+    schema_version: _Ordinal = 1
+    workflow: _Text = ""
+    agent: _Text = ""
+    user_id: _Text = ""
+    project_id: _Text = ""
+    team: _Text = ""
+    product: _Text = ""
+    feature: _Text = ""
+    customer_tier: _Text = ""
+    environment: _Text = ""
+    parent_run_id: _Text = ""
+    root_run_id: _Text = ""
+    request_id: _Text = ""
+    provider: _Text = ""
+    model: _Text = ""
+    operation: _Text = ""
+    service_tier: _Text = ""
+    is_batch: bool = False
+    usage_scope: _Text = "leaf"
+    usage_quality: _Text = "exact"
+    tokens_input: _Tokens = 0
+    tokens_output: _Tokens = 0
+    tokens_cache_read: _Tokens = 0
+    tokens_cache_write_5m: _Tokens = 0
+    tokens_cache_write_1h: _Tokens = 0
+    tokens_reasoning: _Tokens = 0
+    latency_ms: Annotated[float, msgspec.Meta(ge=0, le=LATENCY_MS_MAX)] | None = None
+    tool: _Text = ""
+    tool_call_id: _Text = ""
+    error_code: _Text = ""
+    idempotency_key: _Text = ""
+    cost_amount: _Text = ""
+    cost_currency: _Text = ""
+    attrs: dict[str, Any] = {}
+
+
+_encoder = msgspec.msgpack.Encoder()
+
+
+def digest_of(plain: Plain) -> bytes:
+    """16 bytes over what a redacted event says (its time in micros, receipt left out).
+
+    Only fields that were given are encoded, by name: a field that is added to the product
+    later does not make an old event's repeat look like a conflict.
+    """
+    return blake2b(_encoder.encode(plain), digest_size=16).digest()

@@ -62,12 +62,14 @@ ALLOWED_ATTRIBUTES = frozenset(
         "service",
         "service_name",
         "severity",
+        "span_id",
         "span_kind",
         "stage",
         "status",
         "stop_reason",
         "stream",
         "tool_type",
+        "trace_id",
         "version",
         "zone",
     ]
@@ -115,8 +117,19 @@ _MACHINE_TOKEN = re.compile(r"[A-Za-z0-9_.:/+-]{1,64}", re.ASCII)
 _MACHINE_NAME = re.compile(r"(?:[A-Za-z0-9_.:/+#=&?%~-]|@(?=[0-9])){1,128}", re.ASCII)
 _ERROR_TOKEN = re.compile(r"[A-Za-z0-9_.:-]{1,64}", re.ASCII)
 _PLAIN_KEY = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,63}", re.ASCII)
+_HIDDEN = re.compile(r"hmac:[0-9a-f]{16}", re.ASCII)
 _NUMBER_MAX = 10**9  # longer numbers may be cards, phones or dates of birth
 _encoder = msgspec.json.Encoder(order="deterministic", decimal_format="number")
+
+
+def canonical_json(content: object) -> str:
+    """Write JSON in which names stand in order, so that equal content is equal text."""
+    return _encoder.encode(content).decode()
+
+
+def is_hidden(value: object) -> bool:
+    """Tell whether a value is the hash that stands for one which may not be kept."""
+    return isinstance(value, str) and _HIDDEN.fullmatch(value) is not None
 
 
 class Redactor:
@@ -136,13 +149,18 @@ class Redactor:
 
     def attributes(self, given: Mapping[str, Any], tenant_id: str) -> str:
         """Return canonical JSON of what may be kept of `given`; "" when nothing is given."""
+        kept = self.kept(given, tenant_id)
+        return canonical_json(kept) if kept else ""
+
+    def kept(self, given: Mapping[str, Any], tenant_id: str) -> dict[str, Any]:
+        """Return what may be kept of `given`, at most ATTRIBUTES_MAX names."""
         kept: dict[str, Any] = {}
         for key, value in given.items():
             if len(kept) >= ATTRIBUTES_MAX:
                 break
             name = key if _PLAIN_KEY.fullmatch(key) else self.hashed(key, tenant_id)
             kept[name] = self._value(key, value, tenant_id)
-        return _encoder.encode(kept).decode() if kept else ""
+        return kept
 
     def machine_name(self, text: str, tenant_id: str) -> str:
         """Keep what a machine would call something; hash what looks like written text."""

@@ -10,7 +10,6 @@ import re
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
-from hashlib import blake2b
 from typing import Any
 
 import msgspec
@@ -18,31 +17,42 @@ import msgspec
 from tallystick.bounds import (
     AMOUNT_DIGITS_MAX,
     AMOUNT_MAX,
+    EVENT_NESTING_MAX,
     FUTURE_TOLERANCE,
     ID_LENGTH_MAX,
     LATENCY_MS_MAX,
     TOKENS_MAX,
 )
-from tallystick.events.model import Event, EventType
+from tallystick.events.fields import (
+    FIELDS,
+    FLAT_COST,
+    FLAT_TIME_MS_END,
+    RESERVED_PREFIX,
+    USAGE_QUALITIES,
+    USAGE_SCOPES,
+    Form,
+)
+from tallystick.events.model import Event, EventType, Plain, digest_of
 from tallystick.events.redaction import Redactor
 
-RESERVED_PREFIX = "tallystick:"
-_NESTING_MAX = 16
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
-_TIME = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]\d\d:\d\d)?", re.ASCII)
+_TIME = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:?\d\d)?", re.ASCII)
 _AMOUNT = re.compile(r"[0-9]+(\.[0-9]+)?", re.ASCII)
 _CURRENCY = re.compile(r"[A-Z]{3}", re.ASCII)
-_encoder = msgspec.msgpack.Encoder()
 
 
 class Refused(Exception):
-    """One message cannot become an event; `code` is stable, `reason` is for people."""
+    """One message cannot become an event; `code` is stable, `reason` is for people.
 
-    def __init__(self, code: str, reason: str) -> None:
+    `field` is the name of the field that is wrong, as it was sent, or "" when it is no field.
+    """
+
+    def __init__(self, code: str, reason: str, field: str = "") -> None:
         super().__init__(reason)
         self.code = code
         self.reason = reason
+        self.field = field
 
 
 def read_text(value: Any, field: str) -> str:
@@ -50,11 +60,11 @@ def read_text(value: Any, field: str) -> str:
     if value is None:
         return ""
     if type(value) is not str:
-        raise Refused("wrong_type", f"{field} must be a string")
+        raise Refused("wrong_type", f"{field} must be a string", field)
     if len(value) > ID_LENGTH_MAX:
-        raise Refused("id_too_long", f"{field} may have at most {ID_LENGTH_MAX} characters")
+        raise Refused("id_too_long", f"{field} may have at most {ID_LENGTH_MAX} characters", field)
     if not value.isprintable() and any(_is_control(character) for character in value):
-        raise Refused("control_character", f"{field} may not contain control characters")
+        raise Refused("control_character", f"{field} may not contain control characters", field)
     return value
 
 
@@ -68,11 +78,11 @@ def read_count(value: Any, field: str) -> int:
     if value is None:
         return 0
     if type(value) is not int:
-        raise Refused("wrong_type", f"{field} must be a whole number")
+        raise Refused("wrong_type", f"{field} must be a whole number", field)
     if value < 0:
-        raise Refused("negative_number", f"{field} may not be negative")
+        raise Refused("negative_number", f"{field} may not be negative", field)
     if value > TOKENS_MAX:
-        raise Refused("number_too_large", f"{field} may be at most {TOKENS_MAX}")
+        raise Refused("number_too_large", f"{field} may be at most {TOKENS_MAX}", field)
     return value
 
 
@@ -83,9 +93,9 @@ def read_positive(value: Any, field: str) -> int:
     if type(value) is str and value.isascii() and value.isdigit() and len(value) < 10:
         value = int(value)
     if type(value) is not int:
-        raise Refused("wrong_type", f"{field} must be a whole number")
+        raise Refused("wrong_type", f"{field} must be a whole number", field)
     if not 1 <= value < 2**31:
-        raise Refused("out_of_range", f"{field} must be from 1 to 2147483647")
+        raise Refused("out_of_range", f"{field} must be from 1 to 2147483647", field)
     return value
 
 
@@ -94,7 +104,7 @@ def read_flag(value: Any, field: str) -> bool:
     if value is None:
         return False
     if type(value) is not bool:
-        raise Refused("wrong_type", f"{field} must be true or false")
+        raise Refused("wrong_type", f"{field} must be true or false", field)
     return value
 
 
@@ -103,35 +113,35 @@ def read_latency(value: Any, field: str) -> float | None:
     if value is None:
         return None
     if type(value) is bool or not isinstance(value, int | float | Decimal):
-        raise Refused("wrong_type", f"{field} must be a number of milliseconds")
+        raise Refused("wrong_type", f"{field} must be a number of milliseconds", field)
     latency = float(value)
     if not math.isfinite(latency):
-        raise Refused("not_finite", f"{field} must be finite")
+        raise Refused("not_finite", f"{field} must be finite", field)
     if latency < 0:
-        raise Refused("negative_number", f"{field} may not be negative")
+        raise Refused("negative_number", f"{field} may not be negative", field)
     if latency > LATENCY_MS_MAX:
-        raise Refused("number_too_large", f"{field} may be at most {LATENCY_MS_MAX}")
+        raise Refused("number_too_large", f"{field} may be at most {LATENCY_MS_MAX}", field)
     return latency
 
 
 def read_amount(value: Any, field: str) -> str:
     """Read a stated cost exactly: a decimal number or its text, not negative."""
     if type(value) is bool or not isinstance(value, str | int | float | Decimal):
-        raise Refused("wrong_type", f"{field} must be a decimal number")
+        raise Refused("wrong_type", f"{field} must be a decimal number", field)
     if isinstance(value, float | Decimal):
         number = Decimal(str(value))
         if not number.is_finite():
-            raise Refused("not_finite", f"{field} must be finite")
+            raise Refused("not_finite", f"{field} must be finite", field)
         if not -AMOUNT_DIGITS_MAX < number.adjusted() < AMOUNT_DIGITS_MAX:
-            raise Refused("bad_amount", f"{field} has too many digits")
+            raise Refused("bad_amount", f"{field} has too many digits", field)
         value = format(number, "f")
     text = str(value)
     if text.startswith("-"):
-        raise Refused("negative_number", f"{field} may not be negative")
+        raise Refused("negative_number", f"{field} may not be negative", field)
     if len(text) > AMOUNT_DIGITS_MAX or not _AMOUNT.fullmatch(text):
-        raise Refused("bad_amount", f'{field} must be a decimal number such as "0.0025"')
+        raise Refused("bad_amount", f'{field} must be a decimal number such as "0.0025"', field)
     if Decimal(text) > AMOUNT_MAX:
-        raise Refused("number_too_large", f"{field} may be at most {AMOUNT_MAX}")
+        raise Refused("number_too_large", f"{field} may be at most {AMOUNT_MAX}", field)
     return text
 
 
@@ -140,106 +150,66 @@ def read_currency(value: Any, field: str) -> str:
     if value is None:
         return ""
     if type(value) is not str or not _CURRENCY.fullmatch(value):
-        raise Refused("bad_currency", f"{field} must be three capital letters such as USD")
+        raise Refused("bad_currency", f"{field} must be three capital letters such as USD", field)
     return value
 
 
 def read_time(value: Any, field: str, now: int) -> int:
-    """Read an RFC 3339 time with an offset into micros; nanoseconds are cut off."""
+    """Read an RFC 3339 time with an offset into micros (finer digits are rounded)."""
     if type(value) is not str:
-        raise Refused("wrong_type", f"{field} must be a text such as 2026-01-31T12:00:00Z")
-    found = _TIME.fullmatch(value)
-    if found is None:
-        raise Refused("bad_time", f"{field} must look like 2026-01-31T12:00:00Z (RFC 3339)")
-    if found.group(2) is None:
-        raise Refused("naive_time", f"{field} has no offset; end it with Z or like +02:00")
+        raise Refused("wrong_type", f"{field} must be a text such as 2026-01-31T12:00:00Z", field)
     try:
-        micros = (datetime.fromisoformat(value.upper()) - _EPOCH) // _MICROSECOND
-    except (ValueError, OverflowError):
-        raise Refused("bad_time", f"{field} names a time that does not exist") from None
-    return _within_reason(micros, field, now)
+        moment = msgspec.convert(value, datetime)
+    except msgspec.ValidationError:
+        if is_time(value):
+            raise Refused("bad_time", f"{field} names a time that does not exist", field) from None
+        raise Refused(
+            "bad_time", f"{field} must look like 2026-01-31T12:00:00Z (RFC 3339)", field
+        ) from None
+    if moment.tzinfo is None:
+        raise Refused("naive_time", f"{field} has no offset; end it with Z or like +02:00", field)
+    try:
+        return _within_reason((moment - _EPOCH) // _MICROSECOND, field, now)
+    except OverflowError:
+        raise Refused("bad_time", f"{field} names a time that does not exist", field) from None
+
+
+def is_time(text: str) -> bool:
+    """Tell whether a text is written as a time, with or without an offset."""
+    return _TIME.fullmatch(text) is not None
 
 
 def _within_reason(micros: int, field: str, now: int) -> int:
     if micros > now + FUTURE_TOLERANCE:
         raise Refused(
-            "time_in_future", f"{field} is more than 1 hour ahead of our clock; check yours"
+            "time_in_future", f"{field} is more than 1 hour ahead of our clock; check yours", field
         )
     if micros < 0:
-        raise Refused("bad_time", f"{field} may not be before 1970")
+        raise Refused("bad_time", f"{field} may not be before 1970", field)
     return micros
 
 
-_TEXT_FIELDS = {
-    name: name
-    for name in [
-        "event_id",
-        "event_type",
-        "tenant_id",
-        "run_id",
-        "source",
-        "workflow",
-        "agent",
-        "user_id",
-        "project_id",
-        "team",
-        "product",
-        "feature",
-        "customer_tier",
-        "environment",
-        "parent_run_id",
-        "root_run_id",
-        "request_id",
-        "provider",
-        "model",
-        "operation",
-        "service_tier",
-        "tool",
-        "tool_call_id",
-        "error_code",
-        "idempotency_key",
-    ]
-}
-_COUNT_FIELDS = {
-    name: name
-    for name in [
-        "tokens_input",
-        "tokens_output",
-        "tokens_cache_read",
-        "tokens_cache_write_5m",
-        "tokens_cache_write_1h",
-        "tokens_reasoning",
-    ]
+_FORM_READERS: dict[Form, Callable[[Any, str], Any]] = {
+    Form.IDENTITY: read_text,
+    Form.RUN: read_text,
+    Form.TEXT: read_text,
+    Form.SCOPE: read_text,
+    Form.QUALITY: read_text,
+    Form.COUNT: read_count,
+    Form.POSITIVE: read_positive,
+    Form.FLAG: read_flag,
+    Form.LATENCY: read_latency,
+    Form.AMOUNT: read_amount,
+    Form.CURRENCY: read_currency,
 }
 _READERS: dict[str, tuple[str, Callable[[Any, str], Any]]] = {
-    **{name: (field, read_text) for name, field in _TEXT_FIELDS.items()},
-    **{name: (field, read_count) for name, field in _COUNT_FIELDS.items()},
-    "prompt_tokens": ("tokens_input", read_count),
-    "completion_tokens": ("tokens_output", read_count),
-    "attempt": ("attempt", read_positive),
-    "schema_version": ("schema_version", read_positive),
-    "is_batch": ("is_batch", read_flag),
-    "usage_scope": ("usage_scope", read_text),
-    "usage_quality": ("usage_quality", read_text),
-    "latency_ms": ("latency_ms", read_latency),
-    "cost_amount": ("cost_amount", read_amount),
-    "cost_currency": ("cost_currency", read_currency),
+    field.name: (field.target or field.name, _FORM_READERS[field.form])
+    for field in FIELDS.values()
+    if field.form in _FORM_READERS
 }
-_FLAT_COST = {
-    "key": "event_id",
-    "timestamp": "event_time",
-    "tenantId": "tenant_id",
-    "userId": "user_id",
-    "projectId": "project_id",
-    "modelId": "model",
-    "operation": "operation",
-    "currency": "cost_currency",
-    "amount": "cost_amount",
-    "tokensIn": "tokens_input",
-    "tokensOut": "tokens_output",
-    "version": "schema_version",
-}
-_MACHINE_NAMES = (
+"""Name on the wire -> canonical name and reader; the time and attrs are read apart."""
+
+MACHINE_NAMES = (
     "event_type",
     "source",
     "provider",
@@ -258,16 +228,14 @@ def is_flat_cost(message: Mapping[str, Any]) -> bool:
     return "event_type" not in message and "key" in message and "tenantId" in message
 
 
-def unflatten(message: Mapping[str, Any]) -> dict[str, Any]:
+def rename_flat_cost(message: Mapping[str, Any]) -> dict[str, Any]:
     """Rename the fields of a flat cost record; a timestamp in ms becomes RFC 3339."""
-    renamed = {_FLAT_COST.get(name, name): value for name, value in message.items()}
+    renamed = {FLAT_COST.get(name, name): value for name, value in message.items()}
     moment = renamed.get("event_time")
-    if type(moment) is int and 0 <= moment < 10**14:
+    if type(moment) is int and 0 <= moment < FLAT_TIME_MS_END:
         renamed["event_time"] = (_EPOCH + timedelta(milliseconds=moment)).isoformat()
     renamed["event_type"] = EventType.COST.value
     renamed.setdefault("cost_currency", "USD")
-    if "cost_amount" not in renamed:
-        raise Refused("missing_field", "amount is missing")
     return renamed
 
 
@@ -287,14 +255,24 @@ def from_cloud_event(message: Mapping[str, Any]) -> dict[str, Any]:
     return filled
 
 
-def make_event(message: Any, *, received_at: int, redactor: Redactor) -> Event:
-    """Turn one decoded message into a canonical event; raise Refused with the reason."""
+def make_event(
+    message: Any,
+    *,
+    received_at: int,
+    redactor: Redactor,
+    redacted: Mapping[str, Any] | None = None,
+) -> Event:
+    """Turn one decoded message into a canonical event; raise Refused with the reason.
+
+    `redacted` are canonical fields that went through the redactor before; they are taken
+    as they are.
+    """
     if type(message) is not dict:
         raise Refused("not_an_object", "an event must be a JSON object")
     if "specversion" in message:
         message = from_cloud_event(message)
     if is_flat_cost(message):
-        message = unflatten(message)
+        message = rename_flat_cost(message)
     fields: dict[str, Any] = {}
     extra: dict[str, Any] = {}
     for name, value in message.items():
@@ -303,47 +281,52 @@ def make_event(message: Any, *, received_at: int, redactor: Redactor) -> Event:
             extra[name] = value
         else:
             fields[reader[0]] = reader[1](value, name)
-    fields["occurred_at"] = _occurred_at(extra, received_at)
+    occurred_at: Any = _occurred_at(extra, received_at)
     _require_identity(fields)
     _check_sums(fields)
     for name, default in _MEANINGFUL_DEFAULTS.items():
         if fields.get(name) == "":
             fields[name] = default
     tenant_id = fields["tenant_id"]
-    if extra:
-        fields["attrs"] = redactor.attributes(_flat_attributes(extra), tenant_id)
-    for name in _MACHINE_NAMES:
+    if extra and (kept := redactor.attributes(flat_attributes(extra), tenant_id)):
+        fields["attrs"] = kept
+    for name in MACHINE_NAMES:
         if text := fields.get(name):
             fields[name] = redactor.machine_name(text, tenant_id)
     if error_code := fields.get("error_code"):
         fields["error_code"] = redactor.error_code(error_code, tenant_id)
     if redactor.hash_user_ids and fields.get("user_id"):
         fields["user_id"] = redactor.hashed(fields["user_id"], tenant_id)
-    event = Event(received_at=0, **fields)
-    event.content_digest = blake2b(_encoder.encode(event), digest_size=16).digest()
-    event.received_at = received_at
-    return event
+    fields.update(redacted or {})
+    return Event(
+        occurred_at=occurred_at,
+        received_at=received_at,
+        content_digest=digest_of(Plain(event_time=occurred_at, **fields)),
+        **fields,
+    )
 
 
 def _occurred_at(extra: dict[str, Any], now: int) -> int:
     if "event_time" not in extra:
-        raise Refused("missing_field", "event_time is missing")
+        raise Refused("missing_field", "event_time is missing", "event_time")
     return read_time(extra.pop("event_time"), "event_time", now)
 
 
 def _require_identity(fields: dict[str, Any]) -> None:
     for name in ("event_id", "event_type", "tenant_id"):
         if name not in fields:
-            raise Refused("missing_field", f"{name} is missing")
+            raise Refused("missing_field", f"{name} is missing", name)
         if not fields[name]:
-            raise Refused("empty_id", f"{name} may not be empty")
+            raise Refused("empty_id", f"{name} may not be empty", name)
     for name in ("run_id", "event_type", "tenant_id", "event_id"):
         if fields.get(name, "").startswith(RESERVED_PREFIX):
-            raise Refused("reserved_id", f"{name} may not begin with {RESERVED_PREFIX}")
+            raise Refused("reserved_id", f"{name} may not begin with {RESERVED_PREFIX}", name)
     if fields["event_type"] == EventType.IMPORT_ERROR:
-        raise Refused("reserved_id", "event_type data.import.error is made by the server only")
+        raise Refused(
+            "reserved_id", "event_type data.import.error is made by the server only", "event_type"
+        )
     if fields["event_type"] == EventType.COST and not fields.get("cost_amount"):
-        raise Refused("missing_field", "a cost event needs cost_amount")
+        raise Refused("missing_field", "a cost event needs cost_amount", "cost_amount")
 
 
 def _check_sums(fields: dict[str, Any]) -> None:
@@ -356,34 +339,38 @@ def _check_sums(fields: dict[str, Any]) -> None:
         raise Refused(
             "inconsistent_tokens",
             "tokens_input includes cached tokens and may not be less than their sum",
+            "tokens_input",
         )
     if fields.get("tokens_reasoning", 0) > fields.get("tokens_output", 0):
         raise Refused(
             "inconsistent_tokens",
             "tokens_output includes reasoning tokens and may not be less than them",
+            "tokens_output",
         )
-    if fields.get("usage_scope", "leaf") not in ("leaf", "aggregate", ""):
-        raise Refused("bad_choice", "usage_scope must be leaf or aggregate")
-    if fields.get("usage_quality", "exact") not in ("exact", "estimated", ""):
-        raise Refused("bad_choice", "usage_quality must be exact or estimated")
+    if fields.get("usage_scope", "leaf") not in (*USAGE_SCOPES, ""):
+        raise Refused("bad_choice", "usage_scope must be leaf or aggregate", "usage_scope")
+    if fields.get("usage_quality", "exact") not in (*USAGE_QUALITIES, ""):
+        raise Refused("bad_choice", "usage_quality must be exact or estimated", "usage_quality")
 
 
-def _flat_attributes(extra: dict[str, Any]) -> dict[str, Any]:
+def flat_attributes(extra: dict[str, Any]) -> dict[str, Any]:
+    """Unknown fields and `attrs` as one; raise Refused when they are nested too deep."""
     attributes = extra.pop("attrs", None)
     if attributes is not None and type(attributes) is not dict:
-        raise Refused("wrong_type", "attrs must be a JSON object")
+        raise Refused("wrong_type", "attrs must be a JSON object", "attrs")
     flat = {**extra, **(attributes or {})}
     for value in flat.values():
-        if type(value) in (dict, list) and _nesting(value) > _NESTING_MAX:
+        if type(value) in (dict, list) and _nesting(value) > EVENT_NESTING_MAX:
             raise Refused(
-                "nesting_too_deep", f"an event may be nested at most {_NESTING_MAX} levels deep"
+                "nesting_too_deep",
+                f"an event may be nested at most {EVENT_NESTING_MAX} levels deep",
             )
     return flat
 
 
 def _nesting(value: Any) -> int:
     depth, level = 0, [value]
-    while level and depth <= _NESTING_MAX:
+    while level and depth <= EVENT_NESTING_MAX:
         depth += 1
         level = [
             child
@@ -392,17 +379,3 @@ def _nesting(value: Any) -> int:
             if type(child) in (dict, list)
         ]
     return depth
-
-
-def broken_event(raw: bytes, tenant_id: str, code: str, received_at: int) -> Event:
-    """The fact that a broken message came: its content is only hashed."""
-    digest = blake2b(raw, digest_size=16)
-    return Event(
-        event_id=f"broken:{digest.hexdigest()}",
-        event_type=EventType.IMPORT_ERROR,
-        occurred_at=received_at,
-        received_at=received_at,
-        tenant_id=tenant_id,
-        reject_code=code,
-        content_digest=digest.digest(),
-    )

@@ -24,7 +24,7 @@ class ChargePolicy(NamedTuple):
 
 
 class RunLine(NamedTuple):
-    """Rated usage of one attempt: credits in CREDIT/6, and how many of them came late."""
+    """Rated usage of an attempt: credits in CREDIT/6, and how many of them came late."""
 
     attempt: int
     credit_units: int
@@ -32,10 +32,10 @@ class RunLine(NamedTuple):
 
 
 class RunTargetPlan(NamedTuple):
-    """What a run should have been charged in all, by line, and which attempts were waste."""
+    """What a run should have been charged in all, by which attempts, and which were waste."""
 
     target_units: int
-    charged_units: tuple[int, ...]
+    charged_attempts: frozenset[int]
     wasted_attempts: frozenset[int]
     """Attempts before the last one: what they used is the cost of retries, charged or not."""
 
@@ -51,15 +51,13 @@ def plan_run_target(
     (105, [1])
     """
     last = max((line.attempt for line in lines), default=1)
-    wasted = frozenset(line.attempt for line in lines if line.attempt != last)
-    is_free = run_failed and policy.failed_runs == "free"
-    charged = tuple(
-        _charged(line, policy)
-        if not is_free and (policy.attempts == "all" or line.attempt == last)
-        else 0
-        for line in lines
-    )
-    return RunTargetPlan(sum(charged), charged, wasted)
+    attempts = frozenset(line.attempt for line in lines)
+    wasted = attempts - {last}
+    charged = attempts if policy.attempts == "all" else attempts - wasted
+    if run_failed and policy.failed_runs == "free":
+        charged = frozenset()
+    target = sum(_charged(line, policy) for line in lines if line.attempt in charged)
+    return RunTargetPlan(target, charged, wasted)
 
 
 def _charged(line: RunLine, policy: ChargePolicy) -> int:

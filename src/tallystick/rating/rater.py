@@ -6,41 +6,26 @@ a few integer products and one rounding (half to even) each to USD/9 and CREDIT/
 
 from __future__ import annotations
 
-from bisect import bisect_right
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from decimal import Decimal
-from fractions import Fraction
+from itertools import repeat
 from typing import Any, NamedTuple
 
-import msgspec
+import numpy as np
 
-from tallystick.errors import InvariantBroken
 from tallystick.rating.cards import (
     TOKEN_CLASSES,
     YOCTO_PER_MICRO,
     YOCTO_PER_NANO,
-    CostCard,
-    CreditCard,
-    ModelPrices,
-    Period,
-    ProviderPrices,
     RateCardVersion,
-    compile_clause,
-    compile_price,
 )
 from tallystick.rating.charges import ChargePolicy
-
-_FALLBACK_CLASS = {
-    "cache_read": "input",
-    "cache_write": "input",
-    "cache_write_1h": "cache_write",
-    "reasoning": "output",
-}
-"""A class without a price of its own is billed as this one."""
+from tallystick.rating.vector import Integers, divide_by_power, sum_prices, times
+from tallystick.rating.versions import CostVersion, CreditVersion, Tiers, Timelines
 
 _NANO = Decimal(10**9)
 _MICRO = Decimal(10**6)
-Tiers = tuple[tuple[int, int], ...]
 RATED_COLUMNS = (
     "cost_units",
     "cost_quality",
@@ -76,163 +61,6 @@ def divide_half_even(numerator: int, denominator: int) -> int:
     return quotient
 
 
-class _Model:
-    """A model compiled for rating: periods and variants with complete rates."""
-
-    def __init__(self, prices: ModelPrices, context: Mapping[str, str]) -> None:
-        self._periods = [Period(period, prices.id) for period in prices.prices]
-        self._variants = [
-            compiled
-            for compiled in (Period(variant, prices.id) for variant in prices.variants)
-            if all(context.get(name) == value for name, value in compiled.when.items())
-        ]
-        is_fixed = not self._variants and len(self._periods) == 1 and self._periods[0].is_always
-        self._fixed = _complete(self._periods[0].rates) if is_fixed else None
-
-    def rates_at(self, at: int) -> dict[str, Tiers]:
-        """Rates by token class at an instant; missing classes filled by their fallback."""
-        if self._fixed is not None:
-            return self._fixed
-        if not self._periods:
-            return {}
-        base = next(
-            (period.rates for period in reversed(self._periods) if period.applies(at)),
-            self._periods[0].rates,
-        )
-        overrides: dict[str, Tiers] = {}
-        for variant in self._variants:
-            if variant.applies(at):
-                for name, tiers in variant.rates.items():
-                    overrides.setdefault(name, tiers)
-        return _complete({**base, **overrides})
-
-
-def _complete(rates: Mapping[str, Tiers]) -> dict[str, Tiers]:
-    complete = dict(rates)
-    for name, other in _FALLBACK_CLASS.items():
-        if name not in complete and other in complete:
-            complete[name] = complete[other]
-    return complete
-
-
-class _CostVersion:
-    """A cost card compiled: finds models, remembers what it found."""
-
-    def __init__(self, version: RateCardVersion) -> None:
-        self.version_id = version.version_id
-        self._providers = msgspec.json.decode(version.content, type=CostCard).providers
-        self._by_id = {provider.id: provider for provider in self._providers}
-        self._found: dict[tuple[str, str, str, bool], _Model | None] = {}
-
-    def find(self, provider: str, model: str, tier: str, is_batch: bool) -> _Model | None:
-        """Return the compiled model, or None when the card does not know it."""
-        key = (provider, model, tier, is_batch)
-        try:
-            return self._found[key]
-        except KeyError:
-            pass
-        found = self._search(provider.lower().strip(), model.lower())
-        context = {"processing": "batch"} if is_batch else {}
-        compiled = _Model(found, {**context, "service_tier": tier}) if found else None
-        if len(self._found) < 100_000:
-            self._found[key] = compiled
-        return compiled
-
-    def _search(self, provider_name: str, model_name: str) -> ModelPrices | None:
-        provider = self._search_provider(provider_name, model_name)
-        if provider is None:
-            return None
-        for candidate in [provider.id, *provider.fallback_providers]:
-            for model in self._by_id[candidate].models if candidate in self._by_id else ():
-                if compile_clause(model.match)(model_name):
-                    return model
-        return None
-
-    def _search_provider(self, provider_name: str, model_name: str) -> ProviderPrices | None:
-        if provider_name in self._by_id:
-            return self._by_id[provider_name]
-        for provider in self._providers:
-            clause = provider.provider_match if provider_name else provider.model_match
-            if compile_clause(clause)(provider_name or model_name):
-                return provider
-        return None
-
-
-class _CreditVersion:
-    """A credit card compiled to integers."""
-
-    def __init__(self, version: RateCardVersion) -> None:
-        card = msgspec.json.decode(version.content, type=CreditCard)
-        self.version_id = version.version_id
-        per_usd = Fraction(card.token_markup) / Fraction(card.face_value_usd)
-        self.per_usd_numerator = per_usd.numerator
-        self.per_usd_denominator = per_usd.denominator
-        self.models = {
-            model: _complete({name: compile_price(text, model) for name, text in rates.items()})
-            for model, rates in card.models.items()
-        }
-        self._tool_units = {tool: _micro(text) for tool, text in card.tool_credits.items()}
-        self._tool_default = _micro(card.tool_call_credits)
-        self._is_failed_free = card.failed_tool_calls == "free"
-        self._runtime = Decimal(card.runtime_credits_per_second)
-        self.policy = ChargePolicy(card.attempts, card.failed_runs, card.late_events)
-
-    def tool_units(self, tool: str, error_code: str) -> int:
-        """Credits of one tool call."""
-        if error_code and self._is_failed_free:
-            return 0
-        return self._tool_units.get(tool, self._tool_default)
-
-    def runtime_units(self, latency_ms: float) -> int:
-        """Credits of an attempt's runtime."""
-        exact = Decimal(str(latency_ms)) * self._runtime * 1000
-        return int(exact.to_integral_value("ROUND_HALF_EVEN"))
-
-
-def _micro(text: str) -> int:
-    return int((Decimal(text) * _MICRO).to_integral_value("ROUND_HALF_EVEN"))
-
-
-class _Timeline:
-    """Versions of one kind for one tenant, in the order in which they take over."""
-
-    def __init__(self, versions: Sequence[RateCardVersion], compiled: type[Any]) -> None:
-        ordered = sorted(versions, key=lambda one: (one.effective_at, one.recorded_at))
-        self._starts = [version.effective_at for version in ordered]
-        self._recorded = [version.recorded_at for version in ordered]
-        self._versions = [compiled(version) for version in ordered]
-        self.first = self._versions[0]
-
-    def find(self, occurred_at: int, received_at: int) -> Any:
-        """The version in force that was known when the event came; None before the first."""
-        index = bisect_right(self._starts, occurred_at) - 1
-        while index >= 0 and self._recorded[index] > received_at:
-            index -= 1
-        return self._versions[index] if index >= 0 else None
-
-
-class _Timelines:
-    """Versions of one kind: a tenant's own, then everybody's."""
-
-    def __init__(self, versions: Sequence[RateCardVersion], compiled: type[Any]) -> None:
-        by_tenant: dict[str, list[RateCardVersion]] = {}
-        for version in versions:
-            by_tenant.setdefault(version.tenant_id, []).append(version)
-        self._by_tenant = {tenant: _Timeline(own, compiled) for tenant, own in by_tenant.items()}
-        self._everybody = self._by_tenant.pop("", None)
-
-    def find(self, tenant_id: str, occurred_at: int, received_at: int) -> Any:
-        """The version that rates an event; the very first one also rates what came before it."""
-        own = self._by_tenant.get(tenant_id)
-        found = own.find(occurred_at, received_at) if own is not None else None
-        if found is not None:
-            return found
-        if self._everybody is None:
-            raise InvariantBroken("no rate card of a kind was seeded")
-        found = self._everybody.find(occurred_at, received_at)
-        return found if found is not None else self._everybody.first
-
-
 class Rater:
     """Rates events by a fixed set of versions; make a new one when versions are added.
 
@@ -246,32 +74,70 @@ class Rater:
         by_kind: dict[str, list[RateCardVersion]] = {"cost": [], "credit": []}
         for version in versions:
             by_kind[version.kind].append(version)
-        self._cost = _Timelines(by_kind["cost"], _CostVersion)
-        self._credit = _Timelines(by_kind["credit"], _CreditVersion)
+        self._cost = Timelines(by_kind["cost"], CostVersion)
+        self._credit = Timelines(by_kind["credit"], CreditVersion)
 
     def policy_at(self, tenant_id: str, at: int, known_at: int) -> ChargePolicy:
         """The attempts policy of a tenant's credit card at an instant, as known at another."""
         policy: ChargePolicy = self._credit.find(tenant_id, at, known_at).policy
         return policy
 
-    def rate_columns(self, columns: Mapping[str, Sequence[Any]]) -> dict[str, list[Any]]:
-        """Rate events given as columns by field name; return columns of RATED_COLUMNS."""
-        rated = [
-            self._rate(kind, index, columns) if kind in _RATED_TYPES else UNRATED
-            for index, kind in enumerate(columns["event_type"])
-        ]
-        if not rated:
-            return {name: [] for name in RATED_COLUMNS}
-        return dict(zip(RATED_COLUMNS, map(list, zip(*rated, strict=True)), strict=True))
+    def rate_columns(
+        self, columns: Mapping[str, Sequence[Any]], count: int
+    ) -> dict[str, Sequence[Any]]:
+        """Rate `count` events given as columns; return columns of RATED_COLUMNS.
 
-    def _rate(self, kind: str, index: int, columns: Mapping[str, Sequence[Any]]) -> Rated:
+        A column of one value stands for all events. Calls of one model are priced together;
+        what that cannot do exactly (a price that changes within the batch, numbers beyond 64
+        bits) is rated one by one, to the same result.
+        """
+        whole = {name: _whole(columns[name], count) for name in _GROUP_KEYS}
+        groups: dict[tuple[Any, ...], list[int]] = defaultdict(list)
+        for index, key in enumerate(zip(*whole.values(), strict=False)):
+            groups[key].append(index)
+            if index + 1 == count:
+                break
+        result = _Result(count)
+        for key, indexes in groups.items():
+            if key[0] not in _RATED_TYPES:
+                continue
+            part = {name: _take(columns[name], indexes) for name in _RATED_FIELDS}
+            if not self._rate_together(key, indexes, part, result):
+                for place, index in enumerate(indexes):
+                    result.put(index, self.rate_one(key[0], place, part))
+        return result.columns()
+
+    def _rate_together(
+        self,
+        key: tuple[Any, ...],
+        indexes: list[int],
+        part: Mapping[str, Sequence[Any]],
+        result: _Result,
+    ) -> bool:
+        kind, tenant = key[0], key[1]
+        if kind not in ("token_usage", "tool_call_finished"):
+            return False
+        times = (part["occurred_at"], part["received_at"])
+        credit = self._credit.find_one(tenant, *times)
+        if credit is None:
+            return False
+        if kind == "tool_call_finished":
+            result.fill(indexes, self.rate_one(kind, 0, part))
+            return True
+        cost = self._cost.find_one(tenant, *times)
+        if key[2] == "aggregate":
+            return True
+        return cost is not None and _rate_calls(indexes, part, cost, credit, result)
+
+    def rate_one(self, kind: str, index: int, columns: Mapping[str, Sequence[Any]]) -> Rated:
+        """Rate one event of whole columns."""
         tenant, at = columns["tenant_id"][index], columns["occurred_at"][index]
         received = columns["received_at"][index]
-        credit: _CreditVersion = self._credit.find(tenant, at, received)
+        credit: CreditVersion = self._credit.find(tenant, at, received)
         if kind == "token_usage":
             if columns["usage_scope"][index] == "aggregate":
                 return UNRATED
-            cost: _CostVersion = self._cost.find(tenant, at, received)
+            cost: CostVersion = self._cost.find(tenant, at, received)
             return _rate_tokens(index, columns, at, cost, credit)
         if kind == "tool_call_finished":
             units = credit.tool_units(columns["tool"][index], columns["error_code"][index])
@@ -286,6 +152,153 @@ class Rater:
         )
 
 
+class _Result:
+    """The columns of RATED_COLUMNS, filled group by group."""
+
+    def __init__(self, count: int) -> None:
+        self.cost_units = np.zeros(count, np.int64)
+        self.credit_units = np.zeros(count, np.int64)
+        self.cost_version = np.zeros(count, np.uint32)
+        self.credit_version = np.zeros(count, np.uint32)
+        self.cost_quality = [UNRATED.cost_quality] * count
+
+    def put(self, index: int, rated: Rated) -> None:
+        """Set one event's rating."""
+        self.cost_units[index] = rated.cost_units
+        self.credit_units[index] = rated.credit_units
+        self.cost_version[index] = rated.cost_version
+        self.credit_version[index] = rated.credit_version
+        self.cost_quality[index] = rated.cost_quality
+
+    def fill(self, indexes: list[int], rated: Rated) -> None:
+        """Set the same rating for several events."""
+        self.cost_units[indexes] = rated.cost_units
+        self.credit_units[indexes] = rated.credit_units
+        self.cost_version[indexes] = rated.cost_version
+        self.credit_version[indexes] = rated.credit_version
+        for index in indexes:
+            self.cost_quality[index] = rated.cost_quality
+
+    def columns(self) -> dict[str, Sequence[Any]]:
+        """Everything, by name."""
+        return {name: getattr(self, name) for name in RATED_COLUMNS}
+
+
+_GROUP_KEYS = (
+    "event_type",
+    "tenant_id",
+    "usage_scope",
+    "provider",
+    "model",
+    "service_tier",
+    "is_batch",
+    "usage_quality",
+    "tool",
+    "error_code",
+)
+"""Events that agree in these are rated together."""
+
+_TOKEN_FIELDS = (
+    "tokens_input",
+    "tokens_output",
+    "tokens_cache_read",
+    "tokens_cache_write_5m",
+    "tokens_cache_write_1h",
+    "tokens_reasoning",
+)
+_RATED_FIELDS = (
+    *_GROUP_KEYS,
+    *_TOKEN_FIELDS,
+    "occurred_at",
+    "received_at",
+    "latency_ms",
+    "cost_amount",
+    "cost_currency",
+)
+
+
+def _whole(column: Sequence[Any], count: int) -> Iterable[Any]:
+    return repeat(column[0]) if len(column) == 1 else column
+
+
+def _take(column: Sequence[Any], indexes: list[int]) -> Sequence[Any]:
+    if len(column) == 1:
+        return _Same(column[0], len(indexes))
+    return [column[index] for index in indexes]
+
+
+class _Same(Sequence[Any]):
+    """One value, as often as asked for."""
+
+    def __init__(self, value: Any, count: int) -> None:
+        self._value = value
+        self._count = count
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, index: Any) -> Any:
+        return self._value
+
+    def __iter__(self) -> Iterator[Any]:
+        return repeat(self._value, self._count)
+
+    def array(self) -> Integers:
+        """As an array of integers."""
+        return np.full(self._count, self._value, np.int64)
+
+
+def _integers(values: Sequence[int]) -> Integers:
+    return values.array() if isinstance(values, _Same) else np.array(values, np.int64)
+
+
+def _rate_calls(
+    indexes: list[int],
+    part: Mapping[str, Sequence[Any]],
+    cost: CostVersion,
+    credit: CreditVersion,
+    result: _Result,
+) -> bool:
+    """Price calls of one model together; False when that would not be exact."""
+    name = part["model"][0]
+    model = cost.find(part["provider"][0], name, part["service_tier"][0], part["is_batch"][0])
+    rates = model.fixed_rates if model is not None else {}
+    if rates is None or name in credit.models or credit.per_usd_denominator != 1:
+        return False
+    if not rates:
+        result.fill(indexes, Rated(0, "unpriced", 0, cost.version_id, credit.version_id))
+        return True
+    tokens = {field: _integers(part[field]) for field in _TOKEN_FIELDS}
+    amounts = _exclusive_columns(tokens)
+    yocto = sum_prices(rates, amounts, tokens["tokens_input"])
+    charged = yocto and times(yocto, credit.per_usd_numerator)
+    if yocto is None or charged is None:
+        return False
+    quality = "estimated" if part["usage_quality"][0] == "estimated" else "exact"
+    result.fill(indexes, Rated(0, quality, 0, cost.version_id, credit.version_id))
+    result.cost_units[indexes] = divide_by_power(yocto, 15)
+    result.credit_units[indexes] = divide_by_power(charged, 18)
+    for token_class in TOKEN_CLASSES:
+        if token_class not in rates:
+            for place in np.flatnonzero(amounts[token_class]):
+                result.cost_quality[indexes[place]] = "partial"
+    return True
+
+
+def _exclusive_columns(tokens: Mapping[str, Integers]) -> dict[str, Integers]:
+    """Tokens by class, each token in one class only."""
+    read, write = tokens["tokens_cache_read"], tokens["tokens_cache_write_5m"]
+    write_1h, reasoning = tokens["tokens_cache_write_1h"], tokens["tokens_reasoning"]
+    return {
+        "input": tokens["tokens_input"] - read - write - write_1h,
+        "output": tokens["tokens_output"] - reasoning,
+        "cache_read": read,
+        "cache_write": write,
+        "cache_write_1h": write_1h,
+        "reasoning": reasoning,
+    }
+
+
 _RATED_TYPES = frozenset(("token_usage", "tool_call_finished", "attempt_finished", "cost"))
 
 
@@ -293,8 +306,8 @@ def _rate_tokens(
     index: int,
     columns: Mapping[str, Sequence[Any]],
     at: int,
-    cost: _CostVersion,
-    credit: _CreditVersion,
+    cost: CostVersion,
+    credit: CreditVersion,
 ) -> Rated:
     name = columns["model"][index]
     model = cost.find(
@@ -367,7 +380,7 @@ def _sum_rates(
     return total, quality
 
 
-def _rate_stated_cost(amount: str, currency: str, credit: _CreditVersion) -> Rated:
+def _rate_stated_cost(amount: str, currency: str, credit: CreditVersion) -> Rated:
     """A cost that the sender states is taken as it is, in USD only."""
     if currency != "USD" or not amount:
         return Rated(0, "unpriced", 0, 0, credit.version_id)

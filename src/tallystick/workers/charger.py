@@ -9,16 +9,12 @@ the difference is zero. So crashes, late events, corrections and retries need no
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import pyarrow as pa
-
-from tallystick.analytics.stats import micros_of
-from tallystick.analytics.store import LINE_KEYS, FactStore, RunKey
+from tallystick.analytics.store import Attempt, FactStore, LinePlan, RunKey
 from tallystick.catalog import Catalog
-from tallystick.clock import SECOND, Clock, to_datetime
+from tallystick.clock import SECOND, Clock
 from tallystick.ledger import Ledger, RunTarget
 from tallystick.rating import Rater, RunLine, plan_run_target
 from tallystick.workers.pending import SHARDS, PendingRuns
@@ -27,10 +23,6 @@ QUIET_SECONDS = 10
 """A run that never says it ended is charged when it was quiet for so long."""
 
 _RUNS_PER_STEP_MAX = 2_000
-_UNITS = ("credit_units", "waste_credit_units", "waste_cost_units")
-_Line = dict[str, Any]
-_Sums = dict[tuple[Any, ...], list[int]]
-"""Line key -> [charged credits, wasted credits, wasted cost]."""
 
 
 def _every_shard() -> Sequence[int]:
@@ -83,76 +75,40 @@ class Charger:
 
     def converge(self, runs: list[RunKey]) -> None:
         """Charge each run what its facts say, in the ledger and in the charge lines."""
-        lines = self._target_lines(runs)
+        targets, plan = self._plan(runs)
         self._ledger.converge_run_charges(
             [
-                RunTarget(
-                    tenant_id=run[0],
-                    run_id=run[1],
-                    target_units=sum(units for units, _, _ in lines[run].values()),
-                    reason="usage",
-                )
-                for run in runs
+                RunTarget(tenant_id=tenant, run_id=key, target_units=units, reason="usage")
+                for (tenant, key), units in targets.items()
             ]
         )
-        self._post_lines(runs, lines)
+        self._facts.post_lines(runs, plan, self._clock.now())
 
-    def _target_lines(self, runs: list[RunKey]) -> dict[RunKey, _Sums]:
-        """What each run should have been charged, and what its retries wasted, by line."""
+    def _plan(self, runs: list[RunKey]) -> tuple[dict[RunKey, int], LinePlan]:
+        """What each run should have been charged in all, and which attempts make it up."""
         self._rater = self._catalog.refresh_rater(self._rater)
         now = self._clock.now()
-        by_run: dict[RunKey, list[_Line]] = defaultdict(list)
-        for row in self._facts.query_run_lines(runs):
+        by_run: dict[RunKey, list[dict[str, Any]]] = {run: [] for run in runs}
+        for row in self._facts.query_attempts(runs):
             by_run[row["tenant_id"], row["charge_key"]].append(row)
-        targets: dict[RunKey, _Sums] = {}
-        for run in runs:
-            rows = by_run[run]
+        targets: dict[RunKey, int] = {}
+        charged: list[Attempt] = []
+        late_free: list[Attempt] = []
+        wasted: list[Attempt] = []
+        for run, rows in by_run.items():
+            began_at = min((int(row["began_at"]) for row in rows), default=now)
+            policy = self._rater.policy_at(run[0], began_at, now)
             target = plan_run_target(
                 [
                     RunLine(row["attempt"], int(row["credit_units"]), int(row["late_credit_units"]))
                     for row in rows
                 ],
                 run_failed=any(row["is_failed"] for row in rows),
-                policy=self._rater.policy_at(run[0], _began_at(rows, now), now),
+                policy=policy,
             )
-            sums: _Sums = defaultdict(lambda: [0, 0, 0])
-            for row, charged in zip(rows, target.charged_units, strict=True):
-                line = sums[_line_key(row)]
-                line[0] += charged
-                if row["attempt"] in target.wasted_attempts:
-                    line[1] += int(row["credit_units"])
-                    line[2] += int(row["cost_units"])
-            targets[run] = sums
-        return targets
-
-    def _post_lines(self, runs: list[RunKey], lines: dict[RunKey, _Sums]) -> None:
-        deltas: _Sums = defaultdict(lambda: [0, 0, 0])
-        for run in runs:
-            for key, units in lines[run].items():
-                deltas[(*run, *key)] = units
-        for row in self._facts.query_charged_lines(runs):
-            line = deltas[row["tenant_id"], row["charge_key"], *_line_key(row)]
-            for place, name in enumerate(_UNITS):
-                line[place] -= int(row[name])
-        changed = [(key, units) for key, units in deltas.items() if any(units)]
-        if changed:
-            self._facts.append("charges", self._lines_table(changed))
-
-    def _lines_table(self, changed: list[tuple[tuple[Any, ...], list[int]]]) -> pa.Table:
-        names = ("tenant_id", "charge_key", *LINE_KEYS)
-        columns = dict(zip(names, zip(*(key for key, _ in changed), strict=True), strict=True))
-        arrays = {name: pa.array(columns[name], pa.string()) for name in names}
-        arrays["bucket_at"] = arrays["bucket_at"].cast(pa.timestamp("s"))
-        for place, name in enumerate(_UNITS):
-            arrays[name] = pa.array([units[place] for _, units in changed], pa.int64())
-        posted_at = to_datetime(self._clock.now())
-        arrays["posted_at"] = pa.array([posted_at] * len(changed), pa.timestamp("us", tz="UTC"))
-        return pa.table(arrays)
-
-
-def _began_at(rows: Sequence[_Line], now: int) -> int:
-    return min((micros_of(row["bucket_at"]) for row in rows), default=now)
-
-
-def _line_key(row: _Line) -> tuple[Any, ...]:
-    return tuple(row[name] for name in LINE_KEYS)
+            targets[run] = target.target_units
+            charged += [(*run, attempt) for attempt in target.charged_attempts]
+            wasted += [(*run, attempt) for attempt in target.wasted_attempts]
+            if policy.late_events == "free":
+                late_free += [(*run, attempt) for attempt in target.charged_attempts]
+        return targets, LinePlan(charged, late_free, wasted)

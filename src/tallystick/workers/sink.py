@@ -10,25 +10,22 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from itertools import compress
+from itertools import chain, compress
 from typing import Any, NamedTuple
 
-import msgspec
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 from psycopg_pool import ConnectionPool
 
-from tallystick.analytics.facts import (
-    CORRECTION_FIELDS,
-    columns_of,
-    corrections_table,
-    deliveries_table,
-    facts_table,
-)
+from tallystick.analytics.facts import corrections_table, deliveries_table, facts_table
 from tallystick.analytics.store import FactStore
-from tallystick.bounds import LATE_AFTER
 from tallystick.catalog import Catalog
 from tallystick.clock import Clock
-from tallystick.events.model import EVENT_FIELDS, Event
+from tallystick.events.model import EVENT_FIELDS, EventType
+from tallystick.events.promotion import DEFAULTS, fill_columns
 from tallystick.plumbing.log import CORRECTIONS, Chunk, Positions, Source, Verdict
+from tallystick.plumbing.log.columns import complete, concat
 from tallystick.plumbing.postgres import transaction
 from tallystick.rating import Rater
 from tallystick.workers.pending import PendingRuns
@@ -37,38 +34,26 @@ EVENTS_PER_STEP_MAX = 100_000
 _STEP_SECONDS_MIN = 0.2
 """Each step makes new parts in ClickHouse; fewer, larger ones cost less to merge."""
 
-_DEFAULTS = [
-    msgspec.to_builtins(value)
-    for value in msgspec.to_builtins(
-        Event(event_id="", event_type="", occurred_at=0, received_at=0, tenant_id="")
-    )
-]
-_KIND_NAMES = {int(Verdict.DUPLICATE): "duplicate", int(Verdict.CONFLICT): "conflict"}
-_OCCURRED = EVENT_FIELDS.index("occurred_at")
-_RECEIVED = EVENT_FIELDS.index("received_at")
-_TENANT = EVENT_FIELDS.index("tenant_id")
-_EVENT_ID = EVENT_FIELDS.index("event_id")
-_DIGEST = EVENT_FIELDS.index("content_digest")
+_KIND_NAMES = {
+    int(Verdict.DUPLICATE): "duplicate",
+    int(Verdict.CONFLICT): "conflict",
+    int(Verdict.CONTROL): "control",
+}
+_ENDS = ("run_completed", "run_failed")
 
 
 class _Deliveries(NamedTuple):
-    """Events of one step with their coordinates and verdicts."""
+    """Events of one step as columns, with their coordinates and verdicts."""
 
-    rows: list[list[Any]]
+    size: int
+    columns: dict[str, list[Any]]
     partitions: list[int]
     offsets: list[int]
     verdicts: bytes
 
-    def select(self, mask: Sequence[bool]) -> _Deliveries:
-        """Keep the deliveries where `mask` is true."""
-        if all(mask):
-            return self
-        return _Deliveries(
-            list(compress(self.rows, mask)),
-            list(compress(self.partitions, mask)),
-            list(compress(self.offsets, mask)),
-            bytes(compress(self.verdicts, mask)),
-        )
+
+Touched = dict[tuple[str, str], bool]
+"""(tenant, charge key) -> whether its end was seen."""
 
 
 class _Known(NamedTuple):
@@ -119,117 +104,89 @@ class Sink:
             if known is None or known.epoch != chunk.epoch:
                 landed = self._facts.query_landed_until(chunk.partition)
                 self._known[chunk.partition] = _Known(chunk.epoch, landed)
-        touched: dict[tuple[str, str], bool] = {}
-        self._take_in([one for one in chunks if one.partition != CORRECTIONS], touched)
-        self._correct([one for one in chunks if one.partition == CORRECTIONS], touched)
+        touched: Touched = {}
+        usage = [one for one in chunks if one.partition != CORRECTIONS]
+        if usage:
+            self._take_in(_gather(usage), touched)
+        for chunk in chunks:
+            if chunk.partition == CORRECTIONS:
+                self._correct(chunk, touched)
         now = self._clock.now()
         with transaction(self._pool) as connection:
             self._pending.mark(connection, touched, now)
             ends = {chunk.partition: chunk.offset_end for chunk in chunks}
+            self._source.confirm(connection, list(ends))
             self._positions.store(connection, self.name, ends, now)
         self._pace()
         return True
 
-    def _take_in(self, chunks: Sequence[Chunk], touched: dict[tuple[str, str], bool]) -> None:
-        deliveries = self._judge_late(_gather(chunks))
-        is_original = [verdict == Verdict.ORIGINAL for verdict in deliveries.verdicts]
-        originals = deliveries.select(is_original)
-        if originals.rows:
-            self._append_facts(originals, touched)
-        others = deliveries.select([not original for original in is_original])
-        if others.rows:
-            self._append_deliveries(others)
+    def _take_in(self, deliveries: _Deliveries, touched: Touched) -> None:
+        columns = deliveries.columns
+        rated = self._current_rater().rate_columns(columns, deliveries.size)
+        table = facts_table(columns, rated, deliveries.partitions, deliveries.offsets)
+        verdicts = self._judge_late(deliveries, table)
+        _note_touched(table, columns["event_type"], verdicts, touched)
+        facts, others = table, None
+        if verdicts.count(Verdict.ORIGINAL) < len(verdicts):
+            is_original = [verdict == Verdict.ORIGINAL for verdict in verdicts]
+            facts = table.filter(is_original)
+            others = table.filter([not original for original in is_original])
+        self._append_missing("facts", facts)
+        if others is not None:
+            kinds = [_KIND_NAMES[verdict] for verdict in verdicts if verdict != Verdict.ORIGINAL]
+            self._append_missing("deliveries", deliveries_table(others, kinds))
 
-    def _append_facts(self, originals: _Deliveries, touched: dict[tuple[str, str], bool]) -> None:
-        columns = columns_of(originals.rows)
-        rated = self._current_rater().rate_columns(columns)
-        table = facts_table(columns, rated, originals.partitions, originals.offsets)
-        keys = table.column("charge_key").to_pylist()
-        for tenant, key, kind in zip(
-            columns["tenant_id"], keys, columns["event_type"], strict=True
-        ):
-            if kind in _ENDS:
-                touched[tenant, key] = True
-            elif kind != "data.import.error":
-                touched.setdefault((tenant, key), False)
-        missing = self._missing("facts", originals)
-        if not all(missing):
-            table = table.filter(missing)
+    def _correct(self, chunk: Chunk, touched: Touched) -> None:
+        table = corrections_table(chunk.columns, [CORRECTIONS], chunk.offsets)
+        _note_touched(table, ["run_completed"], bytes(len(chunk.offsets)), touched)
+        self._append_missing("facts", table)
+
+    def _append_missing(self, name: str, table: pa.Table) -> None:
+        """Append rows, but those that landed before a crash."""
+        offsets = table.column("log_offset")
+        partitions = table.column("log_partition")
+        for partition in pc.unique(partitions).to_pylist():
+            until = self._known[partition].landed_until
+            own = pc.equal(partitions, partition)
+            begun = pc.and_(own, pc.less(offsets, until)) if until else None
+            if begun is None or not pc.any(begun).as_py():
+                continue
+            range_ = pc.min_max(offsets.filter(own)).as_py()
+            landed = self._facts.query_landed_offsets(
+                name, partition, range_["min"], range_["max"] + 1
+            )
+            has_landed = pc.is_in(offsets, pa.array(landed, pa.uint64()))
+            table = table.filter(pc.invert(pc.and_(own, has_landed)))
+            offsets, partitions = table.column("log_offset"), table.column("log_partition")
         if table.num_rows:
-            self._facts.append("facts", table)
+            self._facts.append(name, table)
 
-    def _append_deliveries(self, others: _Deliveries) -> None:
-        others = others.select(self._missing("deliveries", others))
-        if others.rows:
-            kinds = [_KIND_NAMES[verdict] for verdict in others.verdicts]
-            table = deliveries_table(
-                columns_of(others.rows), kinds, others.partitions, others.offsets
-            )
-            self._facts.append("deliveries", table)
-
-    def _correct(self, chunks: Sequence[Chunk], touched: dict[tuple[str, str], bool]) -> None:
-        for chunk in chunks:
-            offsets = list(chunk.offsets)
-            rows = _Deliveries(chunk.rows, [CORRECTIONS] * len(offsets), offsets, chunk.verdicts)
-            for row in chunk.rows:
-                touched[row[_CORRECTED_TENANT], row[_CORRECTED_KEY]] = True
-            rows = rows.select(self._missing("facts", rows))
-            if rows.rows:
-                table = corrections_table(rows.rows, rows.partitions, rows.offsets)
-                self._facts.append("facts", table)
-
-    def _missing(self, table: str, deliveries: _Deliveries) -> list[bool]:
-        """Which deliveries have not landed yet."""
-        landed: set[tuple[int, int]] = set()
-        for partition in sorted(set(deliveries.partitions)):
-            offsets = (
-                [
-                    offset
-                    for own, offset in zip(deliveries.partitions, deliveries.offsets, strict=True)
-                    if own == partition
-                ]
-                if self._known[partition].landed_until > 0
-                else []
-            )
-            if offsets and offsets[0] < self._known[partition].landed_until:
-                found = self._facts.query_landed_offsets(
-                    table, partition, offsets[0], offsets[-1] + 1
-                )
-                landed.update((partition, offset) for offset in found)
-        if not landed:
-            return [True] * len(deliveries.offsets)
-        return [
-            place not in landed
-            for place in zip(deliveries.partitions, deliveries.offsets, strict=True)
-        ]
-
-    def _judge_late(self, deliveries: _Deliveries) -> _Deliveries:
+    def _judge_late(self, deliveries: _Deliveries, table: pa.Table) -> bytes:
         """Look up originals that are older than the deduplication index remembers.
 
         What counts is what landed before in the same partition, so a replay says the same.
         """
         late = [
             index
-            for index, row in enumerate(deliveries.rows)
-            if row[_RECEIVED] - row[_OCCURRED] > LATE_AFTER
-            and deliveries.verdicts[index] == Verdict.ORIGINAL
+            for index in np.flatnonzero(table.column("is_late").to_numpy())
+            if deliveries.verdicts[index] == Verdict.ORIGINAL
         ]
         if not late:
-            return deliveries
-        ids = sorted({deliveries.rows[index][_EVENT_ID] for index in late})
+            return deliveries.verdicts
+        names = ("tenant_id", "event_id", "content_digest", "log_partition", "log_offset")
+        rows = table.select(list(names)).take(late).to_pylist()
         known: dict[tuple[int, str, str], tuple[int, str]] = {}
-        for fact in self._facts.query_identities(ids):
+        for fact in self._facts.query_identities(sorted({row["event_id"] for row in rows})):
             identity = (fact["log_partition"], fact["tenant_id"], fact["event_id"])
             place = (int(fact["log_offset"]), fact["digest"])
             known[identity] = min(known.get(identity, place), place)
         verdicts = bytearray(deliveries.verdicts)
-        for index in late:
-            row = deliveries.rows[index]
-            first = known.get((deliveries.partitions[index], row[_TENANT], row[_EVENT_ID]))
-            if first is not None and first[0] < deliveries.offsets[index]:
-                is_same = first[1] == row[_DIGEST].hex().upper()
+        for index, row in zip(late, rows, strict=True):
+            first = known.get((row["log_partition"], row["tenant_id"], row["event_id"]))
+            if first is not None and first[0] < row["log_offset"]:
+                is_same = first[1] == row["content_digest"].hex().upper()
                 verdicts[index] = Verdict.DUPLICATE if is_same else Verdict.CONFLICT
-        return deliveries._replace(verdicts=bytes(verdicts))
+        return bytes(verdicts)
 
     def _current_rater(self) -> Rater:
         """Prices as of now: every version recorded before the events at hand were received."""
@@ -243,20 +200,44 @@ class Sink:
         self._stepped_at = time.monotonic()
 
 
-_ENDS = ("run_completed", "run_failed")
-_CORRECTED_TENANT = CORRECTION_FIELDS.index("tenant_id")
-_CORRECTED_KEY = CORRECTION_FIELDS.index("charge_key")
-
-
 def _gather(chunks: Sequence[Chunk]) -> _Deliveries:
-    rows: list[list[Any]] = []
-    partitions: list[int] = []
-    offsets: list[int] = []
-    for chunk in chunks:
-        rows += chunk.rows
-        partitions += [chunk.partition] * len(chunk.rows)
-        offsets += chunk.offsets
-    for row in rows:
-        if len(row) < len(EVENT_FIELDS):  # written by an older version
-            row.extend(_DEFAULTS[len(row) :])
-    return _Deliveries(rows, partitions, offsets, b"".join(one.verdicts for one in chunks))
+    counts = [len(chunk.offsets) for chunk in chunks]
+    completed = [
+        (count, complete(fill_columns(chunk.columns, count), DEFAULTS))
+        for count, chunk in zip(counts, chunks, strict=True)
+    ]
+    return _Deliveries(
+        size=sum(counts),
+        columns=dict(zip(EVENT_FIELDS, concat(completed), strict=True)),
+        partitions=_join(
+            [(count, [one.partition]) for count, one in zip(counts, chunks, strict=True)]
+        ),
+        offsets=list(chain.from_iterable(chunk.offsets for chunk in chunks)),
+        verdicts=b"".join(chunk.verdicts for chunk in chunks),
+    )
+
+
+def _join(parts: list[tuple[int, list[int]]]) -> list[int]:
+    return concat([(count, [values]) for count, values in parts])[0]
+
+
+def _note_touched(table: pa.Table, kinds: Sequence[str], verdicts: bytes, touched: Touched) -> None:
+    """Remember the runs of originals, and whether an end of theirs was among them."""
+    keys = list(
+        zip(
+            table.column("tenant_id").to_pylist(),
+            table.column("charge_key").to_pylist(),
+            strict=True,
+        )
+    )
+    whole = kinds if len(kinds) == len(keys) else list(kinds) * len(keys)
+    has_others = verdicts.count(Verdict.ORIGINAL) < len(verdicts)
+    if has_others or EventType.IMPORT_ERROR in kinds:
+        counts = [
+            verdict == Verdict.ORIGINAL and kind != EventType.IMPORT_ERROR
+            for verdict, kind in zip(verdicts, whole, strict=True)
+        ]
+        keys, whole = list(compress(keys, counts)), list(compress(whole, counts))
+    for key in dict.fromkeys(keys):
+        touched.setdefault(key, False)
+    touched.update((key, True) for key, kind in zip(keys, whole, strict=True) if kind in _ENDS)

@@ -1,7 +1,7 @@
 """What the log holds, and what a follower reads of it.
 
 A batch of the log in PostgreSQL has encoded events and one verdict byte for each:
-payload = zstd( msgpack [ [event, ...], verdicts ] ); an event is itself a msgpack array.
+payload = zstd( msgpack [ columns, verdicts ] ), see `columns` for what a column is.
 Whatever the log is, a follower reads chunks: deliveries of one partition, in order.
 """
 
@@ -12,7 +12,10 @@ from enum import IntEnum
 from typing import Any, NamedTuple, Protocol
 
 import msgspec
+import psycopg
 import zstandard
+
+from tallystick.plumbing.log.columns import Columns, rows_of_columns
 
 CORRECTIONS = 32_767
 """The partition that holds corrections of facts; it is in PostgreSQL whatever the log is."""
@@ -24,6 +27,8 @@ class Verdict(IntEnum):
     ORIGINAL = 0
     DUPLICATE = 1
     CONFLICT = 2
+    CONTROL = 3
+    """No delivery at all: an offset that a transaction's marker takes up (Kafka only)."""
 
 
 class LogBatch(msgspec.Struct):
@@ -48,10 +53,16 @@ class Chunk(NamedTuple):
     epoch: int
     """Changes whenever the partition is taken up anew: what is known of it must be read back."""
     offsets: Sequence[int]
-    rows: list[list[Any]]
+    columns: Columns
+    """Events as columns; the log does not know the names of their fields."""
     verdicts: bytes
     offset_end: int
     """The position after this chunk."""
+
+    @property
+    def rows(self) -> list[list[Any]]:
+        """Events as rows."""
+        return rows_of_columns(self.columns, len(self.offsets))
 
 
 class Source(Protocol):
@@ -59,6 +70,10 @@ class Source(Protocol):
 
     def read(self, events_max: int) -> list[Chunk]:
         """Return what comes next, at most one chunk a partition; [] when there is no more."""
+        ...
+
+    def confirm(self, connection: psycopg.Connection[Any], partitions: Sequence[int]) -> None:
+        """Raise LeaseLost, in the transaction that moves positions, when others read now."""
         ...
 
     def rewind(self) -> None:
@@ -72,13 +87,14 @@ class Source(Protocol):
 
 _LEVEL = 1  # the log is written once and read a few times: speed over the last percent
 _encoder = msgspec.msgpack.Encoder()
+_decoder = msgspec.msgpack.Decoder(tuple[Columns, bytes])
 
 
-def encode_payload(events: list[Any], verdicts: bytes) -> bytes:
-    """Pack events (structs or arrays) and their verdicts."""
-    return zstandard.ZstdCompressor(level=_LEVEL).compress(_encoder.encode([events, verdicts]))
+def encode_payload(columns: Columns, verdicts: bytes) -> bytes:
+    """Pack events (as columns) and their verdicts."""
+    return zstandard.ZstdCompressor(level=_LEVEL).compress(_encoder.encode([columns, verdicts]))
 
 
-def decode_payload(payload: bytes, decoder: msgspec.msgpack.Decoder[Any]) -> Any:
-    """Unpack with a decoder for `tuple[list[...], bytes]`."""
-    return decoder.decode(zstandard.ZstdDecompressor().decompress(payload))
+def decode_payload(payload: bytes) -> tuple[Columns, bytes]:
+    """Unpack columns and verdicts."""
+    return _decoder.decode(zstandard.ZstdDecompressor().decompress(payload))

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from itertools import chain, compress
 from typing import Any
 
-import msgspec
 import psycopg
 from psycopg.rows import class_row
 from psycopg_pool import ConnectionPool
 
 from tallystick.errors import InvariantBroken, StoreUnavailable
+from tallystick.plumbing.log.columns import Columns, concat_filled
 from tallystick.plumbing.log.model import Chunk, LogBatch, decode_payload, encode_payload
 from tallystick.plumbing.log.positions import Positions
 from tallystick.plumbing.postgres import transaction
@@ -24,7 +23,6 @@ _SQL = {
 
 
 _BATCHES_PER_READ_MAX = 256
-_decoder = msgspec.msgpack.Decoder(tuple[list[list[Any]], bytes])
 
 
 class PostgresLog:
@@ -36,7 +34,8 @@ class PostgresLog:
 
     def append(
         self,
-        events: list[Any],
+        event_count: int,
+        columns: Columns,
         received_at: int,
         judge: Callable[[int], bytes],
     ) -> int:
@@ -52,9 +51,9 @@ class PostgresLog:
             arguments = {
                 "partition": self.partition,
                 "offset_start": offset_start,
-                "event_count": len(events),
+                "event_count": event_count,
                 "received_at": received_at,
-                "payload": encode_payload(events, verdicts),
+                "payload": encode_payload(columns, verdicts),
             }
             connection.execute(_SQL["append_batch"], arguments)
         return offset_start
@@ -121,6 +120,9 @@ class PostgresSource:
                 self._next[log.partition] = batches[-1].offset_end
         return chunks
 
+    def confirm(self, connection: psycopg.Connection[Any], partitions: Sequence[int]) -> None:
+        """Nobody else reads."""
+
     def rewind(self) -> None:
         """Begin again at the stored positions."""
         self._next = None
@@ -131,14 +133,18 @@ class PostgresSource:
 
 
 def _chunk_of(batches: Sequence[LogBatch], start: int, epoch: int) -> Chunk:
-    decoded = [decode_payload(batch.payload, _decoder) for batch in batches]
-    rows = list(chain.from_iterable(events for events, _ in decoded))
-    verdicts = b"".join(verdicts for _, verdicts in decoded)
-    offsets: Sequence[int] = range(batches[0].offset_start, batches[-1].offset_end)
-    if len(offsets) != len(rows):
+    decoded = [decode_payload(batch.payload) for batch in batches]
+    counts = [batch.event_count for batch in batches]
+    end = batches[-1].offset_end
+    if end - batches[0].offset_start != sum(counts):
         raise InvariantBroken(f"INV-10: the log has a gap near offset {start}")
-    if offsets[0] < start:
-        keep = [offset >= start for offset in offsets]
-        rows, verdicts = list(compress(rows, keep)), bytes(compress(verdicts, keep))
-        offsets = range(start, offsets[-1] + 1)
-    return Chunk(batches[0].partition, epoch, offsets, rows, verdicts, batches[-1].offset_end)
+    columns = concat_filled(
+        [(count, columns) for count, (columns, _) in zip(counts, decoded, strict=True)]
+    )
+    verdicts = b"".join(verdicts for _, verdicts in decoded)
+    skipped = max(start - batches[0].offset_start, 0)
+    if skipped:
+        columns = [column if len(column) == 1 else column[skipped:] for column in columns]
+        verdicts = verdicts[skipped:]
+    offsets = range(batches[0].offset_start + skipped, end)
+    return Chunk(batches[0].partition, epoch, offsets, columns, verdicts, end)

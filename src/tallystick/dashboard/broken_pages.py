@@ -1,0 +1,126 @@
+"""The pages of broken messages: the list, and one message with a form to fix it.
+
+They show the redacted draft, never content. The form changes something, so it carries a
+token bound to the session; what it sends is judged like any other fix.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from decimal import Decimal
+from typing import Any
+from urllib.parse import parse_qsl
+
+from starlette.requests import Request
+
+from tallystick.api.broken_routes import ADMIN, page_of
+from tallystick.api.requests import read_body
+from tallystick.api.services import Services
+from tallystick.errors import Forbidden, InvalidInput, TallystickError
+from tallystick.events.fields import COMMON, FIELDS, PARTICULAR_BY_TYPE, REQUIRED, Form
+from tallystick.events.redaction import is_hidden
+
+_FORM_BYTES_MAX = 64 * 1024
+_FILTERS = ("tenant_id", "code", "status")
+_NUMBERS = {Form.COUNT, Form.POSITIVE}
+
+
+async def list_content(services: Services, request: Request) -> dict[str, Any]:
+    """What the list shows."""
+    query = request.query_params
+    filters = {name: query[name] for name in _FILTERS if query.get(name)}
+    cursor = {"cursor": query["cursor"]} if query.get("cursor") else {}
+    page = await asyncio.to_thread(page_of, services, {**filters, **cursor})
+    return {"filters": {name: filters.get(name, "") for name in _FILTERS}, **page}
+
+
+async def message_content(
+    services: Services,
+    request: Request,
+    error: TallystickError | None = None,
+    form: Mapping[str, str] | None = None,
+) -> dict[str, Any]:
+    """What the page of one message shows; `error` is why the fix in `form` was refused."""
+    broken_id = request.path_params["broken_id"]
+    message = await asyncio.to_thread(services.broken.get, broken_id)
+    return {
+        "message": message,
+        "rows": _rows(message, form or {}),
+        "form_token": services.authenticator.form_token(request),
+        "error": error,
+    }
+
+
+def _rows(message: Mapping[str, Any], form: Mapping[str, str]) -> list[dict[str, Any]]:
+    """One row a field: of the draft first, then what the type could have as well."""
+    draft: dict[str, Any] = dict(message["draft"] or {})
+    draft.pop("attrs", None)
+    known = PARTICULAR_BY_TYPE.get(str(draft.get("event_type")), ())
+    possible = [field.name for field in COMMON if field.name not in ("attrs", "tenant_id")]
+    wanted = [message["field"], *REQUIRED, *draft, *possible, *known]
+    names = [name for name in dict.fromkeys(wanted) if name in FIELDS and name != "attrs"]
+    if message["tenant_id"] != "unknown":
+        names.remove("tenant_id")
+    return [
+        {
+            "name": name,
+            "value": draft.get(name, ""),
+            "is_given": name in draft,
+            "is_hidden": is_hidden(draft.get(name)),
+            "is_wrong": name == message["field"],
+            "is_required": name in REQUIRED,
+            "is_shown": name in draft or name in REQUIRED or name == message["field"],
+            "entered": form.get(f"set.{name}", ""),
+            "is_dropped": f"drop.{name}" in form,
+            "description": FIELDS[name].description,
+        }
+        for name in names
+    ]
+
+
+async def read_form(request: Request) -> dict[str, str]:
+    """The fields of a form that was sent."""
+    body = await read_body(request, _FORM_BYTES_MAX)
+    return dict(parse_qsl(body.decode("utf-8", "replace"), keep_blank_values=True))
+
+
+async def act(services: Services, request: Request, form: Mapping[str, str]) -> None:
+    """Do what the form says; raises what a refused fix raises."""
+    if not services.authenticator.is_form_token(request, form.get("form_token", "")):
+        raise Forbidden("the form is too old; load the page again")
+    broken_id = request.path_params["broken_id"]
+    if form.get("action") == "dismiss":
+        await asyncio.to_thread(services.broken.dismiss, broken_id, form.get("reason", ""), ADMIN)
+    elif form.get("action") == "fix":
+        await services.broken.fix(broken_id, changes_of(form), ADMIN)
+    else:
+        raise InvalidInput("the form says neither fix nor dismiss", field="action")
+
+
+def changes_of(form: Mapping[str, str]) -> dict[str, Any]:
+    """The fields that a form sets: `set.NAME` with a value, `drop.NAME` to leave one out.
+
+    >>> changes_of({"set.tokens_input": "12", "set.run_id": "", "drop.user_id": "on"})
+    {'tokens_input': 12, 'user_id': None}
+    """
+    changes: dict[str, Any] = {}
+    for key, text in form.items():
+        verb, _, name = key.partition(".")
+        if verb == "set" and text.strip():
+            changes[name] = value_of(name, text.strip())
+        elif verb == "drop":
+            changes[name] = None
+    return changes
+
+
+def value_of(name: str, text: str) -> Any:
+    """Read a typed text as the field's form wants it; the rules judge what does not fit."""
+    form = FIELDS[name].form if name in FIELDS else Form.TEXT
+    if form in _NUMBERS and text.lstrip("-").isdecimal() and len(text) < 20:
+        return int(text)
+    if form == Form.LATENCY and text.replace(".", "", 1).isdecimal():
+        return Decimal(text)
+    if form == Form.FLAG and text in ("true", "false"):
+        return text == "true"
+    return text

@@ -1,0 +1,213 @@
+"""The stage behind Kafka: messages of a partition become judged events, the same way each time.
+
+Messages of our doors are canonical already (marked and sealed); those of other producers are
+JSON, read, checked and redacted here. What cannot become an event is set aside as one of type
+`data.import.error`. Then the index says of each delivery whether it is the original: the same
+messages always give the same events and verdicts, so a crash only makes them again.
+"""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Sequence
+from hashlib import blake2b
+from itertools import compress
+from operator import attrgetter
+from typing import Any, NamedTuple
+
+import msgspec
+
+from tallystick.errors import InvariantBroken
+from tallystick.events.appending import CANONICAL, MAC_BYTES
+from tallystick.events.batch import identities_of
+from tallystick.events.broken import Origin, broken_event, broken_message
+from tallystick.events.dedup import DedupIndex
+from tallystick.events.framing import decode_alone
+from tallystick.events.model import EVENT_FIELDS, Event, EventType
+from tallystick.events.plain import split_plain
+from tallystick.events.poison import BrokenShare
+from tallystick.events.redaction import Redactor
+from tallystick.events.rules import Refused, make_event
+from tallystick.plumbing.log.columns import columns_of_rows, rows_of_columns
+from tallystick.plumbing.log.kafka import KafkaMessage
+from tallystick.plumbing.log.model import Chunk, Verdict
+
+Row = list[Any]
+_HEAD = len(CANONICAL) + MAC_BYTES
+_TYPE = EVENT_FIELDS.index("event_type")
+_RECEIVED = EVENT_FIELDS.index("received_at")
+_GAP_MAX = 10_000
+_fields_of = attrgetter(*EVENT_FIELDS)
+_rows = msgspec.msgpack.Decoder(list[list[Any]])
+_json = msgspec.json.Encoder()
+
+
+class Staged(NamedTuple):
+    """A chunk, and what the topic of broken messages gets: (key, message)."""
+
+    chunk: Chunk
+    broken: list[tuple[bytes, bytes]]
+
+
+class Stage:
+    """Judges one partition of the topic; owns the partition's index while it is assigned."""
+
+    def __init__(
+        self,
+        topic: str,
+        partition: int,
+        position: int,
+        epoch: int,
+        *,
+        index: DedupIndex,
+        redactor: Redactor,
+        key: bytes,
+    ) -> None:
+        self._topic = topic
+        self._partition = partition
+        self._position = position
+        self._epoch = epoch
+        self.index = index
+        self._redactor = redactor
+        self._key = key
+        self._share = BrokenShare(f"partition {partition} of {topic}")
+
+    def take(self, messages: Sequence[KafkaMessage]) -> Staged:
+        """Make the events of the next messages; raise TooManyBroken when most are broken."""
+        rows = self._read(messages)
+        broken = [row[_TYPE] == EventType.IMPORT_ERROR for row in rows]
+        if any(broken):
+            self._share.note(len(rows), sum(broken))
+        else:
+            self._share.note(len(rows), 0)
+        columns = columns_of_rows(_even(rows))
+        offsets = [message.offset for message in messages]
+        verdicts = self.index.judge(identities_of(columns, len(rows)), offsets)
+        end = offsets[-1] + 1
+        self.index.commit(end)
+        told = [
+            (message.key, _json.encode(broken_message(msgspec.convert(row, Event))))
+            for message, row, verdict in compress(
+                zip(messages, rows, verdicts, strict=True), broken
+            )
+            if verdict == Verdict.ORIGINAL
+        ]
+        skipped = self._skipped(offsets)
+        if skipped:
+            return Staged(self._with_skipped(skipped, offsets, rows, verdicts), told)
+        self._position = end
+        return Staged(Chunk(self._partition, self._epoch, offsets, columns, verdicts, end), told)
+
+    def _skipped(self, offsets: Sequence[int]) -> list[int]:
+        """Offsets that hold no message: markers of producers' transactions."""
+        missing = offsets[-1] + 1 - self._position - len(offsets)
+        if not missing:
+            return []
+        if missing > _GAP_MAX:
+            raise InvariantBroken(
+                f"INV-10: {missing} messages are missing in {self._topic}/{self._partition} "
+                f"near {self._position}; the topic may not be compacted"
+            )
+        return sorted(set(range(self._position, offsets[-1] + 1)) - set(offsets))
+
+    def _with_skipped(
+        self, skipped: Sequence[int], offsets: Sequence[int], rows: Sequence[Row], verdicts: bytes
+    ) -> Chunk:
+        """Count markers too: every offset is accounted for."""
+        markers = [
+            (offset, list(_fields_of(_marker(offset))), Verdict.CONTROL) for offset in skipped
+        ]
+        whole = sorted([*zip(offsets, rows, verdicts, strict=True), *markers], key=_by_offset)
+        self._position = offsets[-1] + 1
+        return Chunk(
+            self._partition,
+            self._epoch,
+            [offset for offset, _, _ in whole],
+            columns_of_rows(_even([row for _, row, _ in whole])),
+            bytes(verdict for _, _, verdict in whole),
+            self._position,
+        )
+
+    def _read(self, messages: Sequence[KafkaMessage]) -> list[Row]:
+        is_ours = [self._is_sealed(message.value) for message in messages]
+        if all(is_ours):
+            return _unpack([message.value for message in messages])
+        ours = iter(_unpack([one.value for one in compress(messages, is_ours)]))
+        others = [one for one, own in zip(messages, is_ours, strict=True) if not own]
+        foreign = iter(self._read_foreign(others))
+        return [next(ours) if own else next(foreign) for own in is_ours]
+
+    def _is_sealed(self, value: bytes) -> bool:
+        if not value.startswith(CANONICAL):
+            return False
+        seal = blake2b(value[_HEAD:], key=self._key, digest_size=MAC_BYTES).digest()
+        return hmac.compare_digest(seal, value[len(CANONICAL) : _HEAD])
+
+    def _read_foreign(self, messages: Sequence[KafkaMessage]) -> list[Row]:
+        """Plain messages together, the others one by one; each by its own time of receipt."""
+        rows: dict[int, Row] = {}
+        lines = [
+            place for place, message in enumerate(messages) if _is_one_line(message.value.strip())
+        ]
+        received_at = min(message.timestamp for message in messages)
+        split = split_plain(
+            b"\n".join(messages[place].value.strip() for place in lines),
+            is_lines=True,
+            received_at=received_at,
+            redactor=self._redactor,
+        )
+        if split is not None and split.batch.size:
+            made = rows_of_columns(split.batch.columns, split.batch.size)
+            for index, row in zip(split.indexes, made, strict=True):
+                place = lines[index]
+                row[_RECEIVED] = messages[place].timestamp
+                rows[place] = row
+        return [
+            rows.get(place) or self._read_alone(message) for place, message in enumerate(messages)
+        ]
+
+    def _read_alone(self, message: KafkaMessage) -> Row:
+        origin = Origin(self._topic, self._partition, message.offset)
+        decoded = decode_alone(message.value)
+        try:
+            if decoded.refused is not None:
+                raise decoded.refused
+            event = make_event(
+                decoded.decoded, received_at=message.timestamp, redactor=self._redactor
+            )
+        except Refused as refused:
+            event = broken_event(
+                message.value,
+                decoded.decoded,
+                refused,
+                received_at=message.timestamp,
+                redactor=self._redactor,
+                origin=origin,
+            )
+        return list(_fields_of(event))
+
+
+def _is_one_line(text: bytes) -> bool:
+    return bool(text) and b"\n" not in text and b"\r" not in text
+
+
+def _unpack(values: Sequence[bytes]) -> list[Row]:
+    """Decode many messages in one call: their arrays, put into one array."""
+    head = b"\xdd" + len(values).to_bytes(4, "big")
+    return _rows.decode(head + b"".join(value[_HEAD:] for value in values))
+
+
+def _even(rows: list[Row]) -> list[Row]:
+    """Rows of older doors have fewer fields; what they did not know is None."""
+    width = max(map(len, rows))
+    return [row if len(row) == width else row + [None] * (width - len(row)) for row in rows]
+
+
+def _by_offset(entry: tuple[int, Row, int]) -> int:
+    return entry[0]
+
+
+def _marker(offset: int) -> Event:
+    return Event(
+        event_id=f"control:{offset}", event_type="", occurred_at=0, received_at=0, tenant_id=""
+    )
