@@ -18,23 +18,12 @@ from pathlib import Path
 import msgspec
 
 from tallystick.analytics.store import FactStore
-from tallystick.catalog import Catalog
 from tallystick.clock import Clock, SystemClock
-from tallystick.ids import Uuid7Source
-from tallystick.ledger import Ledger
-from tallystick.ledger.seals import Seals
 from tallystick.plumbing.clickhouse import ClickHouse, migrate_clickhouse
 from tallystick.plumbing.embedded.clickhouse import ChdbEndpoint
-from tallystick.plumbing.log import CORRECTIONS, Positions, PostgresLog, PostgresSource
-from tallystick.plumbing.postgres import open_pool
-from tallystick.workers.charger import Charger
-from tallystick.workers.holds import HoldKeeper
-from tallystick.workers.loop import FollowerLoop
+from tallystick.plumbing.log import Positions
 from tallystick.workers.options import EngineOptions
-from tallystick.workers.pending import PendingRuns
-from tallystick.workers.rollups import Rollups
-from tallystick.workers.sealer import Sealer
-from tallystick.workers.sink import Sink
+from tallystick.workers.roles import Roles
 
 _SINK_IDLE_SECONDS = 0.1
 _ROLLUPS_IDLE_SECONDS = 0.1
@@ -62,44 +51,10 @@ def running(options: EngineOptions, clock: Clock) -> Iterator[int]:
     """Run the followers (and the endpoint of chDB); yield the endpoint's port or 0."""
     store = ClickHouse(options.clickhouse_url)
     migrate_clickhouse(store)
-    pool = open_pool(options.postgres_url, connections_max=6)
-    positions = Positions(pool)
-    facts = FactStore(store)
+    roles = Roles(options, clock)
     if options.has_wipe:
-        wipe_derived(positions, facts)
-    catalog = Catalog(pool)
-    ledger = Ledger(pool, clock, Uuid7Source(clock))
-    loops = [
-        FollowerLoop(
-            Sink(
-                PostgresSource(
-                    [PostgresLog(pool), PostgresLog(pool, CORRECTIONS)], positions, "sink"
-                ),
-                positions,
-                facts,
-                catalog,
-                pool,
-                clock,
-            ),
-            idle_seconds=_SINK_IDLE_SECONDS,
-        ),
-        FollowerLoop(
-            Rollups(positions, FactStore(ClickHouse(options.clickhouse_url)), clock),
-            idle_seconds=_ROLLUPS_IDLE_SECONDS,
-        ),
-        FollowerLoop(
-            Charger(
-                PendingRuns(pool),
-                FactStore(ClickHouse(options.clickhouse_url)),
-                catalog,
-                ledger,
-                clock,
-            ),
-            idle_seconds=_CHARGER_IDLE_SECONDS,
-        ),
-    ]
-    loops.append(FollowerLoop(HoldKeeper(ledger, clock), idle_seconds=_HOLDS_IDLE_SECONDS))
-    loops.append(FollowerLoop(Sealer(Seals(pool, clock)), idle_seconds=_SEALER_IDLE_SECONDS))
+        wipe_derived(roles.positions, FactStore(store))
+    loops = [*roles.sink(), *roles.charger(), *roles.keeper()]
     endpoint = _endpoint(options)
     try:
         for loop in loops:
@@ -108,9 +63,9 @@ def running(options: EngineOptions, clock: Clock) -> Iterator[int]:
     finally:
         for loop in loops:
             loop.stop()
+        roles.close()
         if endpoint:
             endpoint.stop()
-        pool.close()
         store.close()
 
 
