@@ -24,6 +24,7 @@ from tallystick.analytics.store import FactStore
 from tallystick.archive import Archive, ArchiveSource, verify_archive
 from tallystick.catalog import Catalog
 from tallystick.clock import SystemClock
+from tallystick.events.batch import batch_of
 from tallystick.events.model import Event
 from tallystick.plumbing.clickhouse import ClickHouse, migrate_clickhouse
 from tallystick.plumbing.embedded.folder import DataFolder
@@ -110,7 +111,7 @@ class Bench:
         rng, now = random.Random(1), self.clock.now()
         for start in range(0, EVENTS, BATCH):
             events = [make_event(number, now, rng) for number in range(start, start + BATCH)]
-            self.log.append(events, now, lambda _: bytes(BATCH))
+            self.log.append(BATCH, batch_of(events).columns, now, lambda _: bytes(BATCH))
 
     def source(self, follower: str) -> PostgresSource:
         logs = [self.log, PostgresLog(self.pool, CORRECTIONS)]

@@ -33,7 +33,11 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedPostg
 
 @pytest.fixture(scope="module")
 def postgres_url(postgres: EmbeddedPostgres, request: pytest.FixtureRequest) -> str:
-    name = "t_" + request.module.__name__.replace(".", "_").lower()[-50:]
+    return make_database(postgres, "t_" + request.module.__name__.replace(".", "_").lower()[-50:])
+
+
+def make_database(postgres: EmbeddedPostgres, name: str) -> str:
+    """A fresh, migrated database; return its URL."""
     with psycopg.connect(postgres.url, autocommit=True) as connection:
         connection.execute(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)'.encode())
         connection.execute(f'CREATE DATABASE "{name}"'.encode())

@@ -53,9 +53,7 @@ class World:
         self.index = DedupIndex(folder / "index")
         self.door = Door(JudgingAppender(self.log, self.index), Redactor(b"k" * 32), clock)
         self.door.start()
-        self.verifier = Verifier(
-            self.pool, self.log, clickhouse, self.ledger, Seals(self.pool, clock)
-        )
+        self.verifier = Verifier(self.pool, clickhouse, self.ledger, Seals(self.pool, clock))
         self.restart_followers()
 
     def restart_followers(self) -> None:

@@ -8,6 +8,7 @@ Everything that it started stops with it, also when this process is killed.
 from __future__ import annotations
 
 import os
+import platform
 import secrets
 import signal
 import subprocess
@@ -30,7 +31,7 @@ from tallystick.broken import BrokenMessages
 from tallystick.catalog import Catalog
 from tallystick.clock import Clock, SystemClock
 from tallystick.errors import InvalidInput, StoreUnavailable
-from tallystick.events.appending import JudgingAppender
+from tallystick.events.appending import Appender, JudgingAppender, KafkaAppender, seal_key
 from tallystick.events.dedup import DedupIndex
 from tallystick.events.door import Door
 from tallystick.events.redaction import Redactor
@@ -39,11 +40,13 @@ from tallystick.ledger import Ledger
 from tallystick.ledger.committer import LANES, Committer
 from tallystick.ledger.drift import Drift
 from tallystick.ledger.seals import Seals
-from tallystick.plumbing.clickhouse import ClickHouse
+from tallystick.plumbing.clickhouse import ClickHouse, migrate_clickhouse
 from tallystick.plumbing.embedded.child import spawn
 from tallystick.plumbing.embedded.folder import DataFolder
 from tallystick.plumbing.embedded.postgres import EmbeddedPostgres
-from tallystick.plumbing.log import PostgresLog
+from tallystick.plumbing.log import CORRECTIONS, PostgresLog
+from tallystick.plumbing.log.heads import Heads, KafkaHeads, PostgresHeads
+from tallystick.plumbing.log.kafka import KafkaOptions, KafkaWriter, Watermarks, ensure_topics
 from tallystick.plumbing.objects import open_objects
 from tallystick.plumbing.postgres import BY_INDEX, make_async_pool, migrate_postgres, open_pool
 from tallystick.reconcile.freshness import Freshness
@@ -123,9 +126,9 @@ class Platform(msgspec.Struct):
     clock: Clock
     pool: ConnectionPool
     clickhouse: ClickHouse
-    engine: Engine
+    engine: Engine | None
     postgres: EmbeddedPostgres | None
-    log: PostgresLog
+    heads: Heads
     door: Door
     ledger: Ledger
     committer: Committer
@@ -142,7 +145,7 @@ class Platform(msgspec.Struct):
         """Whether stores answer and followers progress, and what each said."""
         report: dict[str, object] = {}
         try:
-            self.log.head()
+            self.heads.heads()
             report["postgres"] = "ok"
         except StoreUnavailable as error:
             return False, {"postgres": error.message}
@@ -153,21 +156,29 @@ class Platform(msgspec.Struct):
             return False, {**report, "clickhouse": error.message}
         stalled = self.freshness.stalled()
         report["followers"] = f"stalled: {', '.join(stalled)}" if stalled else "ok"
+        is_running = self.engine is None or self.engine.is_running()
         is_progressing = not set(stalled) - {"archiver"}  # said above; nothing else waits for it
-        return is_progressing and self.engine.is_running(), report
+        return is_progressing and is_running, report
 
 
 @contextmanager
 def open_platform(
-    settings: Settings, *, has_wipe: bool = False, is_restoring: bool = False
+    settings: Settings,
+    *,
+    has_wipe: bool = False,
+    is_restoring: bool = False,
+    has_engine: bool = True,
 ) -> Iterator[Platform]:
     """Start everything; stop it in reverse order at the end.
 
     `has_wipe` deletes derived data first, so that it is rebuilt from the log; `is_restoring`
-    takes what the archive holds from there. Raises DataFolderInUse, StoreUnavailable,
-    InvalidInput.
+    takes what the archive holds from there. Without an engine this is the API of the
+    distributed form: its stores must be given by URL. Raises DataFolderInUse,
+    StoreUnavailable, InvalidInput.
     """
     clock = SystemClock()
+    if not has_engine:
+        require_urls(settings)
     with ExitStack() as stack:
         folder = DataFolder(settings.data_folder)
         stack.callback(folder.close)
@@ -178,16 +189,22 @@ def open_platform(
         stack.callback(pool.close)
         catalog = Catalog(pool)
         catalog.seed_if_empty(clock.now())
-        options = _engine_options(settings, folder, postgres_url)
-        options = msgspec.structs.replace(options, has_wipe=has_wipe, is_restoring=is_restoring)
-        engine, clickhouse = _start_engine(settings, folder, options, stack)
-        log = PostgresLog(pool)
-        door = _start_door(settings, folder, log, clock, stack)
+        secret = settings.redaction_key or _owner_only_secret(folder.path / "redaction.key")
+        engine, clickhouse_url = None, settings.clickhouse_url
+        if has_engine:
+            options = _engine_options(settings, folder, postgres_url, secret)
+            options = msgspec.structs.replace(options, has_wipe=has_wipe, is_restoring=is_restoring)
+            engine, clickhouse_url = _start_engine(options, folder, stack)
+        clickhouse = ClickHouse(clickhouse_url)
+        stack.callback(clickhouse.close)
+        kafka = kafka_of(settings)
+        heads = _heads(kafka, pool)
+        door = _start_door(settings, kafka, folder, secret, pool, clock, stack)
         ledger = Ledger(pool, clock, Uuid7Source(clock))
         committer = _make_committer(postgres_url, clock, stack)
         facts = FactStore(clickhouse)
         seals = Seals(pool, clock)
-        verifier = Verifier(pool, log, clickhouse, ledger, seals)
+        verifier = Verifier(pool, clickhouse, ledger, seals)
         drift = Drift(pool, clock, Uuid7Source(clock))
         yield Platform(
             settings=settings,
@@ -198,14 +215,14 @@ def open_platform(
             clickhouse=clickhouse,
             engine=engine,
             postgres=postgres,
-            log=log,
+            heads=heads,
             door=door,
             ledger=ledger,
             committer=committer,
             catalog=catalog,
             stats=Stats(clickhouse),
             runs=Runs(clickhouse),
-            freshness=Freshness(pool, log, facts, clock),
+            freshness=Freshness(pool, heads, facts, clock),
             seals=seals,
             verifier=verifier,
             reconciler=LedgerReconciler(pool, drift, verifier),
@@ -224,12 +241,20 @@ def _start_postgres(
     return postgres, postgres.url
 
 
-def _engine_options(settings: Settings, folder: DataFolder, postgres_url: str) -> EngineOptions:
+def _engine_options(
+    settings: Settings, folder: DataFolder, postgres_url: str, secret: str
+) -> EngineOptions:
     open_objects(settings.archive_place)  # what is wrong with its URL is said here, not in a log
     return EngineOptions(
         postgres_url=postgres_url,
         clickhouse_url=settings.clickhouse_url or f"chdb://{folder.path / 'clickhouse'}",
         endpoint_key=secrets.token_urlsafe(24),
+        data=str(folder.path),
+        kafka=kafka_of(settings),
+        redaction_key=secret,
+        hash_user_ids=settings.hash_user_ids,
+        instance_id=settings.instance_id or "serve",
+        lease_seconds=settings.lease_seconds,
         archive_url=settings.archive_place,
         archive_days=settings.archive_days,
         archive_flush_seconds=settings.archive_flush_seconds,
@@ -237,29 +262,116 @@ def _engine_options(settings: Settings, folder: DataFolder, postgres_url: str) -
 
 
 def _start_engine(
-    settings: Settings, folder: DataFolder, options: EngineOptions, stack: ExitStack
-) -> tuple[Engine, ClickHouse]:
+    options: EngineOptions, folder: DataFolder, stack: ExitStack
+) -> tuple[Engine, str]:
+    """The engine, and where ClickHouse answers: the engine's own endpoint when it is embedded."""
     engine = Engine(options, folder.lock_fd, folder.scratch_folder(), folder.path / "engine.log")
     stack.callback(engine.stop)
     engine.start()
-    url = settings.clickhouse_url
-    clickhouse = ClickHouse(
-        url or f"http://tallystick:{options.endpoint_key}@127.0.0.1:{engine.endpoint_port}/"
+    if not options.clickhouse_url.startswith("chdb://"):
+        return engine, options.clickhouse_url
+    endpoint = f"127.0.0.1:{engine.endpoint_port}"
+    return engine, f"http://tallystick:{options.endpoint_key}@{endpoint}/"
+
+
+def kafka_of(settings: Settings) -> KafkaOptions | None:
+    """Which Kafka is the log; None when it is in PostgreSQL."""
+    if not settings.kafka_brokers:
+        return None
+    try:
+        properties = msgspec.json.decode(settings.kafka_properties or "{}", type=dict[str, str])
+    except msgspec.DecodeError as error:
+        raise InvalidInput(
+            f"kafka_properties must be a JSON object of strings: {error}", field="kafka_properties"
+        ) from error
+    return KafkaOptions(
+        brokers=settings.kafka_brokers,
+        topic=settings.kafka_topic,
+        broken_topic=settings.kafka_broken_topic,
+        properties=properties,
     )
-    stack.callback(clickhouse.close)
-    return engine, clickhouse
+
+
+def require_urls(settings: Settings) -> None:
+    """The distributed form shares stores: raise InvalidInput naming what is not given."""
+    for name in ("postgres_url", "clickhouse_url", "kafka_brokers", "redaction_key"):
+        if not getattr(settings, name):
+            raise InvalidInput(
+                f"TALLYSTICK_{name.upper()} must be set: the processes of the distributed form "
+                "share it",
+                code="setting_missing",
+                field=name,
+            )
+
+
+def worker_options(settings: Settings) -> EngineOptions:
+    """What a worker of the distributed form is given."""
+    require_urls(settings)
+    return EngineOptions(
+        postgres_url=settings.postgres_url,
+        clickhouse_url=settings.clickhouse_url,
+        endpoint_key="",
+        data=str(settings.data_folder),
+        kafka=kafka_of(settings),
+        redaction_key=settings.redaction_key,
+        hash_user_ids=settings.hash_user_ids,
+        instance_id=settings.instance_id or platform.node(),
+        lease_seconds=settings.lease_seconds,
+        is_shared=True,
+        archive_url=settings.archive_url,
+        archive_days=settings.archive_days,
+        archive_flush_seconds=settings.archive_flush_seconds,
+    )
+
+
+def migrate(settings: Settings) -> None:
+    """Bring every store of the distributed form up to date; may be run again."""
+    require_urls(settings)
+    migrate_postgres(settings.postgres_url)
+    pool = open_pool(settings.postgres_url, connections_max=2)
+    try:
+        Catalog(pool).seed_if_empty(SystemClock().now())
+    finally:
+        pool.close()
+    store = ClickHouse(settings.clickhouse_url)
+    try:
+        migrate_clickhouse(store, cluster=settings.clickhouse_cluster)
+    finally:
+        store.close()
+    kafka = kafka_of(settings)
+    if kafka is not None:
+        ensure_topics(
+            kafka, partitions=settings.kafka_partitions, replication=settings.kafka_replication
+        )
+
+
+def _heads(kafka: KafkaOptions | None, pool: ConnectionPool) -> Heads:
+    corrections = PostgresLog(pool, CORRECTIONS)
+    if kafka is None:
+        return PostgresHeads([PostgresLog(pool), corrections])
+    return KafkaHeads(Watermarks(kafka), corrections)
 
 
 def _start_door(
-    settings: Settings, folder: DataFolder, log: PostgresLog, clock: Clock, stack: ExitStack
+    settings: Settings,
+    kafka: KafkaOptions | None,
+    folder: DataFolder,
+    secret: str,
+    pool: ConnectionPool,
+    clock: Clock,
+    stack: ExitStack,
 ) -> Door:
-    redactor = Redactor(
-        _owner_only_secret(folder.path / "redaction.key").encode(),
-        hash_user_ids=settings.hash_user_ids,
-    )
-    index = DedupIndex(folder.path / "dedup")
-    stack.callback(index.close)
-    door = Door(JudgingAppender(log, index), redactor, clock)
+    appender: Appender
+    if kafka is None:
+        index = DedupIndex(folder.path / "dedup")
+        stack.callback(index.close)
+        appender = JudgingAppender(PostgresLog(pool), index)
+    else:
+        writer = KafkaWriter(kafka)
+        stack.callback(writer.close)
+        appender = KafkaAppender(writer, kafka.topic, seal_key(secret))
+    redactor = Redactor(secret.encode(), hash_user_ids=settings.hash_user_ids)
+    door = Door(appender, redactor, clock)
     stack.callback(door.close)
     door.start()
     return door
@@ -295,23 +407,23 @@ def _owner_only_secret(path: Path) -> str:
     return path.read_text("ascii").strip()
 
 
-def services_of(platform: Platform) -> Services:
+def services_of(parts: Platform) -> Services:
     """What the HTTP surface is given."""
     return Services(
-        authenticator=Authenticator(platform.admin_key, platform.clock),
-        clock=platform.clock,
-        door=platform.door,
-        ledger=platform.ledger,
-        committer=platform.committer,
-        feed=BalanceFeed(platform.ledger),
-        catalog=platform.catalog,
-        stats=platform.stats,
-        runs=platform.runs,
-        freshness=platform.freshness,
-        seals=platform.seals,
-        verifier=platform.verifier,
-        reconciler=platform.reconciler,
-        broken=platform.broken,
+        authenticator=Authenticator(parts.admin_key, parts.clock),
+        clock=parts.clock,
+        door=parts.door,
+        ledger=parts.ledger,
+        committer=parts.committer,
+        feed=BalanceFeed(parts.ledger),
+        catalog=parts.catalog,
+        stats=parts.stats,
+        runs=parts.runs,
+        freshness=parts.freshness,
+        seals=parts.seals,
+        verifier=parts.verifier,
+        reconciler=parts.reconciler,
+        broken=parts.broken,
         metrics=Metrics(),
-        ready=platform.ready,
+        ready=parts.ready,
     )

@@ -25,10 +25,27 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A PostgreSQL of your own; empty starts the embedded one."""
     clickhouse_url: str = ""
     """A ClickHouse of your own (http://user:secret@host:port/); empty uses chDB."""
+    clickhouse_cluster: str = ""
+    """The name of a ClickHouse cluster: tables are then made ON CLUSTER and replicated."""
     admin_key: str = ""
     """The bootstrap admin key; empty makes one on loopback (admin.key in the data folder)."""
     hash_user_ids: bool = False
     """Replace user_id by a keyed hash before anything is stored."""
+    kafka_brokers: str = ""
+    """host:port,... of Apache Kafka; empty keeps the log in PostgreSQL."""
+    kafka_topic: str = "ml-agents"
+    kafka_broken_topic: str = "ml-agents-broken-msg"
+    kafka_properties: str = ""
+    """Further properties of the Kafka client as one JSON object (docs/kafka.md)."""
+    kafka_partitions: int = 12
+    kafka_replication: int = 3
+    """Partitions and replicas of topics that `migrate` makes."""
+    redaction_key: str = ""
+    """The key of content hashes, the same for all processes; empty: the data folder's own."""
+    instance_id: str = ""
+    """The name of a worker among those of its role, the same after a restart; empty: the host's."""
+    lease_seconds: float = 30.0
+    """What the death of a worker costs in freshness."""
     archive_url: str = ""
     """Where raw events are archived: a folder or s3://bucket/prefix; empty: `archive` in the
     data folder."""

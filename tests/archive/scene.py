@@ -12,6 +12,7 @@ from tallystick.archive import Archive, ArchiveSource, verify_archive
 from tallystick.clock import HOUR
 from tallystick.events.model import Event
 from tallystick.plumbing.log import Chunk, PostgresLog, PostgresSource
+from tallystick.plumbing.log.columns import columns_of_rows
 from tallystick.workers.archiver import Archiver
 from tallystick.workers.restore import DICTIONARIES, Restorer
 from tests.world import World
@@ -45,7 +46,8 @@ def make_rows(count: int, *, seed: int = 0, hours: int = 1) -> list[list[Any]]:
 
 def append(log: PostgresLog, rows: Sequence[list[Any]], verdicts: bytes = b"") -> int:
     """Append one batch; returns its first offset."""
-    return log.append(list(rows), START, lambda _: verdicts or bytes(len(rows)))
+    columns = columns_of_rows(rows)
+    return log.append(len(rows), columns, START, lambda _: verdicts or bytes(len(rows)))
 
 
 def make_archiver(world: World, archive: Archive, **more: Any) -> Archiver:

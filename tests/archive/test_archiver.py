@@ -122,10 +122,9 @@ def test_another_log_is_not_mixed_in(fresh: World, archive: Archive) -> None:
     fresh.positions.forget("archiver")
     archiver = make_archiver(fresh, archive)
     (chunk, *_) = archiver._source.read(1000)
-    row = [*chunk.rows[0]]
-    row[0] = "another"
+    other = [["another"], *chunk.columns[1:]]
     with pytest.raises(InvariantBroken, match="another log"):
-        archiver._take_up(chunk._replace(rows=[row, *chunk.rows[1:]]))
+        archiver._take_up(chunk._replace(columns=other))
     assert not archiver._take_up(chunk)  # the position was behind: read again from the end
 
 

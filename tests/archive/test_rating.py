@@ -1,4 +1,4 @@
-"""Rating by columns says what rating by rows says, to the last unit."""
+"""Archived events are rated like those of the log, one by one, to the last unit."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ import pyarrow as pa
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tallystick.analytics.facts import columns_of
-from tallystick.archive.columns import rows_of, table_of
-from tallystick.events.model import Event
+from tallystick.archive.columns import columns_of, table_of
+from tallystick.events.batch import batch_of
+from tallystick.events.model import EVENT_FIELDS, Event
 from tallystick.plumbing.log import Chunk
 from tallystick.rating import CostCard, CreditCard, RateCardVersion, Rater
-from tallystick.rating.columnar import rate_table
+from tallystick.rating.rater import RATED_COLUMNS, UNRATED
+from tallystick.workers.restore import columns_to_rate
 
 SEEDED = files("tallystick.catalog").joinpath("seed_cost_card.json").read_bytes()
-_decoder = msgspec.msgpack.Decoder(list[list[Any]])
 
 OWN = msgspec.convert(
     {
@@ -126,8 +126,8 @@ events = st.builds(
 
 
 def chunk_of(made: list[Event]) -> Chunk:
-    rows = _decoder.decode(msgspec.msgpack.encode(made))
-    return Chunk(0, 0, range(len(rows)), rows, bytes(len(rows)), len(rows))
+    count = len(made)
+    return Chunk(0, 0, range(count), batch_of(made).columns, bytes(count), count)
 
 
 @settings(max_examples=150, deadline=None)
@@ -144,19 +144,23 @@ def test_columns_are_rated_like_rows(made: list[Event], is_encoded: bool) -> Non
                 for name in table.column_names
             }
         )
-    rated = {name: column.to_pylist() for name, column in rate_table(RATER, table).items()}
-    assert rated == RATER.rate_columns(columns_of(chunk.rows))
+    rated = RATER.rate_columns(columns_to_rate(table), len(made))
+    whole = {name: [getattr(event, name) for event in made] for name in EVENT_FIELDS}
+    for index, event in enumerate(made):
+        is_rated = event.event_type not in ("run_started", "strange")
+        wanted = RATER.rate_one(event.event_type, index, whole) if is_rated else UNRATED
+        assert tuple(rated[name][index] for name in RATED_COLUMNS) == tuple(wanted)
 
 
 @settings(max_examples=50, deadline=None)
 @given(st.lists(events, min_size=1, max_size=20))
-def test_rows_become_columns_and_rows_again(made: list[Event]) -> None:
+def test_columns_become_a_table_and_columns_again(made: list[Event]) -> None:
     chunk = chunk_of(made)
-    assert rows_of(table_of(chunk), 0) == chunk.rows
+    assert columns_of(table_of(chunk), 0) == chunk.columns
 
 
-def test_rows_of_an_older_version_are_completed() -> None:
+def test_columns_of_an_older_version_are_completed() -> None:
     event = Event(event_id="e", event_type="x", occurred_at=1, received_at=2, tenant_id="t")
     chunk = chunk_of([event])
-    short = chunk._replace(rows=[chunk.rows[0][:30]])
-    assert rows_of(table_of(short), 0) == chunk.rows
+    short = chunk._replace(columns=chunk.columns[:30])
+    assert columns_of(table_of(short), 0) == chunk.columns

@@ -11,6 +11,7 @@ import pytest
 from tallystick.analytics.facts import CORRECTION_FIELDS
 from tallystick.archive import Archive, ArchiveSource
 from tallystick.clock import DAY
+from tallystick.plumbing.log.columns import columns_of_rows
 from tallystick.plumbing.objects import open_objects
 from tallystick.workers.engine import wipe_derived
 from tallystick.workers.restore import DICTIONARIES, Restorer, RestoreThenFollow
@@ -73,7 +74,8 @@ def correct_some(world: World, count: int) -> None:
             new["cost_units"] = fact["cost_units"] + more
             rows.append([{**fact, **new}[name] for name in CORRECTION_FIELDS])
     if rows:
-        world.corrections.append(rows, world.clock.now(), lambda _: bytes(len(rows)))
+        now, columns = world.clock.now(), columns_of_rows(rows)
+        world.corrections.append(len(rows), columns, now, lambda _: bytes(len(rows)))
 
 
 @pytest.fixture(scope="module")

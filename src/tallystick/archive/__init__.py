@@ -7,10 +7,10 @@ Time: objects lie by the hour of receipt; only expiry takes `now`.
 """
 
 from tallystick.archive.chain import Archive, Link, Tail
-from tallystick.archive.columns import CORRECTIONS_SCHEMA, EVENTS_SCHEMA, rows_of, table_of
+from tallystick.archive.columns import CORRECTIONS_SCHEMA, EVENTS_SCHEMA, columns_of, table_of
 from tallystick.archive.expiry import collect_garbage, expire
 from tallystick.archive.model import ArchivedObject, Expired, Manifest
-from tallystick.archive.reading import ArchiveSource, Slice, require_same_log
+from tallystick.archive.reading import ArchiveSource, Slice, identities_in, require_same_log
 from tallystick.archive.verify import Findings, verify_archive
 from tallystick.archive.writing import PartitionBuffer
 
@@ -28,9 +28,10 @@ __all__ = [
     "Slice",
     "Tail",
     "collect_garbage",
+    "columns_of",
     "expire",
+    "identities_in",
     "require_same_log",
-    "rows_of",
     "table_of",
     "verify_archive",
 ]

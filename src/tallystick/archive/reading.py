@@ -11,17 +11,18 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import psycopg
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from tallystick.archive.chain import Archive
-from tallystick.archive.columns import completed, rows_of
-from tallystick.archive.model import ArchivedObject
+from tallystick.archive.columns import columns_of, completed
+from tallystick.archive.model import ArchivedObject, hour_of
 from tallystick.errors import InvariantBroken
-from tallystick.plumbing.log import Chunk, Positions
+from tallystick.plumbing.log import Chunk, Positions, Verdict
 from tallystick.plumbing.objects import digest_of
 
 _AHEAD = 3
@@ -71,7 +72,7 @@ class ArchiveSource:
         return self._ahead.popleft().result()
 
     def read(self, events_max: int) -> list[Chunk]:
-        """Return what comes next as rows; [] when the archive has no more."""
+        """Return what comes next as a chunk of the log; [] when the archive has no more."""
         found = self._rest if self._rest is not None else self.read_slice()
         self._rest = None
         if found is None:
@@ -84,8 +85,11 @@ class ArchiveSource:
         table = found.table
         offsets = table.column("log_offset").to_pylist()
         verdicts = bytes(table.column("verdict").to_pylist())
-        rows = rows_of(table, found.partition)
-        return [Chunk(found.partition, found.epoch, offsets, rows, verdicts, found.offset_end)]
+        columns = columns_of(table, found.partition)
+        return [Chunk(found.partition, found.epoch, offsets, columns, verdicts, found.offset_end)]
+
+    def confirm(self, connection: psycopg.Connection[Any], partitions: Sequence[int]) -> None:
+        """Nobody else reads."""
 
     def rewind(self) -> None:
         """Begin again at the stored positions, with new epochs."""
@@ -150,20 +154,51 @@ def require_same_log(archive: Archive, chunk: Chunk) -> None:
 
     Two logs in one archive would each take the other's ranges for their own.
     """
-    if not chunk.rows:
+    if not chunk.offsets:
         return
-    offset, row = chunk.offsets[0], chunk.rows[0]
+    offset, row = chunk.offsets[0], [column[0] for column in chunk.columns]
     for link in islice(archive.links(chunk.partition, offset), 1):
         for one in link.manifest.objects:
             if one.offset_first <= offset <= one.offset_last:
                 table = pq.read_table(pa.BufferReader(archive.objects.get(one.name)))
                 table = table.filter(pc.equal(table.column("log_offset"), offset))
-                found = rows_of(completed(table, chunk.partition), chunk.partition)
-                if found and found[0][: len(row)] != row:
+                found = columns_of(completed(table, chunk.partition), chunk.partition)
+                if table.num_rows and _differs([column[0] for column in found], row):
                     raise InvariantBroken(
                         f"{archive.objects.url} archives another log: its event at partition "
                         f"{chunk.partition}, offset {offset} is not ours; give each its own"
                     )
+
+
+def _differs(archived: Sequence[Any], logged: Sequence[Any]) -> bool:
+    """Whether an event is another; a field that an older writer did not know is None."""
+    return any(
+        mine != theirs for mine, theirs in zip(archived, logged, strict=False) if theirs is not None
+    )
+
+
+def identities_in(
+    archive: Archive, partition: int, start: int, end: int, *, since: int
+) -> Iterator[tuple[tuple[bytes, bytes], int]]:
+    """Identities of originals in [start, end) received since then, each with its offset.
+
+    An identity is (tenant and event id, content digest), as the deduplication index has it.
+    """
+    names = ["tenant_id", "event_id", "content_digest", "log_offset"]
+    for link in archive.links(partition, start):
+        if link.manifest.offset_start >= end:
+            return
+        for one in link.manifest.objects:
+            if one.offset_last < start or one.offset_first >= end or one.hour < hour_of(since):
+                continue
+            table = pq.read_table(
+                pa.BufferReader(archive.objects.get(one.name)), columns=[*names, "verdict"]
+            )
+            table = table.filter(pc.equal(table.column("verdict"), int(Verdict.ORIGINAL)))
+            columns = (table.column(name).to_pylist() for name in names)
+            for tenant, event_id, digest, offset in zip(*columns, strict=True):
+                if start <= offset < end:
+                    yield (f"{tenant}\0{event_id}".encode(), digest), offset
 
 
 def _crossing(objects: Sequence[ArchivedObject]) -> Iterator[list[ArchivedObject]]:

@@ -105,6 +105,7 @@ class PartitionBuffer:
         if not table.num_rows:
             return
         hours = table.column("received_at").cast(pa.int64()).to_numpy() // HOUR
+        hours = np.where(hours, hours, hours.max())  # markers of transactions have no time
         for hour in np.unique(hours):
             mask = hours == hour
             name = hour_of(int(hour) * HOUR)

@@ -172,6 +172,42 @@ def archive_clean(
 
 
 @app.command()
+def api(
+    host: Annotated[str | None, typer.Option(help="Address to listen on.")] = None,
+    port: Annotated[int | None, typer.Option(help="Port to listen on.")] = None,
+    data: Data = None,
+    config: Config = None,
+) -> None:
+    """Run the HTTP API of the distributed form; stores are given by URL."""
+    from tallystick.cli.serve import run_server
+
+    run_server(settings_of(config, host=host, port=port, data=data), has_engine=False)
+
+
+@app.command()
+def worker(
+    role: Annotated[str, typer.Argument(help="sink, charger, keeper or archiver.")],
+    host: Annotated[str, typer.Option(help="Address of health and metrics.")] = "127.0.0.1",
+    health_port: Annotated[int, typer.Option(help="Port of health and metrics.")] = 9100,
+    data: Data = None,
+    config: Config = None,
+) -> None:
+    """Run one role of the distributed form; stores are given by URL."""
+    from tallystick.cli.worker import run_worker
+
+    run_worker(settings_of(config, data=data), role, host, health_port)
+
+
+@app.command()
+def migrate(config: Config = None) -> None:
+    """Bring the stores of the distributed form up to date: schemas, rate cards, topics."""
+    from tallystick.bootstrap import migrate as migrate_stores
+
+    migrate_stores(settings_of(config))
+    typer.echo("the stores are up to date")
+
+
+@app.command()
 def version() -> None:
     """Print the version."""
     typer.echo(__version__)

@@ -85,7 +85,9 @@ def wait_until_caught_up(platform: Platform, console: Console) -> None:
     """Wait for every follower; raise when they stop moving."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     with Progress(*columns, TimeElapsedColumn(), console=console, transient=True) as progress:
-        task = progress.add_task("rebuilding", total=platform.log.head())
+        task = progress.add_task(
+            "rebuilding from the log", total=sum(platform.heads.heads().values())
+        )
         moved_at, last = time.monotonic(), (-1, -1)
         while True:
             positions = [one for one in platform.freshness.positions() if one["name"] != "archiver"]

@@ -38,11 +38,16 @@ class ServerAddress(msgspec.Struct):
     pid: int
 
 
-def run_server(settings: Settings, on_ready: Callable[[Platform], None] | None = None) -> None:
+def run_server(
+    settings: Settings,
+    on_ready: Callable[[Platform], None] | None = None,
+    *,
+    has_engine: bool = True,
+) -> None:
     """Serve until SIGTERM; print one line when ready."""
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(name)s %(message)s")
     sys.setswitchinterval(_SWITCH_SECONDS)
-    with open_platform(settings) as platform:
+    with open_platform(settings, has_engine=has_engine) as platform:
         try:
             listener = server.bind(settings.host, settings.port)
         except OSError as error:
@@ -74,7 +79,8 @@ def _tend(platform: Platform) -> None:
     with suppress(StoreUnavailable):  # tried again in a second; /readyz says it meanwhile
         if platform.postgres is not None:
             platform.postgres.ensure_running()
-        platform.engine.ensure_running()
+        if platform.engine is not None:
+            platform.engine.ensure_running()
 
 
 @contextmanager

@@ -101,6 +101,11 @@ class KafkaAppender:
         return bytes(batch.size)
 
 
+def seal_key(secret: str) -> bytes:
+    """The key that seals messages, from the secret that all processes share."""
+    return blake2b(secret.encode(), person=b"ts seal", digest_size=32).digest()
+
+
 def sign(content: bytes, key: bytes) -> bytes:
     """A message of ours: marked, and sealed so that nobody else can pass redaction by."""
     return CANONICAL + blake2b(content, key=key, digest_size=MAC_BYTES).digest() + content

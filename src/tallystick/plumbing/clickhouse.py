@@ -7,6 +7,7 @@ numbers, 128-bit sums as text: money never passes through a float.
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -33,9 +34,16 @@ clickhouse_settings.set_setting("use_protocol_version", False)
 class ClickHouse:
     """One connection to the facts; calls on it are serialized by the driver."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, timeout_seconds: float | None = None) -> None:
+        """`timeout_seconds` bounds each request, on the server too."""
+        bounds: dict[str, Any] = {}
+        if timeout_seconds is not None and not url.startswith("chdb:"):
+            bounds = {
+                "send_receive_timeout": timeout_seconds,
+                "settings": {"max_execution_time": timeout_seconds},
+            }
         try:
-            self._client = clickhouse_connect.get_client(dsn=url, query_limit=0)
+            self._client = clickhouse_connect.get_client(dsn=url, query_limit=0, **bounds)
         except (ClickHouseError, OSError, RuntimeError) as error:
             raise StoreUnavailable("ClickHouse does not answer") from error
 
@@ -81,18 +89,20 @@ def _first_line(error: Exception) -> str:
     return str(error).splitlines()[0][:300] if str(error) else type(error).__name__
 
 
-def migrate_clickhouse(store: ClickHouse) -> list[str]:
+def migrate_clickhouse(store: ClickHouse, *, cluster: str = "") -> list[str]:
     """Bring the facts' schema up to date; return the names that were applied now.
 
-    ClickHouse has no transactions over DDL: each statement is written so that running it
-    again does no harm, and a migration is recorded when all of its statements ran.
+    With a `cluster`, tables are made on all of its nodes and replicated. ClickHouse has no
+    transactions over DDL: each statement is written so that running it again does no harm, and
+    a migration is recorded when all of its statements ran.
     """
-    store.command(f"CREATE DATABASE IF NOT EXISTS {DATABASE}")
-    store.command(
+    store.command(for_cluster(f"CREATE DATABASE IF NOT EXISTS {DATABASE}", cluster))
+    create = (
         f"CREATE TABLE IF NOT EXISTS {DATABASE}.schema_migration "
         "(name String, digest String, applied_at DateTime64(6, 'UTC')) "
         "ENGINE = MergeTree ORDER BY name"
     )
+    store.command(for_cluster(create, cluster))
     rows = store.query_rows(f"SELECT name, digest FROM {DATABASE}.schema_migration")
     done = {row["name"]: row["digest"] for row in rows}
     applied: list[str] = []
@@ -101,7 +111,7 @@ def migrate_clickhouse(store: ClickHouse) -> list[str]:
             require_same_digest(name, text, done[name])
             continue
         for statement in statements_of(text):
-            store.command(statement)
+            store.command(for_cluster(statement, cluster))
         store.command(
             f"INSERT INTO {DATABASE}.schema_migration "
             "SELECT {name:String}, {digest:String}, now64(6)",
@@ -109,6 +119,23 @@ def migrate_clickhouse(store: ClickHouse) -> list[str]:
         )
         applied.append(name)
     return applied
+
+
+def for_cluster(statement: str, cluster: str) -> str:
+    """The same DDL for all nodes of a cluster, with replicated tables; unchanged without one.
+
+    >>> for_cluster("CREATE TABLE IF NOT EXISTS a.b (c Bool) ENGINE = MergeTree", "x")
+    "CREATE TABLE IF NOT EXISTS a.b ON CLUSTER 'x' (c Bool) ENGINE = ReplicatedMergeTree"
+    """
+    if not cluster:
+        return statement
+    name = cluster.replace("\\", "\\\\").replace("'", "\\'")
+    placed = _CREATES.sub(rf"\g<0> ON CLUSTER '{name}'", statement, count=1)
+    return _ENGINE.sub(r"ENGINE = Replicated\1MergeTree", placed)
+
+
+_CREATES = re.compile(r"CREATE (?:TABLE|DATABASE) IF NOT EXISTS [\w.]+")
+_ENGINE = re.compile(r"ENGINE = (\w*)MergeTree\b")
 
 
 def statements_of(text: str) -> list[str]:

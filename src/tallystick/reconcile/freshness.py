@@ -8,7 +8,8 @@ from psycopg_pool import ConnectionPool
 
 from tallystick.analytics.store import FactStore
 from tallystick.clock import SECOND, Clock, format_time
-from tallystick.plumbing.log import Position, Positions, PostgresLog
+from tallystick.plumbing.log import CORRECTIONS, Position, Positions
+from tallystick.plumbing.log.heads import Heads
 from tallystick.plumbing.postgres import transaction
 from tallystick.plumbing.sql import load_statements
 
@@ -28,11 +29,9 @@ _SQL = {
 class Freshness:
     """Reports lag; reads positions in PostgreSQL and counts in ClickHouse."""
 
-    def __init__(
-        self, pool: ConnectionPool, log: PostgresLog, facts: FactStore, clock: Clock
-    ) -> None:
+    def __init__(self, pool: ConnectionPool, heads: Heads, facts: FactStore, clock: Clock) -> None:
         self._pool = pool
-        self._log = log
+        self._heads = heads
         self._positions = Positions(pool)
         self._facts = facts
         self._clock = clock
@@ -47,7 +46,8 @@ class Freshness:
         followers = self.positions()
         followers[-1]["pending_runs"] = self.count_pending_runs()
         counts = self._facts.query_counts()
-        accepted = self._log.head()
+        heads = self._heads.heads()
+        accepted = sum(head for partition, head in heads.items() if partition != CORRECTIONS)
         counted = sum(int(counts[name]) for name in ("facts", "duplicates", "conflicts"))
         return {
             "at": format_time(self._clock.now()),
@@ -60,7 +60,8 @@ class Freshness:
 
     def positions(self) -> list[dict[str, Any]]:
         """Each follower's position and lag."""
-        return [self._follower(name) for name in FOLLOWERS]
+        heads = self._heads.heads()
+        return [self._follower(name, heads) for name in FOLLOWERS]
 
     def stalled(self) -> list[str]:
         """Names of followers that have work waiting and do not move."""
@@ -82,19 +83,29 @@ class Freshness:
             row = connection.execute(_SQL["count_pending"]).fetchone()
         return int(row[0]) if row else 0
 
-    def _follower(self, name: str) -> dict[str, Any]:
+    def _follower(self, name: str, heads: dict[int, int]) -> dict[str, Any]:
         now = self._clock.now()
-        position = self._positions.load(name).get(self._log.partition, Position(0, 0))
-        head = self._log.head()
-        waiting_since = (
-            self._log.oldest_waiting(position.offset) if position.offset < head else None
-        )
-        lag = (now - waiting_since) / SECOND if waiting_since is not None else 0.0
+        stored = self._positions.load(name)
+        positions = {partition: stored.get(partition, Position(0, 0)) for partition in heads}
+        behind = {
+            partition: head - positions[partition].offset
+            for partition, head in heads.items()
+            if head > positions[partition].offset
+        }
+        progressed_at = max((one.progressed_at for one in positions.values()), default=0)
+        since = [
+            self._heads.waiting_since(partition, positions[partition].offset)
+            or positions[partition].progressed_at
+            for partition in behind
+        ]
+        lag = max((now - moment for moment in since), default=0) / SECOND
         return {
             "name": name,
-            "position": position.offset,
-            "lag_events": max(head - position.offset, 0),
+            "position": sum(
+                one.offset for partition, one in positions.items() if partition != CORRECTIONS
+            ),
+            "lag_events": sum(behind.values()),
             "lag_seconds": round(max(lag, 0.0), 3),
-            "last_progress_at": format_time(position.progressed_at),
-            "seconds_since_progress": round((now - position.progressed_at) / SECOND, 3),
+            "last_progress_at": format_time(progressed_at),
+            "seconds_since_progress": round((now - progressed_at) / SECOND, 3),
         }

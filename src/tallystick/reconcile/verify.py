@@ -14,7 +14,7 @@ from tallystick.analytics.store import COARSE, FactStore, fold_facts_sql, within
 from tallystick.ledger import Ledger, Violation
 from tallystick.ledger.seals import Seals
 from tallystick.plumbing.clickhouse import ClickHouse
-from tallystick.plumbing.log import Positions, PostgresLog
+from tallystick.plumbing.log import Positions
 from tallystick.plumbing.postgres import transaction
 from tallystick.plumbing.sql import load_statements
 
@@ -44,13 +44,11 @@ class Verifier:
     def __init__(
         self,
         pool: ConnectionPool,
-        log: PostgresLog,
         store: ClickHouse,
         ledger: Ledger,
         seals: Seals,
     ) -> None:
         self._pool = pool
-        self._log = log
         self._positions = Positions(pool)
         self._store = store
         self._facts = FactStore(store)

@@ -17,41 +17,18 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
-from psycopg_pool import ConnectionPool
 
 from tallystick.analytics.store import FactStore
-from tallystick.archive import Archive, ArchiveSource
-from tallystick.catalog import Catalog
 from tallystick.clock import Clock, SystemClock
-from tallystick.ids import Uuid7Source
-from tallystick.ledger import Ledger
-from tallystick.ledger.seals import Seals
 from tallystick.plumbing.clickhouse import ClickHouse, migrate_clickhouse
 from tallystick.plumbing.embedded.clickhouse import ChdbEndpoint
-from tallystick.plumbing.log import CORRECTIONS, Positions, PostgresLog, PostgresSource
-from tallystick.plumbing.objects import open_objects
-from tallystick.plumbing.postgres import open_pool
-from tallystick.workers.archiver import Archiver
-from tallystick.workers.charger import Charger
-from tallystick.workers.holds import HoldKeeper
-from tallystick.workers.loop import Follower, FollowerLoop
+from tallystick.plumbing.log import Positions
 from tallystick.workers.options import EngineOptions
-from tallystick.workers.pending import PendingRuns
-from tallystick.workers.restore import DICTIONARIES, Restorer, RestoreThenFollow
-from tallystick.workers.rollups import Rollups
-from tallystick.workers.sealer import Sealer
-from tallystick.workers.sink import Sink
-
-_SINK_IDLE_SECONDS = 0.1
-_ROLLUPS_IDLE_SECONDS = 0.1
-_CHARGER_IDLE_SECONDS = 0.5
-_HOLDS_IDLE_SECONDS = 0.5
-_SEALER_IDLE_SECONDS = 0.5
-_ARCHIVER_IDLE_SECONDS = 1.0
+from tallystick.workers.roles import Roles
 
 _COLLECT_AFTER = (100_000, 50, 100)
-"""Objects between collections. Rows of the log are lists without cycles: with the default of 700
-the collector doubles the time that turning them into columns takes, and finds nothing."""
+"""Objects between collections. Columns of the log are lists without cycles: with the default of
+700 the collector looks through them again and again, and finds nothing."""
 
 
 def main() -> int:
@@ -75,36 +52,10 @@ def running(options: EngineOptions, clock: Clock) -> Iterator[int]:
     """Run the followers (and the endpoint of chDB); yield the endpoint's port or 0."""
     store = ClickHouse(options.clickhouse_url)
     migrate_clickhouse(store)
-    pool = open_pool(options.postgres_url, connections_max=6)
-    positions = Positions(pool)
-    facts = FactStore(store)
+    roles = Roles(options, clock)
     if options.has_wipe:
-        wipe_derived(positions, facts)
-    catalog = Catalog(pool)
-    ledger = Ledger(pool, clock, Uuid7Source(clock))
-    loops = [
-        FollowerLoop(
-            _make_sink(options, pool, facts, catalog, clock), idle_seconds=_SINK_IDLE_SECONDS
-        ),
-        FollowerLoop(
-            Rollups(positions, FactStore(ClickHouse(options.clickhouse_url)), clock),
-            idle_seconds=_ROLLUPS_IDLE_SECONDS,
-        ),
-        FollowerLoop(
-            Charger(
-                PendingRuns(pool),
-                FactStore(ClickHouse(options.clickhouse_url)),
-                catalog,
-                ledger,
-                clock,
-            ),
-            idle_seconds=_CHARGER_IDLE_SECONDS,
-        ),
-    ]
-    archiver = _make_archiver(options, pool, clock)
-    loops.append(FollowerLoop(archiver, idle_seconds=_ARCHIVER_IDLE_SECONDS))
-    loops.append(FollowerLoop(HoldKeeper(ledger, clock), idle_seconds=_HOLDS_IDLE_SECONDS))
-    loops.append(FollowerLoop(Sealer(Seals(pool, clock)), idle_seconds=_SEALER_IDLE_SECONDS))
+        wipe_derived(roles.positions, FactStore(store))
+    loops = [*roles.sink(), *roles.charger(), *roles.archiver(), *roles.keeper()]
     endpoint = _endpoint(options)
     try:
         for loop in loops:
@@ -113,38 +64,10 @@ def running(options: EngineOptions, clock: Clock) -> Iterator[int]:
     finally:
         for loop in loops:
             loop.stop()
+        roles.close()
         if endpoint:
             endpoint.stop()
-        pool.close()
         store.close()
-
-
-def _source(pool: ConnectionPool, follower: str) -> PostgresSource:
-    logs = [PostgresLog(pool), PostgresLog(pool, CORRECTIONS)]
-    return PostgresSource(logs, Positions(pool), follower)
-
-
-def _make_sink(
-    options: EngineOptions, pool: ConnectionPool, facts: FactStore, catalog: Catalog, clock: Clock
-) -> Follower:
-    positions = Positions(pool)
-    sink = Sink(_source(pool, "sink"), positions, facts, catalog, pool, clock)
-    if not options.is_restoring:
-        return sink
-    archive = Archive(open_objects(options.archive_url))
-    source = ArchiveSource(archive, positions, "sink", dictionaries=DICTIONARIES)
-    return RestoreThenFollow(Restorer(source, positions, facts, catalog, pool, clock), sink)
-
-
-def _make_archiver(options: EngineOptions, pool: ConnectionPool, clock: Clock) -> Archiver:
-    return Archiver(
-        _source(pool, "archiver"),
-        Positions(pool),
-        Archive(open_objects(options.archive_url)),
-        clock,
-        days=options.archive_days,
-        flush_seconds=options.archive_flush_seconds,
-    )
 
 
 def wipe_derived(positions: Positions, facts: FactStore) -> None:

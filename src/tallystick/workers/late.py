@@ -6,42 +6,50 @@ replay in other steps says the same.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from tallystick.analytics.store import FactStore
 from tallystick.plumbing.log import Verdict
 
-
-class Delivery(NamedTuple):
-    """One original as the log has it: its identity, its content and its place."""
-
-    tenant_id: str
-    event_id: str
-    digest: bytes
-    offset: int
+Verdicts = npt.NDArray[np.uint8]
+_Identity = tuple[int, str, str]
+_IDENTITY = ("log_partition", "tenant_id", "event_id", "log_offset", "content_digest")
 
 
-def judge_late(
-    facts: FactStore, partition: int, late: Sequence[Delivery], same_step: Sequence[Delivery]
-) -> Mapping[int, Verdict]:
-    """Return offset -> DUPLICATE or CONFLICT for late originals that are none.
+def judge_late(facts: FactStore, table: pa.Table, verdicts: Verdicts) -> Verdicts:
+    """Return the verdicts of one step's deliveries, late originals that are none set right.
 
-    `same_step` holds the originals of this step with the same event ids, late or not.
+    `table` has a row of facts for each of them, `verdicts` is what the index said.
     """
-    first: dict[tuple[str, str], tuple[int, str]] = {}
-    for fact in facts.query_identities(sorted({one.event_id for one in late})):
-        if fact["log_partition"] == partition:
-            key = (fact["tenant_id"], fact["event_id"])
-            place = (int(fact["log_offset"]), fact["digest"])
-            first[key] = min(first.get(key, place), place)
-    for one in same_step:
-        key, place = (one.tenant_id, one.event_id), (one.offset, one.digest.hex().upper())
-        first[key] = min(first.get(key, place), place)
-    verdicts = {}
-    for one in late:
-        offset, digest = first[one.tenant_id, one.event_id]
-        if offset < one.offset:
-            is_same = digest == one.digest.hex().upper()
-            verdicts[one.offset] = Verdict.DUPLICATE if is_same else Verdict.CONFLICT
-    return verdicts
+    is_original = verdicts == Verdict.ORIGINAL
+    is_late = is_original & table.column("is_late").to_numpy()
+    if not is_late.any():
+        return verdicts
+    ids = table.column("event_id").filter(pa.array(is_late)).unique()
+    same = is_original & pc.is_in(table.column("event_id"), value_set=ids).to_numpy()
+    rows = np.flatnonzero(same)
+    columns = (table.column(name).take(pa.array(rows)).to_pylist() for name in _IDENTITY)
+    deliveries = list(zip(*columns, strict=True))
+    first: dict[_Identity, tuple[int, str]] = {}
+    for fact in facts.query_identities(sorted(ids.to_pylist())):
+        identity = (fact["log_partition"], fact["tenant_id"], fact["event_id"])
+        _note(first, identity, int(fact["log_offset"]), fact["digest"])
+    for partition, tenant, event_id, offset, digest in deliveries:
+        _note(first, (partition, tenant, event_id), offset, digest.hex().upper())
+    judged = verdicts.copy()
+    for row, (partition, tenant, event_id, offset, digest) in zip(rows, deliveries, strict=True):
+        place, known = first[partition, tenant, event_id]
+        if is_late[row] and place < offset:
+            is_same = known == digest.hex().upper()
+            judged[row] = Verdict.DUPLICATE if is_same else Verdict.CONFLICT
+    return judged
+
+
+def _note(
+    first: dict[_Identity, tuple[int, str]], identity: _Identity, offset: int, digest: str
+) -> None:
+    place = (offset, digest)
+    first[identity] = min(first.get(identity, place), place)

@@ -40,6 +40,15 @@ class FollowerLoop:
         self.failure: str | None = None
         self._thread = threading.Thread(target=self._run, name=follower.name, daemon=True)
 
+    @property
+    def name(self) -> str:
+        """The follower's."""
+        return self._follower.name
+
+    def is_alive(self) -> bool:
+        """Whether it goes on: a broken invariant ends it."""
+        return self._thread.is_alive()
+
     def start(self) -> None:
         """Begin."""
         self._thread.start()

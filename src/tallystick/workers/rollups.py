@@ -12,6 +12,7 @@ from tallystick.analytics.store import COARSE, FOLDED_FROM_FACTS, FactStore, Off
 from tallystick.clock import HOUR, SECOND, Clock
 from tallystick.plumbing.log import Positions
 
+_OFFSETS_PER_STEP = 400_000
 COARSE_EVERY = SECOND
 """How often, at most, the coarser rollups are folded while deliveries keep coming."""
 
@@ -40,7 +41,11 @@ class Rollups:
             tables = (*FOLDED_FROM_FACTS, *COARSE)
             self._folded = {table: self._facts.query_watermarks(table) for table in tables}
         stored = self._positions.load("sink")
-        ends = {partition: stored[partition].offset for partition in stored}
+        begun = self._folded["rollup_delta"]
+        ends = {
+            partition: min(stored[partition].offset, begun.get(partition, 0) + _OFFSETS_PER_STEP)
+            for partition in stored
+        }
         is_folding = self._fold("rollup_delta", ends)
         if is_folding:
             self._fold("rollup_minute", ends)

@@ -11,6 +11,7 @@ import base64
 import hmac
 import queue
 import re
+import tempfile
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -20,6 +21,7 @@ from urllib.parse import parse_qsl, urlsplit
 import chdb
 
 _ERROR_CODE = re.compile(r"Code: (\d+)")
+_ARROW_INSERT = re.compile(r"\s*INSERT INTO ([\w.`]+)\s*\((.+?)\)\s*FORMAT Arrow\s*", re.S | re.I)
 _CONNECTIONS = 3
 
 
@@ -75,7 +77,11 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(403, b"wrong key")
             return
         arguments = dict(parse_qsl(urlsplit(self.path).query, keep_blank_values=True))
-        sql = "\n".join(part for part in (arguments.get("query", ""), body.decode()) if part)
+        query = arguments.get("query", "")
+        if (insert := _ARROW_INSERT.fullmatch(query)) is not None:
+            self._insert(insert.group(1), insert.group(2), body)
+            return
+        sql = "\n".join(part for part in (query, body.decode()) if part)
         values = {
             name.removeprefix("param_"): value
             for name, value in arguments.items()
@@ -88,6 +94,19 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(200, self._run(sql, values))
         except RuntimeError as error:
             self._send(500, str(error).encode())
+
+    def _insert(self, table: str, columns: str, body: bytes) -> None:
+        """Take Arrow rows: chDB reads them from a file."""
+        with tempfile.NamedTemporaryFile(suffix=".arrow") as file:
+            file.write(body)
+            file.flush()
+            source = f"file('{file.name}', 'Arrow')"
+            try:
+                self._run(f"INSERT INTO {table} ({columns}) SELECT {columns} FROM {source}", {})
+            except RuntimeError as error:
+                self._send(500, str(error).encode())
+                return
+        self._send(200, b"")
 
     def _run(self, sql: str, values: dict[str, str]) -> bytes:
         connection = self.connections.get()

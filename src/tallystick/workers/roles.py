@@ -1,0 +1,263 @@
+"""What each role of the distributed form runs, and how processes of one role share the work.
+
+`serve` runs every role in its engine. `tallystick worker ROLE` runs one, in as many processes
+as wanted: Kafka's partitions are spread by its consumer group, shards of runs and single
+lanes by leases; a process that dies loses its share when its leases end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from psycopg_pool import ConnectionPool
+
+from tallystick.analytics.store import FactStore
+from tallystick.archive import Archive, ArchiveSource, identities_in
+from tallystick.catalog import Catalog
+from tallystick.clock import Clock
+from tallystick.errors import InvalidInput
+from tallystick.events.appending import seal_key
+from tallystick.events.batch import Identity
+from tallystick.events.dedup import REMEMBERED_FOR
+from tallystick.events.redaction import Redactor
+from tallystick.events.sources import JoinedSource, KafkaSource, Known, LeasedSource
+from tallystick.ids import Uuid7Source
+from tallystick.ledger import Ledger
+from tallystick.ledger.seals import Seals
+from tallystick.plumbing.clickhouse import ClickHouse
+from tallystick.plumbing.leases import Leases
+from tallystick.plumbing.log import CORRECTIONS, Positions, PostgresLog, PostgresSource, Source
+from tallystick.plumbing.log.kafka import KafkaOptions, KafkaWriter
+from tallystick.plumbing.objects import open_objects
+from tallystick.plumbing.postgres import open_pool
+from tallystick.workers.archiver import Archiver
+from tallystick.workers.charger import Charger
+from tallystick.workers.holds import HoldKeeper
+from tallystick.workers.loop import Follower, FollowerLoop
+from tallystick.workers.options import EngineOptions
+from tallystick.workers.pending import SHARDS, PendingRuns
+from tallystick.workers.restore import DICTIONARIES, Restorer, RestoreThenFollow
+from tallystick.workers.rollups import Rollups
+from tallystick.workers.sealer import Sealer
+from tallystick.workers.sink import Sink
+
+_IDLE_SECONDS = {
+    "sink": 0.1,
+    "rollups": 0.1,
+    "charger": 0.5,
+    "archiver": 1.0,
+    "holds": 0.5,
+    "sealer": 0.5,
+}
+
+
+class Roles:
+    """Builds the followers of this process; `close` lets everything go."""
+
+    def __init__(self, options: EngineOptions, clock: Clock) -> None:
+        self._options = options
+        self._clock = clock
+        self._pool = open_pool(options.postgres_url, connections_max=8)
+        self.positions = Positions(self._pool)
+        self._catalog = Catalog(self._pool)
+        self._ledger = Ledger(self._pool, clock, Uuid7Source(clock))
+        self._leases: list[Leases] = []
+        self._writers: list[KafkaWriter] = []
+        self._sources: list[Source] = []
+        self._stores: list[ClickHouse] = []
+
+    @property
+    def pool(self) -> ConnectionPool:
+        """The connections of this process."""
+        return self._pool
+
+    def facts(self) -> FactStore:
+        """A connection to the facts of its own: threads do not wait for each other."""
+        seconds = self._options.lease_seconds / 3 if self._options.is_shared else None
+        store = ClickHouse(self._options.clickhouse_url, timeout_seconds=seconds)
+        self._stores.append(store)
+        return FactStore(store)
+
+    def sink(self) -> list[FollowerLoop]:
+        """Facts, and their rollups."""
+        facts = self.facts()
+        source = self._source("sink", lambda *range_: _landed(facts, self._remembered(), *range_))
+        sink: Follower = Sink(source, self.positions, facts, self._catalog, self._pool, self._clock)
+        if self._options.is_restoring:
+            sink = RestoreThenFollow(self._restorer(facts), sink)
+        rollups = Rollups(self.positions, self.facts(), self._clock)
+        return [self._loop(sink), self._loop(self._alone(rollups))]
+
+    def archiver(self) -> list[FollowerLoop]:
+        """Parquet objects of every delivery; needs no ClickHouse."""
+        options, archive = self._options, self._archive()
+        archiver = Archiver(
+            self._source(
+                "archiver",
+                lambda *range_: identities_in(archive, *range_, since=self._remembered()),
+                sets_aside=False,
+            ),
+            self.positions,
+            archive,
+            self._clock,
+            days=options.archive_days,
+            flush_seconds=options.archive_flush_seconds,
+        )
+        return [self._loop(archiver)]
+
+    def charger(self) -> list[FollowerLoop]:
+        """Charges, for a share of the runs."""
+        shards: Callable[[], Sequence[int]] = lambda: range(SHARDS)  # noqa: E731
+        if self._options.is_shared:
+            leases = self._new_leases("charger")
+            shards = lambda: leases.share("charger/", SHARDS)  # noqa: E731
+        charger = Charger(
+            PendingRuns(self._pool),
+            self.facts(),
+            self._catalog,
+            self._ledger,
+            self._clock,
+            shards,
+        )
+        return [self._loop(charger)]
+
+    def keeper(self) -> list[FollowerLoop]:
+        """Ends of holds, and seals."""
+        lanes = (HoldKeeper(self._ledger, self._clock), Sealer(Seals(self._pool, self._clock)))
+        return [self._loop(self._alone(lane)) for lane in lanes]
+
+    def close(self) -> None:
+        """Let sources, leases and connections go; the loops have stopped before."""
+        for source in self._sources:
+            source.close()
+        for leases in self._leases:
+            leases.release_all()
+        for writer in self._writers:
+            writer.close()
+        for store in self._stores:
+            store.close()
+        self._pool.close()
+
+    def _loop(self, follower: Follower) -> FollowerLoop:
+        return FollowerLoop(follower, idle_seconds=_IDLE_SECONDS.get(follower.name, 0.5))
+
+    def _alone(self, follower: Follower) -> Follower:
+        if not self._options.is_shared:
+            return follower
+        return Alone(follower, self._new_leases(follower.name))
+
+    def _new_leases(self, lane: str) -> Leases:
+        """Each lane has an owner of its own: what one lets go another must not think it has."""
+        owner = f"{self._options.instance_id}/{lane}/{Uuid7Source(self._clock).next_id()}"
+        leases = Leases(self._pool, owner, seconds=self._options.lease_seconds)
+        self._leases.append(leases)
+        return leases
+
+    def _archive(self) -> Archive:
+        if not self._options.archive_url:
+            raise InvalidInput(
+                "TALLYSTICK_ARCHIVE_URL must be set: archivers share it", field="archive_url"
+            )
+        return Archive(open_objects(self._options.archive_url))
+
+    def _restorer(self, facts: FactStore) -> Restorer:
+        source = ArchiveSource(self._archive(), self.positions, "sink", dictionaries=DICTIONARIES)
+        return Restorer(source, self.positions, facts, self._catalog, self._pool, self._clock)
+
+    def _remembered(self) -> int:
+        """Since when an index would remember what was received."""
+        return self._clock.now() - REMEMBERED_FOR
+
+    def _source(self, follower: str, known: Known, *, sets_aside: bool = True) -> Source:
+        options = self._options
+        corrections = PostgresLog(self._pool, CORRECTIONS)
+        if options.kafka is None:
+            logs = [PostgresLog(self._pool), corrections]
+            return PostgresSource(logs, self.positions, follower)
+        leases = self._new_leases(follower)
+        source = JoinedSource(
+            {
+                _is_topic: self._kafka_source(
+                    options.kafka, follower, leases, known, sets_aside=sets_aside
+                ),
+                _is_corrections: LeasedSource(
+                    PostgresSource([corrections], self.positions, follower),
+                    leases,
+                    f"{follower}/{CORRECTIONS}",
+                ),
+            }
+        )
+        self._sources.append(source)
+        return source
+
+    def _kafka_source(
+        self,
+        kafka: KafkaOptions,
+        follower: str,
+        leases: Leases,
+        known: Known,
+        *,
+        sets_aside: bool,
+    ) -> KafkaSource:
+        options, writer = self._options, None
+        if sets_aside:
+            writer = KafkaWriter(kafka)
+            self._writers.append(writer)
+        secret = options.redaction_key
+        return KafkaSource(
+            kafka,
+            writer,
+            self.positions,
+            leases,
+            follower=follower,
+            instance_id=f"{options.instance_id}-{follower}",
+            folder=Path(options.data) / f"dedup-{follower}",
+            redactor=Redactor(secret.encode(), hash_user_ids=options.hash_user_ids),
+            key=seal_key(secret),
+            known=known,
+        )
+
+
+def _landed(
+    facts: FactStore, since: int, partition: int, start: int, end: int
+) -> list[tuple[Identity, int]]:
+    rows = facts.query_landed_identities(partition, start, end, since)
+    return [
+        (
+            (f"{row['tenant_id']}\0{row['event_id']}".encode(), bytes.fromhex(row["digest"])),
+            int(row["log_offset"]),
+        )
+        for row in rows
+    ]
+
+
+class Alone:
+    """A follower that runs in one process at a time: in the one that has its lease."""
+
+    def __init__(self, follower: Follower, leases: Leases) -> None:
+        self.name = follower.name
+        self._follower = follower
+        self._leases = leases
+        self._lease = f"lane/{follower.name}"
+
+    def recover(self) -> None:
+        """Forget what is only in memory."""
+        self._follower.recover()
+
+    def step(self) -> bool:
+        """Do a piece of work; False when there is none, or another process does it."""
+        if self._leases.left(self._lease) <= 0:
+            if not self._leases.take([self._lease]):
+                return False
+            self._follower.recover()
+        self._leases.keep([self._lease])
+        return self._follower.step()
+
+
+def _is_corrections(partition: int) -> bool:
+    return partition == CORRECTIONS
+
+
+def _is_topic(partition: int) -> bool:
+    return partition != CORRECTIONS
