@@ -104,6 +104,15 @@ PARTITION BY toYYYYMM(occurred_at)
 ORDER BY (tenant_id, charge_key, occurred_at)
 SETTINGS index_granularity = 2048, fsync_after_insert = 1, fsync_part_directory = 1;
 
+CREATE TABLE tallystick.fence
+(
+    `name` String,
+    `epoch` UInt64
+)
+ENGINE = MergeTree
+ORDER BY name
+SETTINGS fsync_after_insert = 1, fsync_part_directory = 1, index_granularity = 8192;
+
 CREATE TABLE tallystick.rollup_day
 (
     `bucket_at` DateTime('UTC'),

@@ -184,11 +184,7 @@ def open_platform(
         stack.callback(folder.close)
         admin_key = load_admin_key(settings, folder.path)
         postgres, postgres_url = _start_postgres(settings, folder, stack)
-        migrate_postgres(postgres_url)
-        pool = open_pool(postgres_url, connections_max=12)
-        stack.callback(pool.close)
-        catalog = Catalog(pool)
-        catalog.seed_if_empty(clock.now())
+        pool, catalog = _open_catalog(postgres_url, clock, stack)
         secret = settings.redaction_key or _owner_only_secret(folder.path / "redaction.key")
         engine, clickhouse_url = None, settings.clickhouse_url
         if has_engine:
@@ -202,10 +198,8 @@ def open_platform(
         door = _start_door(settings, kafka, folder, secret, pool, clock, stack)
         ledger = Ledger(pool, clock, Uuid7Source(clock))
         committer = _make_committer(postgres_url, clock, stack)
-        facts = FactStore(clickhouse)
         seals = Seals(pool, clock)
         verifier = Verifier(pool, clickhouse, ledger, seals)
-        drift = Drift(pool, clock, Uuid7Source(clock))
         yield Platform(
             settings=settings,
             folder=folder,
@@ -222,10 +216,10 @@ def open_platform(
             catalog=catalog,
             stats=Stats(clickhouse),
             runs=Runs(clickhouse),
-            freshness=Freshness(pool, heads, facts, clock),
+            freshness=Freshness(pool, heads, FactStore(clickhouse), clock),
             seals=seals,
             verifier=verifier,
-            reconciler=LedgerReconciler(pool, drift, verifier),
+            reconciler=LedgerReconciler(pool, Drift(pool, clock, Uuid7Source(clock)), verifier),
             broken=BrokenMessages(pool, clickhouse, door, clock),
         )
 
@@ -239,6 +233,18 @@ def _start_postgres(
     stack.callback(postgres.stop)
     postgres.start()
     return postgres, postgres.url
+
+
+def _open_catalog(
+    postgres_url: str, clock: Clock, stack: ExitStack
+) -> tuple[ConnectionPool, Catalog]:
+    """Connections to a PostgreSQL that is up to date, and its catalog, never empty."""
+    migrate_postgres(postgres_url)
+    pool = open_pool(postgres_url, connections_max=12)
+    stack.callback(pool.close)
+    catalog = Catalog(pool)
+    catalog.seed_if_empty(clock.now())
+    return pool, catalog
 
 
 def _engine_options(

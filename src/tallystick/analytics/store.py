@@ -7,10 +7,11 @@ whole or not at all), so the greatest offset present says where to go on.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tallystick.clock import to_datetime
+from tallystick.errors import LeaseLost
 from tallystick.plumbing.clickhouse import ClickHouse
 from tallystick.plumbing.sql import load_statements
 
@@ -140,9 +141,16 @@ def within(column: str, starts: Offsets, ends: Offsets) -> str:
 class FactStore:
     """Reads and appends facts, deliveries, rollups and charge lines."""
 
-    def __init__(self, store: ClickHouse) -> None:
+    def __init__(
+        self, store: ClickHouse, fence: Callable[[], Mapping[str, int]] | None = None
+    ) -> None:
+        """`fence` gives the leases (name -> epoch) under which this process writes.
+
+        An insert lands only while ClickHouse has heard of no later owner of any of them.
+        """
         self._store = store
-        self._columns: dict[str, str] = {}
+        self._fence = fence
+        self._columns: dict[str, list[tuple[str, str]]] = {}
 
     def query_landed_until(self, partition: int) -> int:
         """The offset after the last one that landed; 0 when none did."""
@@ -159,7 +167,31 @@ class FactStore:
 
     def append(self, table: str, rows: pa.Table) -> None:
         """Append rows; on disk when this returns."""
-        self._store.insert_arrow(table, rows)
+        if self._fence is None:
+            self._store.insert_arrow(table, rows)
+            return
+        types = dict(self._columns_of(table))
+        structure = ", ".join(f"{name} {types[name]}" for name in rows.column_names)
+        structure = structure.replace("\\", "\\\\").replace("'", "\\'")
+        self._store.insert_arrow_if(table, structure, rows, self._may_write())
+
+    def announce(self, epochs: Mapping[str, int]) -> None:
+        """Fence off earlier owners of leases: none of their inserts begins after this."""
+        values = ", ".join(f"('{name}', {epoch})" for name, epoch in sorted(epochs.items()))
+        self._store.command(f"INSERT INTO tallystick.fence (name, epoch) VALUES {values}")
+
+    def _may_write(self) -> str:
+        """The condition that no later owner of our leases is known; true without a fence."""
+        epochs = self._fence() if self._fence is not None else None
+        if epochs is None:
+            return "1"
+        if not epochs:
+            raise LeaseLost("this process holds no lease to write under")
+        ours = ", ".join(f"('{name}', {epoch})" for name, epoch in sorted(epochs.items()))
+        return (
+            "(SELECT count() FROM (SELECT name, max(epoch) AS latest FROM tallystick.fence "
+            f"GROUP BY name) WHERE (name, latest) IN ({ours})) = {len(epochs)}"
+        )
 
     def query_watermarks(self, table: str) -> Offsets:
         """The offset after the last one that a rollup holds, by log partition."""
@@ -195,20 +227,21 @@ class FactStore:
             self._store.command(_SQL["delete_deltas"].format(condition=condition))
 
     def _insert_select(self, table: str, select: str) -> None:
-        columns = self._columns_of(table)
+        columns = ", ".join(name for name, _ in self._columns_of(table))
         self._store.command(
             f"INSERT INTO tallystick.{table} ({columns}) SELECT {columns} FROM ({select}) "
+            f"WHERE {self._may_write()} "
             "SETTINGS max_threads = 1, max_insert_threads = 1"
         )
 
-    def _columns_of(self, table: str) -> str:
+    def _columns_of(self, table: str) -> list[tuple[str, str]]:
         if table not in self._columns:
             rows = self._store.query_rows(
-                "SELECT name FROM system.columns WHERE database = 'tallystick' "
+                "SELECT name, type FROM system.columns WHERE database = 'tallystick' "
                 "AND table = {table:String} ORDER BY position",
                 {"table": table},
             )
-            self._columns[table] = ", ".join(row["name"] for row in rows)
+            self._columns[table] = [(row["name"], row["type"]) for row in rows]
         return self._columns[table]
 
     def query_identities(self, ids: Sequence[str]) -> list[dict[str, Any]]:
@@ -232,7 +265,9 @@ class FactStore:
     def post_lines(self, runs: Sequence[RunKey], plan: LinePlan, now: int) -> None:
         """Post the difference between what the runs' charge lines should be and are."""
         sql = _SQL["post_lines"].format(
-            keys=", ".join(LINE_KEYS), dimensions=", ".join((*ROLLUP_KEYS, "user_id"))
+            keys=", ".join(LINE_KEYS),
+            dimensions=", ".join((*ROLLUP_KEYS, "user_id")),
+            may_write=self._may_write(),
         )
         parameters = {name: _or_nobody(attempts) for name, attempts in plan._asdict().items()}
         self._store.command(sql, {"runs": list(runs), "now": now, **parameters})

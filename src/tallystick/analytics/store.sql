@@ -162,6 +162,7 @@ FROM (
     WHERE (tenant_id, charge_key) IN {{runs:Array(Tuple(String, String))}}
     GROUP BY tenant_id, charge_key, bucket_at, {dimensions}
 ) AS l
+WHERE {may_write}
 GROUP BY tenant_id, charge_key, {keys}
 HAVING credit_units != 0 OR waste_credit_units != 0 OR waste_cost_units != 0
 SETTINGS max_threads = 1, max_insert_threads = 1;

@@ -80,6 +80,23 @@ class ClickHouse:
         except (ClickHouseError, OSError) as error:
             raise StoreUnavailable(f"ClickHouse refused rows: {_first_line(error)}") from error
 
+    def insert_arrow_if(self, table: str, structure: str, rows: pa.Table, condition: str) -> None:
+        """Append an Arrow table if a condition holds on the server, else nothing."""
+        import pyarrow as pa
+
+        sink = pa.BufferOutputStream()
+        with pa.ipc.new_file(sink, rows.schema) as writer:
+            writer.write_table(rows)
+        names = ", ".join(rows.column_names)
+        sql = (
+            f"INSERT INTO {DATABASE}.{table} ({names}) SELECT {names} "
+            f"FROM input('{structure}') WHERE {condition} FORMAT Arrow"
+        )
+        try:
+            self._client.command(sql, data=sink.getvalue().to_pybytes())
+        except (ClickHouseError, OSError) as error:
+            raise StoreUnavailable(f"ClickHouse refused rows: {_first_line(error)}") from error
+
     def close(self) -> None:
         """Let the connection go."""
         self._client.close()

@@ -3,14 +3,14 @@
 A lease is a row in PostgreSQL with an owner and a deadline by the database's clock. Who dies
 without a word loses it at the deadline; whoever takes it over waits until then. The owner
 counts its own deadline from before it asked, so it stops believing in time. Work that goes
-elsewhere than PostgreSQL must end well before the deadline: `keep` it first, and bound the
-work by a third of its time.
+elsewhere than PostgreSQL is fenced by the lease's epoch (FactStore): `keep` the lease first, and
+bound a request by a third of its time.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import psycopg
@@ -38,13 +38,17 @@ class Leases:
         owner: str,
         *,
         seconds: float = LEASE_SECONDS,
+        announce: Callable[[Mapping[str, int]], None] | None = None,
         tick: Callable[[], float] = time.monotonic,
     ) -> None:
+        """`announce` is told of leases that came to us, with their epochs, before they count."""
         self._pool = pool
         self._owner = owner
         self.seconds = seconds
+        self._announce = announce
         self._tick = tick
         self._until: dict[str, float] = {}
+        self._epochs: dict[str, int] = {}
 
     def take(self, names: Iterable[str]) -> set[str]:
         """Take or renew leases; return those of the names that are ours now."""
@@ -54,13 +58,21 @@ class Leases:
         asked_at = self._tick()
         arguments = {"names": wanted, "owner": self._owner, "seconds": self.seconds}
         with transaction(self._pool) as connection:
-            ours = {row[0] for row in connection.execute(_SQL["take_leases"], arguments)}
+            ours = dict(connection.execute(_SQL["take_leases"], arguments).fetchall())
+        fresh = {name: epoch for name, epoch in ours.items() if self._epochs.get(name) != epoch}
+        if fresh and self._announce is not None:
+            self._announce(fresh)
+        self._epochs.update(ours)
         for name in wanted:
             if name in ours:
                 self._until[name] = asked_at + self.seconds
             else:
                 self._until.pop(name, None)
-        return ours
+        return set(ours)
+
+    def epochs(self) -> dict[str, int]:
+        """The leases that are ours for certain, with their epochs."""
+        return {name: self._epochs[name] for name in self._until if self.left(name) > 0}
 
     def keep(self, names: Iterable[str]) -> None:
         """Renew what has less than two thirds of its time left; raise LeaseLost when taken."""

@@ -7,7 +7,8 @@ lanes by leases; a process that dies loses its share when its leases end.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from psycopg_pool import ConnectionPool
@@ -72,22 +73,29 @@ class Roles:
         """The connections of this process."""
         return self._pool
 
-    def facts(self) -> FactStore:
-        """A connection to the facts of its own: threads do not wait for each other."""
+    def facts(self, leases: Leases | None = None) -> FactStore:
+        """A connection to the facts of its own: threads do not wait for each other.
+
+        With `leases`, it writes only while they are its own, and only what they are for.
+        """
         seconds = self._options.lease_seconds / 3 if self._options.is_shared else None
         store = ClickHouse(self._options.clickhouse_url, timeout_seconds=seconds)
         self._stores.append(store)
-        return FactStore(store)
+        return FactStore(store, leases.epochs if leases is not None else None)
 
     def sink(self) -> list[FollowerLoop]:
         """Facts, and their rollups."""
-        facts = self.facts()
-        source = self._source("sink", lambda *range_: _landed(facts, self._remembered(), *range_))
+        leases = self._new_leases("sink") if self._options.kafka else None
+        facts = self.facts(leases if self._options.is_shared else None)
+        source = self._source(
+            "sink", leases, lambda *range_: _landed(facts, self._remembered(), *range_)
+        )
         sink: Follower = Sink(source, self.positions, facts, self._catalog, self._pool, self._clock)
         if self._options.is_restoring:
             sink = RestoreThenFollow(self._restorer(facts), sink)
-        rollups = Rollups(self.positions, self.facts(), self._clock)
-        return [self._loop(sink), self._loop(self._alone(rollups))]
+        alone = self._new_leases("rollups") if self._options.is_shared else None
+        rollups = Rollups(self.positions, self.facts(alone), self._clock)
+        return [self._loop(sink), self._loop(Alone(rollups, alone) if alone else rollups)]
 
     def archiver(self) -> list[FollowerLoop]:
         """Parquet objects of every delivery; needs no ClickHouse."""
@@ -95,6 +103,7 @@ class Roles:
         archiver = Archiver(
             self._source(
                 "archiver",
+                self._new_leases("archiver", has_fence=False) if options.kafka else None,
                 lambda *range_: identities_in(archive, *range_, since=self._remembered()),
                 sets_aside=False,
             ),
@@ -108,13 +117,14 @@ class Roles:
 
     def charger(self) -> list[FollowerLoop]:
         """Charges, for a share of the runs."""
-        shards: Callable[[], Sequence[int]] = lambda: range(SHARDS)  # noqa: E731
-        if self._options.is_shared:
-            leases = self._new_leases("charger")
-            shards = lambda: leases.share("charger/", SHARDS)  # noqa: E731
+        leases = self._new_leases("charger") if self._options.is_shared else None
+
+        def shards() -> Sequence[int]:
+            return leases.share("charger/", SHARDS) if leases else range(SHARDS)
+
         charger = Charger(
             PendingRuns(self._pool),
-            self.facts(),
+            self.facts(leases),
             self._catalog,
             self._ledger,
             self._clock,
@@ -125,7 +135,9 @@ class Roles:
     def keeper(self) -> list[FollowerLoop]:
         """Ends of holds, and seals."""
         lanes = (HoldKeeper(self._ledger, self._clock), Sealer(Seals(self._pool, self._clock)))
-        return [self._loop(self._alone(lane)) for lane in lanes]
+        if not self._options.is_shared:
+            return [self._loop(lane) for lane in lanes]
+        return [self._loop(Alone(lane, self._new_leases(lane.name))) for lane in lanes]
 
     def close(self) -> None:
         """Let sources, leases and connections go; the loops have stopped before."""
@@ -142,15 +154,26 @@ class Roles:
     def _loop(self, follower: Follower) -> FollowerLoop:
         return FollowerLoop(follower, idle_seconds=_IDLE_SECONDS.get(follower.name, 0.5))
 
-    def _alone(self, follower: Follower) -> Follower:
-        if not self._options.is_shared:
-            return follower
-        return Alone(follower, self._new_leases(follower.name))
+    def _new_leases(self, lane: str, *, has_fence: bool = True) -> Leases:
+        """Each lane has an owner of its own: what one lets go another must not think it has.
 
-    def _new_leases(self, lane: str) -> Leases:
-        """Each lane has an owner of its own: what one lets go another must not think it has."""
+        What writes nothing to ClickHouse needs no fence there.
+        """
         owner = f"{self._options.instance_id}/{lane}/{Uuid7Source(self._clock).next_id()}"
-        leases = Leases(self._pool, owner, seconds=self._options.lease_seconds)
+        seconds = self._options.lease_seconds
+        facts = self.facts()
+
+        def announce(epochs: Mapping[str, int]) -> None:
+            facts.announce(epochs)
+            if any(epoch > 1 for epoch in epochs.values()):
+                time.sleep(seconds / 3)  # a request of the one before that had begun ends by then
+
+        leases = Leases(
+            self._pool,
+            owner,
+            seconds=seconds,
+            announce=announce if has_fence and self._options.is_shared else None,
+        )
         self._leases.append(leases)
         return leases
 
@@ -169,13 +192,14 @@ class Roles:
         """Since when an index would remember what was received."""
         return self._clock.now() - REMEMBERED_FOR
 
-    def _source(self, follower: str, known: Known, *, sets_aside: bool = True) -> Source:
+    def _source(
+        self, follower: str, leases: Leases | None, known: Known, *, sets_aside: bool = True
+    ) -> Source:
         options = self._options
         corrections = PostgresLog(self._pool, CORRECTIONS)
-        if options.kafka is None:
+        if options.kafka is None or leases is None:
             logs = [PostgresLog(self._pool), corrections]
             return PostgresSource(logs, self.positions, follower)
-        leases = self._new_leases(follower)
         source = JoinedSource(
             {
                 _is_topic: self._kafka_source(

@@ -350,3 +350,12 @@ CREATE TABLE IF NOT EXISTS tallystick.charges (
 ) ENGINE = MergeTree
 ORDER BY (tenant_id, charge_key, bucket_at)
 SETTINGS index_granularity = 2048, fsync_after_insert = 1, fsync_part_directory = 1;
+
+-- Which owner of a lease may still write, by the lease's epoch (plumbing/leases.py). An insert of
+-- the distributed form checks it, so a process that hung cannot write after it was replaced.
+CREATE TABLE IF NOT EXISTS tallystick.fence (
+    name String,
+    epoch UInt64
+) ENGINE = MergeTree
+ORDER BY name
+SETTINGS fsync_after_insert = 1, fsync_part_directory = 1;

@@ -21,6 +21,9 @@ from urllib.parse import parse_qsl, urlsplit
 import chdb
 
 _ERROR_CODE = re.compile(r"Code: (\d+)")
+_GUARDED_INSERT = re.compile(
+    r"(INSERT INTO [\w.]+ \(.+?\) SELECT .+? FROM )input\('(.+?)'\)( WHERE .+) FORMAT Arrow", re.S
+)
 _ARROW_INSERT = re.compile(r"\s*INSERT INTO ([\w.`]+)\s*\((.+?)\)\s*FORMAT Arrow\s*", re.S | re.I)
 _CONNECTIONS = 3
 
@@ -79,7 +82,13 @@ class _Handler(BaseHTTPRequestHandler):
         arguments = dict(parse_qsl(urlsplit(self.path).query, keep_blank_values=True))
         query = arguments.get("query", "")
         if (insert := _ARROW_INSERT.fullmatch(query)) is not None:
-            self._insert(insert.group(1), insert.group(2), body)
+            table, columns = insert.groups()
+            sql = f"INSERT INTO {table} ({columns}) SELECT {columns} FROM {{source}}"
+            self._insert(sql, "", body)
+            return
+        if (guarded := _GUARDED_INSERT.fullmatch(query)) is not None:
+            begin, structure, condition = guarded.groups()
+            self._insert(f"{begin}{{source}}{condition}", f", '{structure}'", body)
             return
         sql = "\n".join(part for part in (query, body.decode()) if part)
         values = {
@@ -95,14 +104,14 @@ class _Handler(BaseHTTPRequestHandler):
         except RuntimeError as error:
             self._send(500, str(error).encode())
 
-    def _insert(self, table: str, columns: str, body: bytes) -> None:
-        """Take Arrow rows: chDB reads them from a file."""
+    def _insert(self, sql: str, structure: str, body: bytes) -> None:
+        """Take Arrow rows: chDB reads them from a file, which stands for `{source}`."""
         with tempfile.NamedTemporaryFile(suffix=".arrow") as file:
             file.write(body)
             file.flush()
-            source = f"file('{file.name}', 'Arrow')"
+            source = f"file('{file.name}', 'Arrow'{structure})"
             try:
-                self._run(f"INSERT INTO {table} ({columns}) SELECT {columns} FROM {source}", {})
+                self._run(sql.replace("{source}", source), {})
             except RuntimeError as error:
                 self._send(500, str(error).encode())
                 return
