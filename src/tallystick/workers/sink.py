@@ -31,7 +31,7 @@ from tallystick.rating import Rater
 from tallystick.workers.pending import PendingRuns
 
 EVENTS_PER_STEP_MAX = 100_000
-_STEP_SECONDS_MIN = 0.2
+_STEP_SECONDS_MIN = 0.35
 """Each step makes new parts in ClickHouse; fewer, larger ones cost less to merge."""
 
 _KIND_NAMES = {
