@@ -8,13 +8,20 @@ not from the facts again.
 
 from __future__ import annotations
 
+import time
+
 from tallystick.analytics.store import COARSE, FOLDED_FROM_FACTS, FactStore, Offsets
 from tallystick.clock import HOUR, SECOND, Clock
 from tallystick.plumbing.log import Positions
 
 _OFFSETS_PER_STEP = 400_000
-COARSE_EVERY = SECOND
-"""How often, at most, the coarser rollups are folded while deliveries keep coming."""
+COARSE_EVERY = 5 * SECOND
+"""How often the coarser rollups are folded while deliveries keep coming.
+
+Nobody waits for them: what is of this hour is read from the minutes.
+"""
+
+_STEP_SECONDS_MIN = 0.35
 
 
 class Rollups:
@@ -29,6 +36,7 @@ class Rollups:
         self._folded: dict[str, Offsets] | None = None
         self._committed: Offsets = {}
         self._coarse_at = 0
+        self._stepped_at = 0.0
         self._deleted_at = clock.now()
 
     def recover(self) -> None:
@@ -49,6 +57,7 @@ class Rollups:
         is_folding = self._fold("rollup_delta", ends)
         if is_folding:
             self._fold("rollup_minute", ends)
+            self._pace()
             if self._clock.now() - self._coarse_at < COARSE_EVERY:
                 return True
         elif self._committed == ends:
@@ -60,6 +69,12 @@ class Rollups:
         self._committed = ends
         self._delete_old(ends)
         return True
+
+    def _pace(self) -> None:
+        rest = self._stepped_at + _STEP_SECONDS_MIN - time.monotonic()
+        if rest > 0:
+            time.sleep(rest)
+        self._stepped_at = time.monotonic()
 
     def _fold(self, table: str, ends: Offsets) -> bool:
         folded = (self._folded or {})[table]

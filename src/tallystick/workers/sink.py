@@ -26,7 +26,7 @@ from tallystick.workers.intake import Deliveries, Intake, Touched, verdicts_of
 from tallystick.workers.pending import PendingRuns
 
 EVENTS_PER_STEP_MAX = 100_000
-_STEP_SECONDS_MIN = 0.2
+_STEP_SECONDS_MIN = 0.35
 """Each step makes new parts in ClickHouse; fewer, larger ones cost less to merge."""
 
 

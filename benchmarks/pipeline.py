@@ -1,0 +1,212 @@
+"""The event pipeline under load: sustained ingest, Kafka to facts, stats on many facts.
+
+    make bench ARGS=pipeline                     all of it, about 15 minutes
+    python -m benchmarks.pipeline sustained      5,000/s for a minute, 50,000/s for two
+    python -m benchmarks.pipeline kafka          a topic of events into facts, 1 and 2 sinks
+    python -m benchmarks.pipeline stats 100      /v1/stats on 100 million facts
+
+Method. Sustained: a load process of its own sends requests of 500 events, open loop: each
+leaves when it is due, whether or not earlier ones were answered. 1% of events are sent twice,
+5% are out of order (ten minutes old), 0.1% are malformed. An event's delay runs from when its
+request was due to when `/v1/stats` (asked four times a second) shows it. Server, stores and
+load share two cores. Kafka: one broker; events are in the topic before the clock starts.
+Stats: facts are generated in ClickHouse, folded by the product's own rollups, and asked for
+over HTTP by the routes' own code.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import platform
+import sys
+import tempfile
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+from tests.server import Server
+
+from benchmarks.run import bodies, cpu_seconds, memory, visible
+from tallystick.clock import SystemClock, format_time
+
+RESULTS = Path(__file__).parent / "results"
+BATCH = 500
+CONNECTIONS = 8
+TAG = b"@@@@@@@@"
+NOW, BEFORE = b"2001-01-01T00:00:00", b"2002-02-02T00:00:00"
+
+
+def template() -> bytes:
+    """A request of 500 events with places for its tag and for two times; 1% stand twice."""
+    (body,) = bodies("@@@@@@@@", BATCH, BATCH)
+    events = body.removeprefix(b"[").removesuffix(b"]").split(b"},{")
+    pieces = []
+    for number, event in enumerate(events):
+        at = event.index(b'"event_time":"') + len(b'"event_time":"')
+        moment = BEFORE if number % 20 == 7 else NOW
+        piece = event[:at] + moment + event[at + len(moment) :]
+        pieces.append(pieces[-1] if number % 100 == 99 else piece)
+    return b"[" + b"},{".join(pieces) + b"]"
+
+
+def request(made: bytes, number: int, now: int) -> bytes:
+    """The request of a number; every other one has a malformed event as well."""
+    clock = format_time(now)[:19].encode(), format_time(now - 600_000_000)[:19].encode()
+    body = made.replace(TAG, b"%08d" % number)
+    body = body.replace(NOW, clock[0]).replace(BEFORE, clock[1])
+    return body[:-1] + b',{"event_id":"broken"}]' if number % 2 else body
+
+
+def send(url: str, key: str, rate: int, seconds: int, pipe: Connection) -> None:
+    """The load process: sends, then tells when each request was due and acknowledged."""
+    clock, made = SystemClock(), template()
+    headers = {"Authorization": f"Bearer {key}", "Content-Type": "application/json"}
+    client = httpx.Client(base_url=url, headers=headers, timeout=60)
+    client.get("/healthz")
+    every = BATCH / rate
+    started = time.monotonic() + 0.5
+    acknowledged: dict[int, float] = {}
+
+    def one(number: int) -> None:
+        body = request(made, number, clock.now())
+        while client.post("/v1/events", content=body).status_code != 200:
+            time.sleep(0.05)
+        acknowledged[number] = time.monotonic()
+
+    with ThreadPoolExecutor(CONNECTIONS) as pool:
+        for number in range(int(seconds / every)):
+            time.sleep(max(started + number * every - time.monotonic(), 0))
+            pool.submit(one, number)
+    due = [started + number * every for number in range(len(acknowledged))]
+    pipe.send((due, [acknowledged[number] for number in range(len(due))], time.process_time()))
+
+
+def sustained(rate: int, seconds: int) -> str:
+    with tempfile.TemporaryDirectory() as folder:
+        server = Server(Path(folder) / "data").start()
+        key = (server.folder / "admin.key").read_text().strip()
+        ours, theirs = multiprocessing.get_context("spawn").Pipe()
+        load = multiprocessing.get_context("spawn").Process(
+            target=send, args=(str(server.client.base_url), key, rate, seconds, theirs)
+        )
+        before, began = cpu_seconds(server), time.perf_counter()
+        load.start()
+        seen: list[tuple[float, int]] = []
+        peak = 0.0
+        done = threading.Event()
+
+        def watch() -> None:
+            while not done.is_set():
+                seen.append((time.monotonic(), visible(server)))
+                time.sleep(0.25)
+
+        watcher = threading.Thread(target=watch)
+        watcher.start()
+        while not ours.poll(1):
+            peak = max(peak, memory(server)[0])
+        due, acknowledged, load_cpu = ours.recv()
+        load.join()
+        total = per_request(len(due))
+        while seen[-1][1] < total and time.monotonic() < due[-1] + 120:
+            time.sleep(0.1)
+        took = time.perf_counter() - began
+        done.set()
+        watcher.join()
+        after = cpu_seconds(server)
+        peak = max(peak, memory(server)[0])
+        report = server.get("/v1/freshness")
+        server.stop()
+    delays = []
+    place = 0
+    for number, moment in enumerate(due):
+        while place < len(seen) and seen[place][1] < per_request(number + 1):
+            place += 1
+        delays.append((seen[place][0] if place < len(seen) else time.monotonic()) - moment)
+    answers = sorted(done_at - moment for moment, done_at in zip(due, acknowledged, strict=True))
+    achieved = per_request(len(due)) / (max(acknowledged) - due[0])
+    parts = {name: (after[name] - before[name]) / took for name in after if name != "load"}
+    parts["load"] = load_cpu / took
+    split = ", ".join(f"{name} {100 * share:.0f}%" for name, share in parts.items())
+    return (
+        f"| {rate:,} events/s offered for {seconds} s | {achieved:,.0f}/s acknowledged | "
+        f"{quantiles(delays)} | {quantiles(answers)} | {split} | {peak:,.0f} MB | "
+        f"{report['duplicates']:,} duplicates, difference {report['difference']} |"
+    )
+
+
+def per_request(requests: int) -> int:
+    """Events that count after so many requests: 1% are repeats, all broken ones are one fact."""
+    return requests * (BATCH - BATCH // 100) + (1 if requests > 1 else 0)
+
+
+def quantiles(values: list[float]) -> str:
+    ordered = sorted(values)
+    picked = (
+        ordered[min(int(len(ordered) * share), len(ordered) - 1)] for share in (0.5, 0.95, 0.99)
+    )
+    return " / ".join(f"{value * 1000:,.0f}" for value in picked) + " ms"
+
+
+def run_sustained() -> list[str]:
+    head = [
+        "## Sustained ingest over HTTP, embedded",
+        "",
+        "| load | reached | event to /v1/stats, p50 / p95 / p99 | answer, p50 / p95 / p99 | "
+        "CPU of 200% | peak RSS | at the end |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    lines = []
+    for rate, seconds in ((5_000, 60), (30_000, 60), (50_000, 120)):
+        lines.append(sustained(rate, seconds))
+        print(lines[-1], flush=True)
+    return [*head, *lines, ""]
+
+
+def run_kafka(total: int = 1_500_000) -> list[str]:
+    from benchmarks.pipeline_kafka import kafka_to_facts
+
+    head = ["## Kafka to facts", "", "| what | figure | more |", "| --- | --- | --- |"]
+    lines = []
+    for partitions, sinks in ((4, 1), (12, 1), (12, 2)):
+        lines.append(kafka_to_facts(total, partitions, sinks))
+        print(lines[-1], flush=True)
+    return [*head, *lines, ""]
+
+
+def run_stats(millions: int) -> list[str]:
+    from benchmarks.pipeline_stats import ask
+
+    lines = ask(millions)
+    print("\n".join(lines), flush=True)
+    return lines
+
+
+def main(arguments: list[str]) -> None:
+    parts: dict[str, Any] = {
+        "sustained": run_sustained,
+        "kafka": run_kafka,
+        "stats": lambda: run_stats(int(arguments[1]) if len(arguments) > 1 else 100),
+    }
+    chosen = arguments[:1] or list(parts)
+    text = [line for name in chosen for line in parts[name]()]
+    for name in chosen:
+        machine = (
+            f"Machine: {psutil.cpu_count()} cores ({platform.machine()}), "
+            f"{psutil.virtual_memory().total / 2**30:.0f} GiB, {platform.system()}, "
+            f"Python {platform.python_version()}, load average before {os.getloadavg()[0]:.1f}."
+        )
+        head = ["# The event pipeline", "", machine, "How: see `benchmarks/pipeline.py`.", ""]
+        if len(chosen) == len(parts):
+            (RESULTS / "pipeline.md").write_text("\n".join([*head, *text]) + "\n", "utf-8")
+            return
+        print(f"({name}: only a run of all parts is written to results)")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,140 @@
+"""/v1/stats on many facts: generated in ClickHouse, folded by the product's own rollups."""
+
+from __future__ import annotations
+
+import random
+import tempfile
+import time
+from pathlib import Path
+
+import psutil
+
+from tallystick.analytics.stats import Stats, StatsQuery
+from tallystick.analytics.store import COARSE, FOLDED_FROM_FACTS, FactStore
+from tallystick.clock import DAY, HOUR, MINUTE, SystemClock
+from tallystick.plumbing.clickhouse import ClickHouse, migrate_clickhouse
+
+DAYS = 30
+TENANTS, USERS, TEAMS, FEATURES, MODELS, TOOLS = 50, 100_000, 20, 12, 8, 15
+PIECE = 5_000_000
+QUERIES = 200
+
+GENERATE = """
+INSERT INTO tallystick.facts (sign, tenant_id, charge_key, occurred_at, log_partition, log_offset,
+    event_id, event_type, received_at, run_id, attempt, workflow, agent, user_id, team, product,
+    feature, customer_tier, environment, provider, model, usage_scope, usage_quality, tokens_input,
+    tokens_output, latency_ms, tool, error_code, cost_units, cost_quality, credit_units)
+SELECT 1, concat('tenant-', toString(run % {tenants})), concat('run-', toString(run)),
+    fromUnixTimestamp64Micro({start} + intDiv(n * {span}, {total}) + (n % 25) * 1000000, 'UTC'),
+    0, n, concat('e', toString(n)), type, fromUnixTimestamp64Micro({start}, 'UTC'),
+    concat('run-', toString(run)), 1, 'support', 'helper',
+    concat('user-', toString(cityHash64(run) % {users})), concat('team-', toString(run % {teams})),
+    'assistant', concat('feature-', toString(run % {features})), ['free', 'pro'][run % 2 + 1],
+    'production', if(type = 'token_usage', 'openai', ''),
+    if(type = 'token_usage', concat('model-', toString(run % {models})), ''), 'leaf', 'exact',
+    if(type = 'token_usage', 1500, 0), if(type = 'token_usage', 200, 0), 100 + n % 900,
+    if(type = 'tool_call_finished', concat('tool-', toString(n % {tools})), ''),
+    if(n % 97 = 0, 'timeout', ''), if(type = 'token_usage', 4250000, 0), 'exact', 100
+FROM (
+    SELECT number + {first} AS n, intDiv(n, 25) AS run,
+        multiIf(n % 25 = 0, 'run_started', n % 25 = 24, 'run_completed',
+                n % 3 = 0, 'tool_call_finished', 'token_usage') AS type
+    FROM numbers({piece})
+)
+"""
+
+
+def ask(millions: int) -> list[str]:
+    """Generate, fold, and time queries of a dashboard."""
+    total = millions * 1_000_000
+    with tempfile.TemporaryDirectory() as folder:
+        store = ClickHouse(f"chdb://{Path(folder) / 'facts'}")
+        migrate_clickhouse(store)
+        now = SystemClock().now()
+        start = now // DAY * DAY - DAYS * DAY
+        began = time.perf_counter()
+        sizes = {"tenants": TENANTS, "users": USERS, "teams": TEAMS, "features": FEATURES}
+        for first in range(0, total, PIECE):
+            store.command(
+                GENERATE.format(
+                    **sizes, models=MODELS, tools=TOOLS, start=start, span=now - start,
+                    total=total, first=first, piece=min(PIECE, total - first),
+                )
+            )  # fmt: skip
+        generated = time.perf_counter() - began
+        facts = FactStore(store)
+        began = time.perf_counter()
+        for end in range(PIECE, total + PIECE, PIECE):
+            ends = {0: min(end, total)}
+            for table in FOLDED_FROM_FACTS:
+                facts.fold_facts(table, facts.query_watermarks(table), ends)
+            for table in COARSE:
+                facts.fold_deltas(table, facts.query_watermarks(table), ends)
+        folded = time.perf_counter() - began
+        lines = _time_queries(Stats(store), now)
+        store.close()
+    rss = psutil.Process().memory_info().rss / 1e6
+    return [
+        f"## /v1/stats on {total:,} facts over {DAYS} days",
+        "",
+        f"{TENANTS} tenants, {USERS:,} users, {TEAMS} teams, {FEATURES} features, {MODELS} models, "
+        f"{TOOLS} tools, 25 events a run. Generated in {generated:.0f} s, folded in {folded:.0f} s "
+        f"({total / folded:,.0f} facts/s, one thread); {rss:,.0f} MB RSS after.",
+        "",
+        "| query | p50 | p95 | slowest |",
+        "| --- | --- | --- | --- |",
+        *lines,
+        "",
+    ]
+
+
+def _time_queries(stats: Stats, now: int) -> list[str]:
+    rng = random.Random(1)
+    minute = now // MINUTE * MINUTE
+    month, today = now // DAY * DAY - DAYS * DAY, now // DAY * DAY
+
+    def tenant() -> dict[str, str]:
+        return {"tenant": f"tenant-{rng.randrange(TENANTS)}"}
+
+    def user() -> dict[str, str]:
+        return {**tenant(), "user": f"user-{rng.randrange(USERS)}"}
+
+    shapes = {
+        "30 days, totals": lambda: StatsQuery(month, minute),
+        "30 days by day and model": lambda: StatsQuery(month, minute, "day", ("model",)),
+        "30 days by day, one tenant": lambda: StatsQuery(month, minute, "day", (), tenant()),
+        "30 days by team and feature": lambda: StatsQuery(
+            month, minute, "none", ("team", "feature")
+        ),
+        "7 days by hour, one tenant, by tool": lambda: StatsQuery(
+            minute - 7 * DAY, minute, "hour", ("tool",), tenant()
+        ),
+        "3 hours by minute, one tenant": lambda: StatsQuery(
+            minute - 3 * HOUR, minute, "minute", (), tenant()
+        ),
+        "errors of 24 hours by model, tool, tier, workflow": lambda: StatsQuery(
+            minute - DAY, minute, "none", ("model", "tool", "customer_tier", "workflow")
+        ),
+        "30 days by day, one user": lambda: StatsQuery(month, today, "day", (), user()),
+        "30 days, users of one tenant": lambda: StatsQuery(
+            month, today, "none", ("user",), tenant()
+        ),
+    }
+    lines, every = [], []
+    for name, make in shapes.items():
+        stats.query(make())  # the first one reads from disk
+        took = []
+        for _ in range(QUERIES // len(shapes)):
+            began = time.perf_counter()
+            stats.query(make())
+            took.append((time.perf_counter() - began) * 1000)
+        took.sort()
+        every += took
+        lines.append(_line(name, took))
+    every.sort()
+    return [*lines, _line("**all of them**", every)]
+
+
+def _line(name: str, took: list[float]) -> str:
+    middle, high = took[len(took) // 2], took[int(len(took) * 0.95)]
+    return f"| {name} | {middle:,.0f} ms | {high:,.0f} ms | {took[-1]:,.0f} ms |"
