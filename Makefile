@@ -32,9 +32,9 @@ seed: $(VENV)/installed-dev      ## the shipped cost card, from the pinned genai
 	$(BIN)/python -m tallystick.catalog.seed
 
 lock: $(VENV)/installed-dev      ## pinned requirements with hashes
-	$(BIN)/pip-compile -q --generate-hashes --no-emit-index-url --no-emit-trusted-host \
+	$(BIN)/pip-compile -q --generate-hashes --no-emit-index-url --no-emit-trusted-host --no-emit-find-links \
 		--strip-extras --no-header -o requirements.txt pyproject.toml
-	$(BIN)/pip-compile -q --generate-hashes --no-emit-index-url --no-emit-trusted-host \
+	$(BIN)/pip-compile -q --generate-hashes --no-emit-index-url --no-emit-trusted-host --no-emit-find-links \
 		--strip-extras --no-header --allow-unsafe --extra dev -o requirements-dev.txt pyproject.toml
 
 clean:
