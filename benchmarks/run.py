@@ -1,7 +1,7 @@
 """Speed and memory of a real `tallystick serve`: one command, figures to benchmarks/results.
 
     make bench                      all of it, about 4 minutes
-    make bench ARGS=ingest          one part: idle, ingest or latency; or ledger (ledger.py)
+    make bench ARGS=ingest          one part: idle, ingest, latency or archive; or ledger
 
 Method. The server runs as its users run it, on a fresh data folder; the load comes from this
 process on the same machine, so both share its cores. Ingest: requests of 500 events over
@@ -28,6 +28,7 @@ import psutil
 from tests.server import Server
 
 from benchmarks import ledger
+from benchmarks.archive import archive
 from tallystick.clock import SystemClock, format_time
 
 RESULTS = Path(__file__).parent / "results"
@@ -200,7 +201,7 @@ def latency() -> str:
     )
 
 
-PARTS = {"idle": idle, "latency": latency, "ingest": ingest}
+PARTS = {"idle": idle, "latency": latency, "ingest": ingest, "archive": archive}
 
 
 def main() -> None:

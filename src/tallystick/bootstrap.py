@@ -47,6 +47,7 @@ from tallystick.plumbing.embedded.postgres import EmbeddedPostgres
 from tallystick.plumbing.log import CORRECTIONS, PostgresLog
 from tallystick.plumbing.log.heads import Heads, KafkaHeads, PostgresHeads
 from tallystick.plumbing.log.kafka import KafkaOptions, KafkaWriter, Watermarks, ensure_topics
+from tallystick.plumbing.objects import open_objects
 from tallystick.plumbing.postgres import BY_INDEX, make_async_pool, migrate_postgres, open_pool
 from tallystick.reconcile.freshness import Freshness
 from tallystick.reconcile.ledger import LedgerReconciler
@@ -156,18 +157,24 @@ class Platform(msgspec.Struct):
         stalled = self.freshness.stalled()
         report["followers"] = f"stalled: {', '.join(stalled)}" if stalled else "ok"
         is_running = self.engine is None or self.engine.is_running()
-        return not stalled and is_running, report
+        is_progressing = not set(stalled) - {"archiver"}  # said above; nothing else waits for it
+        return is_progressing and is_running, report
 
 
 @contextmanager
 def open_platform(
-    settings: Settings, *, has_wipe: bool = False, has_engine: bool = True
+    settings: Settings,
+    *,
+    has_wipe: bool = False,
+    is_restoring: bool = False,
+    has_engine: bool = True,
 ) -> Iterator[Platform]:
     """Start everything; stop it in reverse order at the end.
 
-    `has_wipe` deletes derived data first, so that it is rebuilt from the log. Without an
-    engine this is the API of the distributed form: its stores must be given by URL. Raises
-    DataFolderInUse, StoreUnavailable, InvalidInput.
+    `has_wipe` deletes derived data first, so that it is rebuilt from the log; `is_restoring`
+    takes what the archive holds from there. Without an engine this is the API of the
+    distributed form: its stores must be given by URL. Raises DataFolderInUse,
+    StoreUnavailable, InvalidInput.
     """
     clock = SystemClock()
     if not has_engine:
@@ -177,15 +184,12 @@ def open_platform(
         stack.callback(folder.close)
         admin_key = load_admin_key(settings, folder.path)
         postgres, postgres_url = _start_postgres(settings, folder, stack)
-        migrate_postgres(postgres_url)
-        pool = open_pool(postgres_url, connections_max=12)
-        stack.callback(pool.close)
-        catalog = Catalog(pool)
-        catalog.seed_if_empty(clock.now())
+        pool, catalog = _open_catalog(postgres_url, clock, stack)
         secret = settings.redaction_key or _owner_only_secret(folder.path / "redaction.key")
         engine, clickhouse_url = None, settings.clickhouse_url
         if has_engine:
-            options = _engine_options(settings, folder, postgres_url, secret, has_wipe)
+            options = _engine_options(settings, folder, postgres_url, secret)
+            options = msgspec.structs.replace(options, has_wipe=has_wipe, is_restoring=is_restoring)
             engine, clickhouse_url = _start_engine(options, folder, stack)
         clickhouse = ClickHouse(clickhouse_url)
         stack.callback(clickhouse.close)
@@ -194,10 +198,8 @@ def open_platform(
         door = _start_door(settings, kafka, folder, secret, pool, clock, stack)
         ledger = Ledger(pool, clock, Uuid7Source(clock))
         committer = _make_committer(postgres_url, clock, stack)
-        facts = FactStore(clickhouse)
         seals = Seals(pool, clock)
         verifier = Verifier(pool, clickhouse, ledger, seals)
-        drift = Drift(pool, clock, Uuid7Source(clock))
         yield Platform(
             settings=settings,
             folder=folder,
@@ -214,10 +216,10 @@ def open_platform(
             catalog=catalog,
             stats=Stats(clickhouse),
             runs=Runs(clickhouse),
-            freshness=Freshness(pool, heads, facts, clock),
+            freshness=Freshness(pool, heads, FactStore(clickhouse), clock),
             seals=seals,
             verifier=verifier,
-            reconciler=LedgerReconciler(pool, drift, verifier),
+            reconciler=LedgerReconciler(pool, Drift(pool, clock, Uuid7Source(clock)), verifier),
             broken=BrokenMessages(pool, clickhouse, door, clock),
         )
 
@@ -233,9 +235,22 @@ def _start_postgres(
     return postgres, postgres.url
 
 
+def _open_catalog(
+    postgres_url: str, clock: Clock, stack: ExitStack
+) -> tuple[ConnectionPool, Catalog]:
+    """Connections to a PostgreSQL that is up to date, and its catalog, never empty."""
+    migrate_postgres(postgres_url)
+    pool = open_pool(postgres_url, connections_max=12)
+    stack.callback(pool.close)
+    catalog = Catalog(pool)
+    catalog.seed_if_empty(clock.now())
+    return pool, catalog
+
+
 def _engine_options(
-    settings: Settings, folder: DataFolder, postgres_url: str, secret: str, has_wipe: bool
+    settings: Settings, folder: DataFolder, postgres_url: str, secret: str
 ) -> EngineOptions:
+    open_objects(settings.archive_place)  # what is wrong with its URL is said here, not in a log
     return EngineOptions(
         postgres_url=postgres_url,
         clickhouse_url=settings.clickhouse_url or f"chdb://{folder.path / 'clickhouse'}",
@@ -246,7 +261,9 @@ def _engine_options(
         hash_user_ids=settings.hash_user_ids,
         instance_id=settings.instance_id or "serve",
         lease_seconds=settings.lease_seconds,
-        has_wipe=has_wipe,
+        archive_url=settings.archive_place,
+        archive_days=settings.archive_days,
+        archive_flush_seconds=settings.archive_flush_seconds,
     )
 
 
@@ -307,6 +324,9 @@ def worker_options(settings: Settings) -> EngineOptions:
         instance_id=settings.instance_id or platform.node(),
         lease_seconds=settings.lease_seconds,
         is_shared=True,
+        archive_url=settings.archive_url,
+        archive_days=settings.archive_days,
+        archive_flush_seconds=settings.archive_flush_seconds,
     )
 
 

@@ -30,6 +30,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     admin_key: str = ""
     """The bootstrap admin key; empty makes one on loopback (admin.key in the data folder)."""
     hash_user_ids: bool = False
+    """Replace user_id by a keyed hash before anything is stored."""
     kafka_brokers: str = ""
     """host:port,... of Apache Kafka; empty keeps the log in PostgreSQL."""
     kafka_topic: str = "ml-agents"
@@ -45,12 +46,23 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The name of a worker among those of its role, the same after a restart; empty: the host's."""
     lease_seconds: float = 30.0
     """What the death of a worker costs in freshness."""
-    """Replace user_id by a keyed hash before anything is stored."""
+    archive_url: str = ""
+    """Where raw events are archived: a folder or s3://bucket/prefix; empty: `archive` in the
+    data folder."""
+    archive_days: int = 90
+    """Days after which archived events are deleted; 0 keeps them for ever."""
+    archive_flush_seconds: int = 60
+    """How long an event may wait for its archive object; shorter makes more, smaller objects."""
 
     @property
     def data_folder(self) -> Path:
         """The data folder as a path."""
         return Path(self.data).expanduser()
+
+    @property
+    def archive_place(self) -> str:
+        """The archive's URL, or its folder in the data folder."""
+        return self.archive_url or str(self.data_folder.absolute() / "archive")
 
 
 def load_settings(

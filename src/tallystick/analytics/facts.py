@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from itertools import repeat
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from tallystick.bounds import LATE_AFTER
 from tallystick.clock import MINUTE
 
-Named = Mapping[str, Sequence[Any]]
-"""Field name -> its values, or one value for all (see plumbing.log.columns)."""
+Named = Mapping[str, Any]
+"""Field name -> its values, or one value for all (see plumbing.log.columns), or Arrow."""
 
 _TIME = pa.timestamp("us", tz="UTC")
 _TEXT = pa.string()
@@ -75,6 +75,9 @@ _FACT_TYPES: dict[str, pa.DataType] = {
     "credit_version": pa.uint32(),
 }
 
+FACT_TYPES = _FACT_TYPES
+"""Columns of the facts table in order, with their Arrow types."""
+
 _DELIVERY_TYPES: dict[str, pa.DataType] = {
     "tenant_id": _TEXT,
     "run_id": _TEXT,
@@ -108,31 +111,39 @@ CORRECTION_FIELDS: tuple[str, ...] = tuple(
 """What a row of a correction holds, in order; its coordinates are those of the correction."""
 
 
-def charge_keys_of(run_ids: Sequence[str], occurred: Sequence[int], count: int) -> Sequence[str]:
-    """The charge key of each of `count` events, from columns."""
-    if "" not in run_ids:
+def charge_keys_of(run_ids: pa.Array, occurred: pa.Array) -> pa.Array:
+    """The charge key of each event, by its run and the time (micros) it occurred."""
+    is_alone = pc.equal(run_ids, "")
+    if not pc.any(is_alone).as_py():
         return run_ids
-    ids = run_ids if len(run_ids) == count else repeat(run_ids[0], count)
-    moments = occurred if len(occurred) == count else repeat(occurred[0], count)
-    return list(map(charge_key_of, ids, moments))
+    moments = pc.if_else(is_alone, occurred, 0).to_numpy()
+    minutes, places = np.unique(moments // MINUTE, return_inverse=True)
+    keys = pa.array([charge_key_of("", int(minute) * MINUTE) for minute in minutes], _TEXT)
+    return pc.if_else(is_alone, keys.take(pa.array(places)), run_ids)
 
 
 def facts_table(
     columns: Named, rated: Named, partitions: Sequence[int], offsets: Sequence[int]
 ) -> pa.Table:
-    """Build the Arrow table of facts from event columns and what rating said of each."""
+    """Build the Arrow table of facts from event columns and what rating said of each.
+
+    Columns that are Arrow already are taken as they are; text may be dictionaries.
+    """
     count = len(offsets)
-    occurred = _array(columns["occurred_at"], pa.int64(), count)
-    received = _array(columns["received_at"], pa.int64(), count)
-    late = pc.greater(pc.subtract(received, occurred), LATE_AFTER)
+    occurred = _array(columns["occurred_at"], _TIME, count)
+    received = _array(columns["received_at"], _TIME, count)
+    run_ids = _array(columns["run_id"], _TEXT, count)
+    moments = occurred.cast(pa.int64())
+    late = pc.greater(pc.subtract(received.cast(pa.int64()), moments), LATE_AFTER)
     whole: dict[str, Any] = {
         **columns,
         **rated,
         "sign": [1],
         "correction_id": [""],
-        "occurred_at": occurred.cast(_TIME),
-        "received_at": received.cast(_TIME),
-        "charge_key": charge_keys_of(columns["run_id"], columns["occurred_at"], count),
+        "occurred_at": occurred,
+        "received_at": received,
+        "run_id": run_ids,
+        "charge_key": charge_keys_of(run_ids, moments),
         "log_partition": partitions,
         "log_offset": offsets,
         "is_late": late,
@@ -160,8 +171,9 @@ def _table(columns: Named, types: Mapping[str, pa.DataType], count: int) -> pa.T
 
 
 def _array(column: Any, kind: pa.DataType, count: int) -> pa.Array:
-    if isinstance(column, pa.Array):
-        return column
+    if isinstance(column, pa.Array | pa.ChunkedArray):
+        is_right = column.type == kind or pa.types.is_dictionary(column.type)
+        return column if is_right else column.cast(kind)
     if len(column) == 1 and count != 1:
         return pa.repeat(pa.scalar(column[0], kind), count)
     return pa.array(column, kind)

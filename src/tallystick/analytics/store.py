@@ -276,6 +276,10 @@ class FactStore:
         """Facts, duplicates and conflicts counted so far."""
         return dict(self._store.query_rows(_SQL["query_counts"])[0])
 
+    def query_digest(self) -> str:
+        """A digest over every column of every fact, whatever their order."""
+        return str(self._store.query_rows(_SQL["query_digest"])[0]["digest"])
+
     def wipe(self) -> None:
         """Delete everything derived; the log still has it all."""
         for table in DERIVED_TABLES:

@@ -181,3 +181,9 @@ SELECT (SELECT countIf(correction_id = '') FROM tallystick.facts) AS facts,
     (SELECT countIf(correction_id != '') FROM tallystick.facts) AS corrections,
     (SELECT count() FROM tallystick.deliveries WHERE kind = 'duplicate') AS duplicates,
     (SELECT count() FROM tallystick.deliveries WHERE kind = 'conflict') AS conflicts;
+
+-- name: query_digest
+-- A digest over every column of every fact, whatever their order. Reads the whole table.
+SELECT concat(toString(count()), ':', hex(sum(toUInt128(
+    sipHash64(* EXCEPT latency_ms, isNull(latency_ms), ifNull(latency_ms, 0)))))) AS digest
+FROM tallystick.facts;

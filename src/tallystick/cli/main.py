@@ -1,4 +1,4 @@
-"""`tallystick serve | demo | verify | reconcile | trace | replay | broken`."""
+"""`tallystick serve | demo | verify | reconcile | trace | replay | archive | broken`."""
 
 from __future__ import annotations
 
@@ -24,6 +24,11 @@ app.add_typer(broken.app, name="broken")
 Data = Annotated[str | None, typer.Option(help="Data folder of the embedded stores.")]
 Config = Annotated[Path | None, typer.Option(help="A TOML file with settings.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+ArchiveUrl = Annotated[
+    str | None, typer.Option(help="The archive: a folder or s3://bucket/prefix.")
+]
+archive = typer.Typer(no_args_is_help=True, help="Raw events, kept in Parquet objects.")
+app.add_typer(archive, name="archive")
 
 
 def settings_of(config: Path | None, **flags: Any) -> Settings:
@@ -108,11 +113,62 @@ def trace(
 
 
 @app.command()
-def replay(data: Data = None, config: Config = None, is_json: Json = False) -> None:
+def replay(
+    data: Data = None,
+    config: Config = None,
+    is_json: Json = False,
+    is_from_archive: Annotated[
+        bool, typer.Option("--from-archive", help="Rebuild from the archive, then from the log.")
+    ] = False,
+    archive_url: ArchiveUrl = None,
+) -> None:
     """Wipe derived data, rebuild it from the log, and compare the totals."""
     from tallystick.cli.replay import run_replay
 
-    raise typer.Exit(run_replay(settings_of(config, data=data), is_json))
+    settings = settings_of(config, data=data, archive_url=archive_url)
+    raise typer.Exit(run_replay(settings, is_json, is_from_archive))
+
+
+@archive.command("verify")
+def archive_verify(
+    data: Data = None,
+    config: Config = None,
+    archive_url: ArchiveUrl = None,
+    is_json: Json = False,
+) -> None:
+    """Check every hash, every link and that no offset is missing; exit 1 when one does not hold."""
+    from tallystick.cli.archive import run_archive_verify
+
+    settings = settings_of(config, data=data, archive_url=archive_url)
+    raise typer.Exit(run_archive_verify(settings, is_json))
+
+
+@archive.command("list")
+def archive_list(
+    data: Data = None,
+    config: Config = None,
+    archive_url: ArchiveUrl = None,
+    is_json: Json = False,
+) -> None:
+    """Show what the archive holds."""
+    from tallystick.cli.archive import run_archive_list
+
+    settings = settings_of(config, data=data, archive_url=archive_url)
+    raise typer.Exit(run_archive_list(settings, is_json))
+
+
+@archive.command("clean")
+def archive_clean(
+    data: Data = None,
+    config: Config = None,
+    archive_url: ArchiveUrl = None,
+    is_json: Json = False,
+) -> None:
+    """Delete objects that a crash left and no manifest names."""
+    from tallystick.cli.archive import run_archive_clean
+
+    settings = settings_of(config, data=data, archive_url=archive_url)
+    raise typer.Exit(run_archive_clean(settings, is_json))
 
 
 @app.command()

@@ -35,7 +35,7 @@ class KafkaSource:
     def __init__(
         self,
         options: KafkaOptions,
-        writer: KafkaWriter,
+        writer: KafkaWriter | None,
         positions: Positions,
         leases: Leases,
         *,
@@ -46,7 +46,10 @@ class KafkaSource:
         key: bytes,
         known: Known,
     ) -> None:
-        """`folder` holds the indexes: what is not there is rebuilt from what `known` tells."""
+        """`folder` holds the indexes: what is not there is rebuilt from what `known` tells.
+
+        Without a writer broken messages are not set aside: another follower does that.
+        """
         self._options = options
         self._writer = writer
         self._positions = positions
@@ -75,7 +78,7 @@ class KafkaSource:
         chunks = []
         for partition, messages in self._reader.read(events_max, _READ_SECONDS).items():
             staged = self._stages[partition].take(messages)
-            if staged.broken:
+            if staged.broken and self._writer is not None:
                 self._writer.append(self._options.broken_topic, staged.broken)
             chunks.append(staged.chunk)
         return chunks

@@ -6,10 +6,8 @@ a few integer products and one rounding (half to even) each to USD/9 and CREDIT/
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from decimal import Decimal
-from itertools import repeat
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,11 +19,13 @@ from tallystick.rating.cards import (
     RateCardVersion,
 )
 from tallystick.rating.charges import ChargePolicy
+from tallystick.rating.groups import Coded, code, group_rows
 from tallystick.rating.vector import Integers, divide_by_power, sum_prices, times
 from tallystick.rating.versions import CostVersion, CreditVersion, Tiers, Timelines
 
 _NANO = Decimal(10**9)
 _MICRO = Decimal(10**6)
+Column = Sequence[Any] | Integers | Coded
 RATED_COLUMNS = (
     "cost_units",
     "cost_quality",
@@ -82,52 +82,63 @@ class Rater:
         policy: ChargePolicy = self._credit.find(tenant_id, at, known_at).policy
         return policy
 
-    def rate_columns(
-        self, columns: Mapping[str, Sequence[Any]], count: int
-    ) -> dict[str, Sequence[Any]]:
+    def rate_columns(self, columns: Mapping[str, Column], count: int) -> dict[str, Sequence[Any]]:
         """Rate `count` events given as columns; return columns of RATED_COLUMNS.
 
-        A column of one value stands for all events. Calls of one model are priced together;
-        what that cannot do exactly (a price that changes within the batch, numbers beyond 64
-        bits) is rated one by one, to the same result.
+        A column of one value stands for all events; integers may be given as arrays, and what
+        events are grouped by as codes. Calls of one model are priced together; what that
+        cannot do exactly (a price that changes within the batch, numbers beyond 64 bits) is
+        rated one by one, to the same result.
         """
-        whole = {name: _whole(columns[name], count) for name in _GROUP_KEYS}
-        groups: dict[tuple[Any, ...], list[int]] = defaultdict(list)
-        for index, key in enumerate(zip(*whole.values(), strict=False)):
-            groups[key].append(index)
-            if index + 1 == count:
-                break
+        keys = {name: code(columns[name], count) for name in _GROUP_KEYS}
+        keys["tenant_id"] = self._merge_tenants(keys["tenant_id"])
+        numbers = {name: _integers(columns[name], count) for name in NUMBER_FIELDS}
         result = _Result(count)
-        for key, indexes in groups.items():
-            if key[0] not in _RATED_TYPES:
+        for indexes in group_rows(list(keys.values()), count):
+            kind = keys["event_type"].value(indexes[0])
+            if kind not in _RATED_TYPES:
                 continue
-            part = {name: _take(columns[name], indexes) for name in _RATED_FIELDS}
-            if not self._rate_together(key, indexes, part, result):
+            same = {name: _Same(key.value(indexes[0]), len(indexes)) for name, key in keys.items()}
+            own = {name: values[indexes] for name, values in numbers.items()}
+            if not self._rate_together(kind, indexes, same, own, result):
+                single = {name: values.tolist() for name, values in own.items()}
+                single |= {name: _take(columns[name], indexes) for name in _SINGLE_FIELDS}
                 for place, index in enumerate(indexes):
-                    result.put(index, self.rate_one(key[0], place, part))
+                    result.put(index, self.rate_one(kind, place, {**same, **single}))
         return result.columns()
+
+    def _merge_tenants(self, tenants: Coded) -> Coded:
+        """Tenants without a card of their own are all rated alike, as the nameless one."""
+        rated_as = [
+            tenant if self._cost.has_own(tenant) or self._credit.has_own(tenant) else ""
+            for tenant in tenants.values
+        ]
+        merged = code(rated_as, len(rated_as))
+        return Coded(merged.codes[tenants.codes], merged.values)
 
     def _rate_together(
         self,
-        key: tuple[Any, ...],
-        indexes: list[int],
-        part: Mapping[str, Sequence[Any]],
+        kind: str,
+        indexes: Integers,
+        same: Mapping[str, Sequence[Any]],
+        numbers: Mapping[str, Integers],
         result: _Result,
     ) -> bool:
-        kind, tenant = key[0], key[1]
         if kind not in ("token_usage", "tool_call_finished"):
             return False
-        times = (part["occurred_at"], part["received_at"])
+        tenant = same["tenant_id"][0]
+        times = (numbers["occurred_at"], numbers["received_at"])
         credit = self._credit.find_one(tenant, *times)
         if credit is None:
             return False
         if kind == "tool_call_finished":
-            result.fill(indexes, self.rate_one(kind, 0, part))
+            units = credit.tool_units(same["tool"][0], same["error_code"][0])
+            result.fill(indexes, Rated(0, "none", units, 0, credit.version_id))
             return True
         cost = self._cost.find_one(tenant, *times)
-        if key[2] == "aggregate":
+        if same["usage_scope"][0] == "aggregate":
             return True
-        return cost is not None and _rate_calls(indexes, part, cost, credit, result)
+        return cost is not None and _rate_calls(indexes, same, numbers, cost, credit, result)
 
     def rate_one(self, kind: str, index: int, columns: Mapping[str, Sequence[Any]]) -> Rated:
         """Rate one event of whole columns."""
@@ -160,7 +171,7 @@ class _Result:
         self.credit_units = np.zeros(count, np.int64)
         self.cost_version = np.zeros(count, np.uint32)
         self.credit_version = np.zeros(count, np.uint32)
-        self.cost_quality = [UNRATED.cost_quality] * count
+        self.cost_quality = np.full(count, UNRATED.cost_quality, object)
 
     def put(self, index: int, rated: Rated) -> None:
         """Set one event's rating."""
@@ -170,14 +181,13 @@ class _Result:
         self.credit_version[index] = rated.credit_version
         self.cost_quality[index] = rated.cost_quality
 
-    def fill(self, indexes: list[int], rated: Rated) -> None:
+    def fill(self, indexes: Integers, rated: Rated) -> None:
         """Set the same rating for several events."""
         self.cost_units[indexes] = rated.cost_units
         self.credit_units[indexes] = rated.credit_units
         self.cost_version[indexes] = rated.cost_version
         self.credit_version[indexes] = rated.credit_version
-        for index in indexes:
-            self.cost_quality[index] = rated.cost_quality
+        self.cost_quality[indexes] = rated.cost_quality
 
     def columns(self) -> dict[str, Sequence[Any]]:
         """Everything, by name."""
@@ -206,25 +216,15 @@ _TOKEN_FIELDS = (
     "tokens_cache_write_1h",
     "tokens_reasoning",
 )
-_RATED_FIELDS = (
-    *_GROUP_KEYS,
-    *_TOKEN_FIELDS,
-    "occurred_at",
-    "received_at",
-    "latency_ms",
-    "cost_amount",
-    "cost_currency",
-)
+NUMBER_FIELDS = (*_TOKEN_FIELDS, "occurred_at", "received_at")
+"""Integers, that may be given as arrays."""
+
+_SINGLE_FIELDS = ("latency_ms", "cost_amount", "cost_currency")
+"""Fields that are only looked at event by event."""
 
 
-def _whole(column: Sequence[Any], count: int) -> Iterable[Any]:
-    return repeat(column[0]) if len(column) == 1 else column
-
-
-def _take(column: Sequence[Any], indexes: list[int]) -> Sequence[Any]:
-    if len(column) == 1:
-        return _Same(column[0], len(indexes))
-    return [column[index] for index in indexes]
+RATED_FIELDS = (*_GROUP_KEYS, *NUMBER_FIELDS, *_SINGLE_FIELDS)
+"""Fields of an event that rating looks at."""
 
 
 class _Same(Sequence[Any]):
@@ -240,48 +240,49 @@ class _Same(Sequence[Any]):
     def __getitem__(self, index: Any) -> Any:
         return self._value
 
-    def __iter__(self) -> Iterator[Any]:
-        return repeat(self._value, self._count)
 
-    def array(self) -> Integers:
-        """As an array of integers."""
-        return np.full(self._count, self._value, np.int64)
+def _take(column: Column, indexes: Integers) -> Sequence[Any]:
+    if isinstance(column, Coded):
+        return [column.value(index) for index in indexes]
+    if len(column) == 1:
+        return _Same(column[0], len(indexes))
+    return [column[index] for index in indexes]
 
 
-def _integers(values: Sequence[int]) -> Integers:
-    return values.array() if isinstance(values, _Same) else np.array(values, np.int64)
+def _integers(column: Column, count: int) -> Integers:
+    values: Integers = np.asarray(column, np.int64)
+    return np.broadcast_to(values, count) if len(values) == 1 else values
 
 
 def _rate_calls(
-    indexes: list[int],
-    part: Mapping[str, Sequence[Any]],
+    indexes: Integers,
+    same: Mapping[str, Sequence[Any]],
+    numbers: Mapping[str, Integers],
     cost: CostVersion,
     credit: CreditVersion,
     result: _Result,
 ) -> bool:
     """Price calls of one model together; False when that would not be exact."""
-    name = part["model"][0]
-    model = cost.find(part["provider"][0], name, part["service_tier"][0], part["is_batch"][0])
+    name = same["model"][0]
+    model = cost.find(same["provider"][0], name, same["service_tier"][0], same["is_batch"][0])
     rates = model.fixed_rates if model is not None else {}
     if rates is None or name in credit.models or credit.per_usd_denominator != 1:
         return False
     if not rates:
         result.fill(indexes, Rated(0, "unpriced", 0, cost.version_id, credit.version_id))
         return True
-    tokens = {field: _integers(part[field]) for field in _TOKEN_FIELDS}
-    amounts = _exclusive_columns(tokens)
-    yocto = sum_prices(rates, amounts, tokens["tokens_input"])
+    amounts = _exclusive_columns(numbers)
+    yocto = sum_prices(rates, amounts, numbers["tokens_input"])
     charged = yocto and times(yocto, credit.per_usd_numerator)
     if yocto is None or charged is None:
         return False
-    quality = "estimated" if part["usage_quality"][0] == "estimated" else "exact"
+    quality = "estimated" if same["usage_quality"][0] == "estimated" else "exact"
     result.fill(indexes, Rated(0, quality, 0, cost.version_id, credit.version_id))
     result.cost_units[indexes] = divide_by_power(yocto, 15)
     result.credit_units[indexes] = divide_by_power(charged, 18)
     for token_class in TOKEN_CLASSES:
         if token_class not in rates:
-            for place in np.flatnonzero(amounts[token_class]):
-                result.cost_quality[indexes[place]] = "partial"
+            result.cost_quality[indexes[amounts[token_class] != 0]] = "partial"
     return True
 
 

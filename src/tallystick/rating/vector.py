@@ -31,12 +31,14 @@ class Wide(NamedTuple):
 def sum_prices(
     rates: Mapping[str, Tiers], amounts: Mapping[str, Integers], tokens_input: Integers
 ) -> Wide | None:
-    """Sum amount x rate over the token classes; None when 64-bit halves could overflow."""
+    """Sum amount x rate over the token classes; None when not exact in 64-bit halves."""
     high = np.zeros(len(tokens_input), np.int64)
     low = np.zeros(len(tokens_input), np.int64)
     bound = 0
     for name in TOKEN_CLASSES:
         amount, tiers = amounts[name], rates.get(name)
+        if int(amount.min(initial=0)) < 0:
+            return None
         most = int(amount.max(initial=0))
         if not most or tiers is None:
             continue

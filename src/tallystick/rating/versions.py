@@ -25,6 +25,7 @@ from tallystick.rating.cards import (
     compile_price,
 )
 from tallystick.rating.charges import ChargePolicy
+from tallystick.rating.vector import Integers
 
 _FALLBACK_CLASS = {
     "cache_read": "input",
@@ -173,15 +174,6 @@ class _Timeline:
             index -= 1
         return self._versions[index] if index >= 0 else None
 
-    def find_one(self, occurred: Sequence[int], received: Sequence[int]) -> Any:
-        """The version that rates all of these events; None when several do, or none does."""
-        corners = [
-            self.find(at, known_at)
-            for at in (min(occurred), max(occurred))
-            for known_at in (min(received), max(received))
-        ]
-        return corners[0] if all(one is corners[0] for one in corners) else None
-
 
 class Timelines:
     """Versions of one kind: a tenant's own, then everybody's."""
@@ -204,7 +196,16 @@ class Timelines:
         found = self._everybody.find(occurred_at, received_at)
         return found if found is not None else self._everybody.first
 
-    def find_one(self, tenant_id: str, occurred: Sequence[int], received: Sequence[int]) -> Any:
-        """The version that rates all of these events of a tenant; None when several might."""
-        timeline = self._by_tenant.get(tenant_id, self._everybody)
-        return timeline.find_one(occurred, received) if timeline is not None else None
+    def has_own(self, tenant_id: str) -> bool:
+        """Whether a tenant has versions of its own."""
+        return tenant_id in self._by_tenant
+
+    def find_one(self, tenant_id: str, occurred: Integers, received: Integers) -> Any:
+        """The version that rates all of these events of a tenant; None when several might.
+
+        A later time, of the event or of its receipt, never finds an earlier version: what
+        the first and the last moment agree on holds in between.
+        """
+        first = self.find(tenant_id, int(occurred.min()), int(received.min()))
+        last = self.find(tenant_id, int(occurred.max()), int(received.max()))
+        return first if first is last else None

@@ -13,9 +13,12 @@ from tallystick.plumbing.log.heads import Heads
 from tallystick.plumbing.postgres import transaction
 from tallystick.plumbing.sql import load_statements
 
-FOLLOWERS = ("sink", "rollups")
+FOLLOWERS = ("sink", "archiver", "rollups")
 STALLED_AFTER_SECONDS = 30
 """A follower with work waiting that has not moved for so long is not progressing."""
+
+ARCHIVER_STALLED_AFTER_SECONDS = 600
+"""The archiver moves once a flush, and may wait for a distant store."""
 
 _SQL = {
     name: text.encode()
@@ -66,7 +69,12 @@ class Freshness:
             lag["name"]
             for lag in self.positions()
             if lag["lag_events"]
-            and min(lag["lag_seconds"], lag["seconds_since_progress"]) > STALLED_AFTER_SECONDS
+            and min(lag["lag_seconds"], lag["seconds_since_progress"])
+            > (
+                ARCHIVER_STALLED_AFTER_SECONDS
+                if lag["name"] == "archiver"
+                else STALLED_AFTER_SECONDS
+            )
         ]
 
     def count_pending_runs(self) -> int:

@@ -6,6 +6,7 @@ line {"port": n} when it is ready, and stops cleanly on SIGTERM.
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import signal
@@ -25,15 +26,15 @@ from tallystick.plumbing.log import Positions
 from tallystick.workers.options import EngineOptions
 from tallystick.workers.roles import Roles
 
-_SINK_IDLE_SECONDS = 0.1
-_ROLLUPS_IDLE_SECONDS = 0.1
-_CHARGER_IDLE_SECONDS = 0.5
-_HOLDS_IDLE_SECONDS = 0.5
-_SEALER_IDLE_SECONDS = 0.5
+_COLLECT_AFTER = (100_000, 50, 100)
+"""Objects between collections. Columns of the log are lists without cycles: with the default of
+700 the collector looks through them again and again, and finds nothing."""
 
 
 def main() -> int:
     """Run until SIGTERM."""
+    gc.freeze()
+    gc.set_threshold(*_COLLECT_AFTER)
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(name)s %(message)s")
     options = msgspec.json.decode(os.environ["TALLYSTICK_ENGINE"], type=EngineOptions)
     stop = threading.Event()
@@ -54,7 +55,7 @@ def running(options: EngineOptions, clock: Clock) -> Iterator[int]:
     roles = Roles(options, clock)
     if options.has_wipe:
         wipe_derived(roles.positions, FactStore(store))
-    loops = [*roles.sink(), *roles.charger(), *roles.keeper()]
+    loops = [*roles.sink(), *roles.charger(), *roles.archiver(), *roles.keeper()]
     endpoint = _endpoint(options)
     try:
         for loop in loops:

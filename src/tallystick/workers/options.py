@@ -28,5 +28,11 @@ class EngineOptions(msgspec.Struct, frozen=True):
     lease_seconds: float = LEASE_SECONDS
     is_shared: bool = False
     """Other processes may do the same work: leases say who does what."""
+    archive_url: str = ""
+    """A folder or s3://bucket/prefix."""
+    archive_days: int = 0
+    archive_flush_seconds: int = 60
     has_wipe: bool = False
     """Delete derived data first, so that everything is rebuilt from the log."""
+    is_restoring: bool = False
+    """Rebuild from the archive as far as it goes, then from the log."""

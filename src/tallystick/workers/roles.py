@@ -14,13 +14,15 @@ from pathlib import Path
 from psycopg_pool import ConnectionPool
 
 from tallystick.analytics.store import FactStore
+from tallystick.archive import Archive, ArchiveSource, identities_in
 from tallystick.catalog import Catalog
 from tallystick.clock import Clock
+from tallystick.errors import InvalidInput
 from tallystick.events.appending import seal_key
 from tallystick.events.batch import Identity
 from tallystick.events.dedup import REMEMBERED_FOR
 from tallystick.events.redaction import Redactor
-from tallystick.events.sources import JoinedSource, KafkaSource, LeasedSource
+from tallystick.events.sources import JoinedSource, KafkaSource, Known, LeasedSource
 from tallystick.ids import Uuid7Source
 from tallystick.ledger import Ledger
 from tallystick.ledger.seals import Seals
@@ -28,17 +30,27 @@ from tallystick.plumbing.clickhouse import ClickHouse
 from tallystick.plumbing.leases import Leases
 from tallystick.plumbing.log import CORRECTIONS, Positions, PostgresLog, PostgresSource, Source
 from tallystick.plumbing.log.kafka import KafkaOptions, KafkaWriter
+from tallystick.plumbing.objects import open_objects
 from tallystick.plumbing.postgres import open_pool
+from tallystick.workers.archiver import Archiver
 from tallystick.workers.charger import Charger
 from tallystick.workers.holds import HoldKeeper
 from tallystick.workers.loop import Follower, FollowerLoop
 from tallystick.workers.options import EngineOptions
 from tallystick.workers.pending import SHARDS, PendingRuns
+from tallystick.workers.restore import DICTIONARIES, Restorer, RestoreThenFollow
 from tallystick.workers.rollups import Rollups
 from tallystick.workers.sealer import Sealer
 from tallystick.workers.sink import Sink
 
-_IDLE_SECONDS = {"sink": 0.1, "rollups": 0.1, "charger": 0.5, "holds": 0.5, "sealer": 0.5}
+_IDLE_SECONDS = {
+    "sink": 0.1,
+    "rollups": 0.1,
+    "charger": 0.5,
+    "archiver": 1.0,
+    "holds": 0.5,
+    "sealer": 0.5,
+}
 
 
 class Roles:
@@ -74,17 +86,34 @@ class Roles:
     def sink(self) -> list[FollowerLoop]:
         """Facts, and their rollups."""
         leases = self._new_leases("sink") if self._options.kafka else None
-        sink = Sink(
-            self._source("sink", leases),
-            self.positions,
-            self.facts(leases if self._options.is_shared else None),
-            self._catalog,
-            self._pool,
-            self._clock,
+        facts = self.facts(leases if self._options.is_shared else None)
+        source = self._source(
+            "sink", leases, lambda *range_: _landed(facts, self._remembered(), *range_)
         )
+        sink: Follower = Sink(source, self.positions, facts, self._catalog, self._pool, self._clock)
+        if self._options.is_restoring:
+            sink = RestoreThenFollow(self._restorer(facts), sink)
         alone = self._new_leases("rollups") if self._options.is_shared else None
         rollups = Rollups(self.positions, self.facts(alone), self._clock)
         return [self._loop(sink), self._loop(Alone(rollups, alone) if alone else rollups)]
+
+    def archiver(self) -> list[FollowerLoop]:
+        """Parquet objects of every delivery; needs no ClickHouse."""
+        options, archive = self._options, self._archive()
+        archiver = Archiver(
+            self._source(
+                "archiver",
+                self._new_leases("archiver", has_fence=False) if options.kafka else None,
+                lambda *range_: identities_in(archive, *range_, since=self._remembered()),
+                sets_aside=False,
+            ),
+            self.positions,
+            archive,
+            self._clock,
+            days=options.archive_days,
+            flush_seconds=options.archive_flush_seconds,
+        )
+        return [self._loop(archiver)]
 
     def charger(self) -> list[FollowerLoop]:
         """Charges, for a share of the runs."""
@@ -125,8 +154,11 @@ class Roles:
     def _loop(self, follower: Follower) -> FollowerLoop:
         return FollowerLoop(follower, idle_seconds=_IDLE_SECONDS.get(follower.name, 0.5))
 
-    def _new_leases(self, lane: str) -> Leases:
-        """Each lane has an owner of its own: what one lets go another must not think it has."""
+    def _new_leases(self, lane: str, *, has_fence: bool = True) -> Leases:
+        """Each lane has an owner of its own: what one lets go another must not think it has.
+
+        What writes nothing to ClickHouse needs no fence there.
+        """
         owner = f"{self._options.instance_id}/{lane}/{Uuid7Source(self._clock).next_id()}"
         seconds = self._options.lease_seconds
         facts = self.facts()
@@ -140,12 +172,29 @@ class Roles:
             self._pool,
             owner,
             seconds=seconds,
-            announce=announce if self._options.is_shared else None,
+            announce=announce if has_fence and self._options.is_shared else None,
         )
         self._leases.append(leases)
         return leases
 
-    def _source(self, follower: str, leases: Leases | None) -> Source:
+    def _archive(self) -> Archive:
+        if not self._options.archive_url:
+            raise InvalidInput(
+                "TALLYSTICK_ARCHIVE_URL must be set: archivers share it", field="archive_url"
+            )
+        return Archive(open_objects(self._options.archive_url))
+
+    def _restorer(self, facts: FactStore) -> Restorer:
+        source = ArchiveSource(self._archive(), self.positions, "sink", dictionaries=DICTIONARIES)
+        return Restorer(source, self.positions, facts, self._catalog, self._pool, self._clock)
+
+    def _remembered(self) -> int:
+        """Since when an index would remember what was received."""
+        return self._clock.now() - REMEMBERED_FOR
+
+    def _source(
+        self, follower: str, leases: Leases | None, known: Known, *, sets_aside: bool = True
+    ) -> Source:
         options = self._options
         corrections = PostgresLog(self._pool, CORRECTIONS)
         if options.kafka is None or leases is None:
@@ -153,7 +202,9 @@ class Roles:
             return PostgresSource(logs, self.positions, follower)
         source = JoinedSource(
             {
-                _is_topic: self._kafka_source(options.kafka, follower, leases),
+                _is_topic: self._kafka_source(
+                    options.kafka, follower, leases, known, sets_aside=sets_aside
+                ),
                 _is_corrections: LeasedSource(
                     PostgresSource([corrections], self.positions, follower),
                     leases,
@@ -164,25 +215,20 @@ class Roles:
         self._sources.append(source)
         return source
 
-    def _kafka_source(self, kafka: KafkaOptions, follower: str, leases: Leases) -> KafkaSource:
-        options, facts = self._options, self.facts()
-        writer = KafkaWriter(kafka)
-        self._writers.append(writer)
+    def _kafka_source(
+        self,
+        kafka: KafkaOptions,
+        follower: str,
+        leases: Leases,
+        known: Known,
+        *,
+        sets_aside: bool,
+    ) -> KafkaSource:
+        options, writer = self._options, None
+        if sets_aside:
+            writer = KafkaWriter(kafka)
+            self._writers.append(writer)
         secret = options.redaction_key
-
-        def known(partition: int, start: int, end: int) -> list[tuple[Identity, int]]:
-            since = self._clock.now() - REMEMBERED_FOR
-            return [
-                (
-                    (
-                        f"{row['tenant_id']}\0{row['event_id']}".encode(),
-                        bytes.fromhex(row["digest"]),
-                    ),
-                    int(row["log_offset"]),
-                )
-                for row in facts.query_landed_identities(partition, start, end, since)
-            ]
-
         return KafkaSource(
             kafka,
             writer,
@@ -195,6 +241,19 @@ class Roles:
             key=seal_key(secret),
             known=known,
         )
+
+
+def _landed(
+    facts: FactStore, since: int, partition: int, start: int, end: int
+) -> list[tuple[Identity, int]]:
+    rows = facts.query_landed_identities(partition, start, end, since)
+    return [
+        (
+            (f"{row['tenant_id']}\0{row['event_id']}".encode(), bytes.fromhex(row["digest"])),
+            int(row["log_offset"]),
+        )
+        for row in rows
+    ]
 
 
 class Alone:

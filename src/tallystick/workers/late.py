@@ -1,0 +1,55 @@
+"""Late events that the deduplication index may have forgotten: is an earlier one known?
+
+What counts is what came earlier in the same partition, landed or in the same step, so that a
+replay in other steps says the same.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from tallystick.analytics.store import FactStore
+from tallystick.plumbing.log import Verdict
+
+Verdicts = npt.NDArray[np.uint8]
+_Identity = tuple[int, str, str]
+_IDENTITY = ("log_partition", "tenant_id", "event_id", "log_offset", "content_digest")
+
+
+def judge_late(facts: FactStore, table: pa.Table, verdicts: Verdicts) -> Verdicts:
+    """Return the verdicts of one step's deliveries, late originals that are none set right.
+
+    `table` has a row of facts for each of them, `verdicts` is what the index said.
+    """
+    is_original = verdicts == Verdict.ORIGINAL
+    is_late = is_original & table.column("is_late").to_numpy()
+    if not is_late.any():
+        return verdicts
+    ids = table.column("event_id").filter(pa.array(is_late)).unique()
+    same = is_original & pc.is_in(table.column("event_id"), value_set=ids).to_numpy()
+    rows = np.flatnonzero(same)
+    columns = (table.column(name).take(pa.array(rows)).to_pylist() for name in _IDENTITY)
+    deliveries = list(zip(*columns, strict=True))
+    first: dict[_Identity, tuple[int, str]] = {}
+    for fact in facts.query_identities(sorted(ids.to_pylist())):
+        identity = (fact["log_partition"], fact["tenant_id"], fact["event_id"])
+        _note(first, identity, int(fact["log_offset"]), fact["digest"])
+    for partition, tenant, event_id, offset, digest in deliveries:
+        _note(first, (partition, tenant, event_id), offset, digest.hex().upper())
+    judged = verdicts.copy()
+    for row, (partition, tenant, event_id, offset, digest) in zip(rows, deliveries, strict=True):
+        place, known = first[partition, tenant, event_id]
+        if is_late[row] and place < offset:
+            is_same = known == digest.hex().upper()
+            judged[row] = Verdict.DUPLICATE if is_same else Verdict.CONFLICT
+    return judged
+
+
+def _note(
+    first: dict[_Identity, tuple[int, str]], identity: _Identity, offset: int, digest: str
+) -> None:
+    place = (offset, digest)
+    first[identity] = min(first.get(identity, place), place)
