@@ -24,6 +24,7 @@ from typer.main import get_command
 
 from tallystick.cli.main import app
 from tallystick.settings import Settings
+from tests.kafka_jars import kafka_version
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
@@ -87,6 +88,12 @@ def test_the_compose_file_refers_to_what_is_there() -> None:
     said = (COMPOSE.parent / ".env.example").read_text("utf-8")
     wanted = set(re.findall(r"\$\{(\w+)", COMPOSE.read_text("utf-8")))
     assert wanted == set(re.findall(r"^#?(\w+)=", said, re.MULTILINE))
+
+
+def test_the_brokers_are_of_the_version_that_the_tests_run_on() -> None:
+    image = re.findall(r"\$\{KAFKA_IMAGE:-(.+?)\}", COMPOSE.read_text("utf-8"))
+    said = (COMPOSE.parent / ".env.example").read_text("utf-8")
+    assert image == [f"apache/kafka:{kafka_version()}"] and f"KAFKA_IMAGE={image[0]}" in said
 
 
 @pytest.mark.parametrize("version", [KUBERNETES, kubernetes_validate.latest_version()])
