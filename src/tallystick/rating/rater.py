@@ -99,7 +99,7 @@ class Rater:
                 break
         result = _Result(count)
         for key, indexes in groups.items():
-            if key[0] not in _RATED_TYPES:
+            if key[0] not in RATED_TYPES:
                 continue
             part = {name: _take(columns[name], indexes) for name in _RATED_FIELDS}
             if not self._rate_together(key, indexes, part, result):
@@ -299,7 +299,7 @@ def _exclusive_columns(tokens: Mapping[str, Integers]) -> dict[str, Integers]:
     }
 
 
-_RATED_TYPES = frozenset(("token_usage", "tool_call_finished", "attempt_finished", "cost"))
+RATED_TYPES = frozenset(("token_usage", "tool_call_finished", "attempt_finished", "cost"))
 
 
 def _rate_tokens(

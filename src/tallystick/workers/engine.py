@@ -16,8 +16,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
+from psycopg_pool import ConnectionPool
 
 from tallystick.analytics.store import FactStore
+from tallystick.backfill import Pieces
 from tallystick.catalog import Catalog
 from tallystick.clock import Clock, SystemClock
 from tallystick.ids import Uuid7Source
@@ -27,6 +29,8 @@ from tallystick.plumbing.clickhouse import ClickHouse, migrate_clickhouse
 from tallystick.plumbing.embedded.clickhouse import ChdbEndpoint
 from tallystick.plumbing.log import CORRECTIONS, Positions, PostgresLog, PostgresSource
 from tallystick.plumbing.postgres import open_pool
+from tallystick.reconcile.doubles import Doubles
+from tallystick.workers.backfills import BackfillWorker
 from tallystick.workers.charger import Charger
 from tallystick.workers.holds import HoldKeeper
 from tallystick.workers.loop import FollowerLoop
@@ -41,6 +45,7 @@ _ROLLUPS_IDLE_SECONDS = 0.1
 _CHARGER_IDLE_SECONDS = 0.5
 _HOLDS_IDLE_SECONDS = 0.5
 _SEALER_IDLE_SECONDS = 0.5
+_BACKFILLS_IDLE_SECONDS = 0.2
 
 
 def main() -> int:
@@ -100,6 +105,7 @@ def running(options: EngineOptions, clock: Clock) -> Iterator[int]:
     ]
     loops.append(FollowerLoop(HoldKeeper(ledger, clock), idle_seconds=_HOLDS_IDLE_SECONDS))
     loops.append(FollowerLoop(Sealer(Seals(pool, clock)), idle_seconds=_SEALER_IDLE_SECONDS))
+    loops.append(_backfills_loop(options, pool, catalog, clock))
     endpoint = _endpoint(options)
     try:
         for loop in loops:
@@ -112,6 +118,15 @@ def running(options: EngineOptions, clock: Clock) -> Iterator[int]:
             endpoint.stop()
         pool.close()
         store.close()
+
+
+def _backfills_loop(
+    options: EngineOptions, pool: ConnectionPool, catalog: Catalog, clock: Clock
+) -> FollowerLoop:
+    store, log = ClickHouse(options.clickhouse_url), PostgresLog(pool)
+    pieces = Pieces(pool, store, catalog, clock, lambda: {log.partition: log.head()})
+    worker = BackfillWorker(pieces, Doubles(pool, store, clock), clock)
+    return FollowerLoop(worker, idle_seconds=_BACKFILLS_IDLE_SECONDS)
 
 
 def wipe_derived(positions: Positions, facts: FactStore) -> None:
