@@ -26,6 +26,7 @@ from tallystick.api.access import Authenticator
 from tallystick.api.feed import BalanceFeed
 from tallystick.api.metrics import Metrics
 from tallystick.api.services import Services
+from tallystick.backfill import Backfills
 from tallystick.broken import BrokenMessages
 from tallystick.catalog import Catalog
 from tallystick.clock import Clock, SystemClock
@@ -45,6 +46,7 @@ from tallystick.plumbing.embedded.folder import DataFolder
 from tallystick.plumbing.embedded.postgres import EmbeddedPostgres
 from tallystick.plumbing.log import PostgresLog
 from tallystick.plumbing.postgres import BY_INDEX, make_async_pool, migrate_postgres, open_pool
+from tallystick.reconcile.doubles import Doubles
 from tallystick.reconcile.freshness import Freshness
 from tallystick.reconcile.ledger import LedgerReconciler
 from tallystick.reconcile.verify import Verifier
@@ -136,6 +138,8 @@ class Platform(msgspec.Struct):
     verifier: Verifier
     reconciler: LedgerReconciler
     broken: BrokenMessages
+    backfills: Backfills
+    doubles: Doubles
 
     def ready(self) -> tuple[bool, dict[str, object]]:
         """Whether stores answer and followers progress, and what each said."""
@@ -203,6 +207,8 @@ def open_platform(settings: Settings, *, has_wipe: bool = False) -> Iterator[Pla
             verifier=verifier,
             reconciler=LedgerReconciler(pool, drift, verifier),
             broken=BrokenMessages(pool, clickhouse, door, clock),
+            backfills=Backfills(pool, catalog, clock, Uuid7Source(clock)),
+            doubles=Doubles(pool, clickhouse, clock),
         )
 
 
@@ -300,6 +306,8 @@ def services_of(platform: Platform) -> Services:
         verifier=platform.verifier,
         reconciler=platform.reconciler,
         broken=platform.broken,
+        backfills=platform.backfills,
+        doubles=platform.doubles,
         metrics=Metrics(),
         ready=platform.ready,
     )

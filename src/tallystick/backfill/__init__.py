@@ -6,8 +6,8 @@ and the followers converge. Keeps state and reports in PostgreSQL (schema `backf
 facts by `occurred_at`, prices as known when the backfill was made.
 """
 
-from tallystick.backfill.model import Backfill, BackfillRequest, Status
+from tallystick.backfill.model import EVENTS_PER_SECOND, Backfill, BackfillRequest, Status
 from tallystick.backfill.pieces import Pieces
 from tallystick.backfill.service import Backfills
 
-__all__ = ["Backfill", "BackfillRequest", "Backfills", "Pieces", "Status"]
+__all__ = ["EVENTS_PER_SECOND", "Backfill", "BackfillRequest", "Backfills", "Pieces", "Status"]
