@@ -180,12 +180,14 @@ def _piece(
     cursor: list[Any],
     is_last: bool,
 ) -> Piece:
+    """A backfill ends by a piece without corrections: then all of them are facts."""
+    rows = rows_of(changes, backfill.backfill_id)
     return Piece(
-        rows_of(changes, backfill.backfill_id),
+        rows,
         report_lines(changes),
         report_runs(changes),
         examined,
         skipped,
         cursor,
-        is_last,
+        is_last and (backfill.is_dry_run or not rows),
     )
