@@ -30,6 +30,7 @@ CREATE TABLE backfill.backfill (
     ends jsonb DEFAULT '{}'::jsonb NOT NULL,
     cursor jsonb DEFAULT '[]'::jsonb NOT NULL,
     pieces integer DEFAULT 0 NOT NULL,
+    expected bigint,
     examined bigint DEFAULT 0 NOT NULL,
     corrected bigint DEFAULT 0 NOT NULL,
     skipped bigint DEFAULT 0 NOT NULL,

@@ -89,7 +89,8 @@ def test_a_wrong_price_is_set_right_once_and_undone_to_the_unit(backfills: Backf
     backfills.work()
     assert backfills.everything(tenant) == before
     assert backfills.service.get(done["backfill_id"])["status"] == "reverted"
-    assert backfills.service.get(undo)["progress"]["skipped"] == 0
+    undone = backfills.service.get(undo)["progress"]
+    assert (undone["skipped"], undone["expected"], undone["examined"]) == (0, 43, 43)
 
     backfills.revert(undo)
     backfills.work()
@@ -154,6 +155,7 @@ def test_pieces_are_bounded_and_paced(backfills: BackfillWorld) -> None:
     backfills.work()
     done = backfills.service.get(backfill_id)
     assert (done["progress"]["examined"], done["progress"]["pieces"]) == (28, 4)
+    assert done["progress"]["expected"] == 28
     assert backfills.everything(tenant)
 
 

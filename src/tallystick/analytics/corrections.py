@@ -138,6 +138,11 @@ class Corrections:
             for row in self._store.query_rows(sql, parameters)
         ]
 
+    def count(self, condition: str, parameters: Mapping[str, Any]) -> int:
+        """How many events a condition means."""
+        sql = _SQL["count_events"].format(condition=condition)
+        return int(self._store.query_rows(sql, parameters)[0]["events"])
+
     def query_rows(self, correction_id: str, start: int, limit: int) -> list[tuple[int, Signed]]:
         """Rows of one correction from an offset on, each with its offset."""
         condition = (

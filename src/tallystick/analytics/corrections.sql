@@ -18,6 +18,10 @@ WHERE correction_id = '' AND {condition}
 ORDER BY tenant_id, charge_key, f.occurred_at, event_id
 LIMIT {limit};
 
+-- name: count_events
+-- How many events a condition means, as they came. Reads few columns.
+SELECT count() AS events FROM tallystick.facts AS f WHERE correction_id = '' AND {condition};
+
 -- name: query_rows
 -- Rows that one correction made, in order. Index: minmax on log_offset.
 SELECT {fields}, sign, log_offset FROM tallystick.facts AS f

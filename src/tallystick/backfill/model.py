@@ -64,6 +64,8 @@ class Backfill(BackfillRequest, frozen=True, kw_only=True):
     cursor: list[Any]
     """The key of the last event examined; of a revert, the next offset."""
     pieces: int
+    expected: int | None
+    """How many events it will examine; None until its first piece."""
     examined: int
     corrected: int
     skipped: int

@@ -90,12 +90,22 @@ class Pieces:
         if head is None or not self._has_landed(backfill.ends):
             return None
         piece = self._revert_piece(backfill) if backfill.reverts else self._rating_piece(backfill)
+        expected = self._expected(backfill)
         now = self._clock.now()
         with transaction(self._pool) as connection:
-            self._backfills.finish_piece(connection, backfill, piece, now)
+            self._backfills.finish_piece(connection, backfill, piece, expected, now)
             if not backfill.is_dry_run:
                 self._corrections.append(connection, piece.rows, head, now)
         return piece.examined
+
+    def _expected(self, backfill: Backfill) -> int:
+        if backfill.expected is not None:
+            return backfill.expected
+        if backfill.reverts:
+            return self._backfills.load(backfill.reverts).corrected
+        chosen, parameters = _chosen(backfill)
+        arrived = f"({within('log_offset', {}, backfill.ends)})"
+        return self._corrections.count(f"{chosen} AND {arrived}", parameters)
 
     def _has_landed(self, ends: Mapping[int, int]) -> bool:
         stored = self._positions.load("sink")

@@ -166,7 +166,7 @@ def _present(one: Backfill) -> dict[str, Any]:
     for name in ("ends", "cursor", "idempotency_key"):
         fields.pop(name)
     times = {name: format_time(fields.pop(name)) for name in ("created_at", "changed_at")}
-    progress = {name: fields.pop(name) for name in ("examined", "corrected", "skipped")}
+    progress = {name: fields.pop(name) for name in ("expected", "examined", "corrected", "skipped")}
     return {
         "backfill_id": fields.pop("backfill_id"),
         "status": fields.pop("status"),

@@ -97,7 +97,7 @@ class BackfillStore:
             connection.execute(_SQL["begin"], arguments)
 
     def finish_piece(
-        self, connection: _Connection, backfill: Backfill, piece: Piece, now: int
+        self, connection: _Connection, backfill: Backfill, piece: Piece, expected: int, now: int
     ) -> None:
         """Store what a piece found and move behind it; Raced when it is no longer the next."""
         arguments = {
@@ -105,6 +105,7 @@ class BackfillStore:
             "pieces": backfill.pieces,
             "cursor": Jsonb(piece.cursor),
             "examined": piece.examined,
+            "expected": expected,
             "corrected": sum(line.corrected for line in piece.lines),
             "skipped": piece.skipped,
             "is_last": piece.is_last,

@@ -47,7 +47,7 @@ WHERE backfill_id = %(backfill_id)s AND status = 'planned';
 -- name: finish_piece
 -- Move behind a piece, unless another worker did or it was paused. Locks: its row.
 UPDATE backfill.backfill
-SET pieces = pieces + 1, cursor = %(cursor)s, examined = examined + %(examined)s,
+SET pieces = pieces + 1, expected = coalesce(expected, %(expected)s), cursor = %(cursor)s, examined = examined + %(examined)s,
     corrected = corrected + %(corrected)s, skipped = skipped + %(skipped)s,
     status = CASE WHEN %(is_last)s THEN 'done' ELSE 'running' END, changed_at = %(now)s
 WHERE backfill_id = %(backfill_id)s AND pieces = %(pieces)s AND status = 'running';

@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 import msgspec
 from rich.console import Console
-from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from tallystick.cli.inspect import ask, fetch
@@ -106,7 +106,7 @@ def _new_key() -> str:
 
 
 def _wait(settings: Settings, backfill_id: str) -> dict[str, Any]:
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+    columns = (BarColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
     with Progress(*columns, console=Console(stderr=True), disable=not sys.stderr.isatty()) as bar:
         task = bar.add_task("planned", total=None)
         while True:
@@ -114,6 +114,8 @@ def _wait(settings: Settings, backfill_id: str) -> dict[str, Any]:
             progress = answer["progress"]
             bar.update(
                 task,
+                total=progress["expected"],
+                completed=progress["examined"],
                 description=f"{answer['status']}: {progress['examined']} events examined, "
                 f"{progress['corrected']} corrected",
             )

@@ -21,6 +21,7 @@ CREATE TABLE backfill.backfill (
     ends            jsonb    NOT NULL DEFAULT '{}', -- log partition -> offset: facts below are meant
     cursor          jsonb    NOT NULL DEFAULT '[]', -- the last key that was examined
     pieces          integer  NOT NULL DEFAULT 0,
+    expected        bigint,                         -- events in all; counted by the first piece
     examined        bigint   NOT NULL DEFAULT 0,
     corrected       bigint   NOT NULL DEFAULT 0,
     skipped         bigint   NOT NULL DEFAULT 0,    -- of a revert: corrected otherwise since
