@@ -7,6 +7,7 @@ from typing import Any
 
 from tallystick.analytics.stats import StatsQuery
 from tallystick.backfill import BackfillRequest, Backfills, Pieces
+from tallystick.backfill.model import EVENTS_PER_PIECE_MAX
 from tallystick.catalog.service import COST_CARD_ID, CREDIT_CARD_ID
 from tallystick.clock import DAY, HOUR, MINUTE
 from tallystick.ids import Uuid7Source
@@ -24,6 +25,7 @@ class BackfillWorld:
     def __init__(self, world: World) -> None:
         self.world = world
         self.service = Backfills(world.pool, world.catalog, world.clock, Uuid7Source(world.clock))
+        self.events_per_piece = EVENTS_PER_PIECE_MAX
         self.worker = self.new_worker()
 
     def new_worker(self) -> BackfillWorker:
@@ -31,7 +33,8 @@ class BackfillWorld:
         world = self.world
         store = world.facts._store
         heads = lambda: {0: world.log.head()}  # noqa: E731
-        pieces = Pieces(world.pool, store, world.catalog, world.clock, heads)
+        stores = (world.pool, store, world.catalog)
+        pieces = Pieces(*stores, world.clock, heads, self.events_per_piece)
         return BackfillWorker(pieces, Doubles(world.pool, store, world.clock), world.clock)
 
     def ask(self, tenant: str, **more: Any) -> str:

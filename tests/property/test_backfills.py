@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from decimal import Decimal
 from itertools import count
 from typing import Any
 
-import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tallystick.backfill import pieces as pieces_module
 from tallystick.clock import format_time
 from tests.backfills import BackfillWorld
 from tests.world import World
@@ -108,17 +105,10 @@ class _Reference:
         return sums
 
 
-@pytest.fixture
-def piece_size() -> Iterator[None]:
-    kept = pieces_module.EVENTS_PER_PIECE_MAX
-    yield
-    pieces_module.EVENTS_PER_PIECE_MAX = kept
-
-
 @settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
 @given(shapes=facts, plan=steps)
 def test_any_backfills_agree_with_a_recompute(
-    world: World, piece_size: None, shapes: list[dict[str, Any]], plan: list[dict[str, Any]]
+    world: World, shapes: list[dict[str, Any]], plan: list[dict[str, Any]]
 ) -> None:
     tenant = f"b{next(_serial)}"
     backfills, reference = BackfillWorld(world), _Reference(shapes)
@@ -131,7 +121,8 @@ def test_any_backfills_agree_with_a_recompute(
             reference.set_price(step["price"])
             backfills.set_prices(tenant, str(step["price"]), "1")
         elif step["what"] == "backfill" and step["from_age"] > step["to_age"]:
-            pieces_module.EVENTS_PER_PIECE_MAX = step["piece"]
+            backfills.events_per_piece = step["piece"]
+            backfills.worker = backfills.new_worker()
             chosen = [
                 index
                 for index, fact in enumerate(shapes)
@@ -208,7 +199,7 @@ def _crash(backfills: BackfillWorld, *, is_after: bool) -> None:
     if is_after:
         backfills.worker.step()
     else:
-        corrections.append = failing  # type: ignore[method-assign]
+        corrections.append = failing  # type: ignore[method-assign, assignment]
         try:
             backfills.worker.step()
         except _PowerWentError:

@@ -53,6 +53,7 @@ class Pieces:
         catalog: Catalog,
         clock: Clock,
         heads: Heads,
+        events_per_piece_max: int = EVENTS_PER_PIECE_MAX,
     ) -> None:
         self._pool = pool
         self._backfills = BackfillStore(pool)
@@ -61,6 +62,7 @@ class Pieces:
         self._catalog = catalog
         self._clock = clock
         self._heads = heads
+        self._events_max = events_per_piece_max
         self._rater: tuple[str, Rater] | None = None
 
     def next_open(self) -> Backfill | None:
@@ -115,7 +117,7 @@ class Pieces:
         )
 
     def _rating_piece(self, backfill: Backfill) -> Piece:
-        limit = min(EVENTS_PER_PIECE_MAX, backfill.events_per_second_max)
+        limit = min(self._events_max, backfill.events_per_second_max)
         chosen, parameters = _chosen(backfill)
         start = EventKey(*backfill.cursor) if backfill.cursor else None
         behind, more = after(start, "start")
@@ -136,7 +138,7 @@ class Pieces:
         return _piece(backfill, changes, len(keys), 0, list(keys[-1]), len(keys) < limit)
 
     def _revert_piece(self, backfill: Backfill) -> Piece:
-        limit = 2 * min(EVENTS_PER_PIECE_MAX, backfill.events_per_second_max)  # pairs of rows
+        limit = 2 * min(self._events_max, backfill.events_per_second_max)  # pairs of rows
         start = backfill.cursor[0] if backfill.cursor else 0
         found = self._corrections.query_rows(backfill.reverts, start, limit)
         if not found:
