@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from benchmarks.sizing import DOCUMENT, Inputs, Load, Plan, loads_of, render, steady_load
 
-from tests.docs.test_deploy import DOCUMENTS_TO_COME, RESOURCES
+from tests.docs.test_deploy import RESOURCES
 
 ROOT = Path(__file__).parents[2]
 GIB = {"512Mi": 0.5, "1Gi": 1.0, "2Gi": 2.0, "3Gi": 3.0}
@@ -36,7 +36,7 @@ def test_every_input_says_where_it_comes_from() -> None:
             source = entry["source"]
             assert source or entry["kind"] == "assumed", (section, name)
             if re.match(r"(docs|benchmarks)/", source):
-                assert (ROOT / source).exists() or source in DOCUMENTS_TO_COME, source
+                assert (ROOT / source).exists(), source
 
 
 def test_the_goal_of_the_plan_is_met() -> None:
