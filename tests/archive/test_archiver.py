@@ -110,6 +110,19 @@ def test_of_two_archivers_one_claims_each_range(fresh: World, archive: Archive) 
     require_exact(fresh, archive)
 
 
+def test_what_another_archived_between_reading_and_taking_up_is_read_again(
+    fresh: World, archive: Archive
+) -> None:
+    slow = make_archiver(fresh, archive, flush_rows=10**9)
+    slow._begin()
+    read = slow._source.read(1000)
+    archive_all(make_archiver(fresh, archive))  # position and chain agree again, further on
+    assert not any(slow._take_up(chunk) for chunk in read)
+    slow.recover()
+    archive_all(slow)
+    require_exact(fresh, archive)
+
+
 def test_a_position_ahead_of_the_archive_is_set_back(fresh: World, archive: Archive) -> None:
     """The archive was lost, the position was not: the log is archived again."""
     fresh.positions.commit("archiver", {0: fresh.log.head()}, 0)

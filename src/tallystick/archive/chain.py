@@ -77,6 +77,8 @@ class Archive:
 
     def append(self, manifest: Manifest) -> Tail:
         """Claim a manifest's range; Conflict when another archiver has claimed it."""
+        if manifest.offset_end <= manifest.offset_start:
+            raise InvariantBroken(f"a manifest from offset {manifest.offset_start} claims nothing")
         content = _encoder.encode(manifest)
         name = manifest_name(manifest.partition, manifest.offset_start)
         self.objects.put_new(name, content)

@@ -104,6 +104,8 @@ class Archiver:
         if position != tail.offset:
             self._positions.commit(self.name, {chunk.partition: tail.offset}, self._clock.now())
             return False
+        if chunk.offsets and chunk.offsets[0] < tail.offset:
+            return False  # another archiver went on between our read and now
         self._tails[chunk.partition] = tail
         self._epochs[chunk.partition] = chunk.epoch
         return True
