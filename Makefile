@@ -24,6 +24,7 @@ bench: $(VENV)/installed-dev     ## speed and memory; results go to benchmarks/r
 soak: $(VENV)/installed-dev      ## the kill tests and the simulator, many more rounds
 	TALLYSTICK_KILL_ROUNDS=50 TALLYSTICK_SEEDS=5000 TALLYSTICK_FIRST_SEED=200 $(BIN)/pytest \
 		tests/integration/test_kill.py tests/integration/test_ledger_kill.py \
+		tests/integration/test_distributed.py tests/integration/test_kafka_log.py \
 		tests/archive/test_kill.py tests/simulation $(ARGS)
 
 docs: $(VENV)/installed-dev      ## what is generated from the code
@@ -33,9 +34,9 @@ seed: $(VENV)/installed-dev      ## the shipped cost card, from the pinned genai
 	$(BIN)/python -m tallystick.catalog.seed
 
 lock: $(VENV)/installed-dev      ## pinned requirements with hashes
-	$(BIN)/pip-compile -q --generate-hashes --no-emit-index-url --no-emit-trusted-host \
+	$(BIN)/pip-compile -q --generate-hashes --no-emit-index-url --no-emit-trusted-host --no-emit-find-links \
 		--strip-extras --no-header -o requirements.txt pyproject.toml
-	$(BIN)/pip-compile -q --generate-hashes --no-emit-index-url --no-emit-trusted-host \
+	$(BIN)/pip-compile -q --generate-hashes --no-emit-index-url --no-emit-trusted-host --no-emit-find-links \
 		--strip-extras --no-header --allow-unsafe --extra dev -o requirements-dev.txt pyproject.toml
 
 clean:

@@ -46,7 +46,7 @@ def template() -> bytes:
     """A request of 500 events with places for its tag and for two times; 1% stand twice."""
     (body,) = bodies("@@@@@@@@", BATCH, BATCH)
     events = body.removeprefix(b"[").removesuffix(b"]").split(b"},{")
-    pieces = []
+    pieces: list[bytes] = []
     for number, event in enumerate(events):
         at = event.index(b'"event_time":"') + len(b'"event_time":"')
         moment = BEFORE if number % 20 == 7 else NOW

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import psutil
@@ -99,7 +100,7 @@ def _time_queries(stats: Stats, now: int) -> list[str]:
     def user() -> dict[str, str]:
         return {**tenant(), "user": f"user-{rng.randrange(USERS)}"}
 
-    shapes = {
+    shapes: dict[str, Callable[[], StatsQuery]] = {
         "30 days, totals": lambda: StatsQuery(month, minute),
         "30 days by day and model": lambda: StatsQuery(month, minute, "day", ("model",)),
         "30 days by day, one tenant": lambda: StatsQuery(month, minute, "day", (), tenant()),

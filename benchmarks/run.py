@@ -1,7 +1,9 @@
 """Speed and memory of a real `tallystick serve`: one command, figures to benchmarks/results.
 
-    make bench                      all of it, about 4 minutes
-    make bench ARGS=ingest          one part: idle, ingest, latency or archive; or ledger
+    make bench                      all of it, about half an hour
+    make bench ARGS=ingest          one part: idle, ingest, latency or archive
+    make bench ARGS=ledger          the ledger (ledger.py)
+    make bench ARGS=pipeline        the event pipeline (pipeline.py)
 
 Method. The server runs as its users run it, on a fresh data folder; the load comes from this
 process on the same machine, so both share its cores. Ingest: requests of 500 events over
@@ -207,8 +209,12 @@ PARTS = {"idle": idle, "latency": latency, "ingest": ingest, "archive": archive}
 def main() -> None:
     if sys.argv[1:] in ([], ["ledger"]):
         ledger.main([])
-        if sys.argv[1:]:
-            return
+    if sys.argv[1:] in ([], ["pipeline"]):
+        from benchmarks import pipeline  # which takes its load from here
+
+        pipeline.main([])
+    if sys.argv[1:] in (["ledger"], ["pipeline"]):
+        return
     chosen = sys.argv[1:] or list(PARTS)
     memory_gib = psutil.virtual_memory().total / 2**30
     lines = [

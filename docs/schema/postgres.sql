@@ -1,3 +1,4 @@
+CREATE SCHEMA backfill;
 CREATE SCHEMA broken;
 CREATE SCHEMA catalog;
 CREATE SCHEMA charger;
@@ -10,6 +11,60 @@ BEGIN
     RAISE EXCEPTION 'history is append-only: % on %.% is refused',
         TG_OP, TG_TABLE_SCHEMA, TG_TABLE_NAME USING ERRCODE = 'integrity_constraint_violation';
 END $$;
+CREATE TABLE backfill.backfill (
+    backfill_id text NOT NULL,
+    idempotency_key text NOT NULL,
+    kind text NOT NULL,
+    reverts text DEFAULT ''::text NOT NULL,
+    reason text NOT NULL,
+    from_at bigint NOT NULL,
+    to_at bigint NOT NULL,
+    tenant_ids text[] NOT NULL,
+    models text[] NOT NULL,
+    rate_card_version integer NOT NULL,
+    is_dry_run boolean NOT NULL,
+    events_per_second_max integer NOT NULL,
+    created_at bigint NOT NULL,
+    created_by text NOT NULL,
+    status text NOT NULL,
+    ends jsonb DEFAULT '{}'::jsonb NOT NULL,
+    cursor jsonb DEFAULT '[]'::jsonb NOT NULL,
+    pieces integer DEFAULT 0 NOT NULL,
+    expected bigint,
+    examined bigint DEFAULT 0 NOT NULL,
+    corrected bigint DEFAULT 0 NOT NULL,
+    skipped bigint DEFAULT 0 NOT NULL,
+    changed_at bigint NOT NULL,
+    failure text DEFAULT ''::text NOT NULL,
+    CONSTRAINT backfill_check CHECK (((reverts <> ''::text) = (kind = 'revert'::text))),
+    CONSTRAINT backfill_check1 CHECK ((to_at > from_at)),
+    CONSTRAINT backfill_events_per_second_max_check CHECK ((events_per_second_max > 0)),
+    CONSTRAINT backfill_kind_check CHECK ((kind = ANY (ARRAY['rating'::text, 'revert'::text]))),
+    CONSTRAINT backfill_reason_check CHECK ((reason <> ''::text)),
+    CONSTRAINT backfill_status_check CHECK ((status = ANY (ARRAY['planned'::text, 'running'::text, 'paused'::text, 'done'::text, 'failed'::text, 'reverted'::text])))
+)
+WITH (fillfactor='70');
+CREATE TABLE backfill.report_line (
+    backfill_id text NOT NULL,
+    piece integer NOT NULL,
+    tenant_id text NOT NULL,
+    model text NOT NULL,
+    events bigint NOT NULL,
+    corrected bigint NOT NULL,
+    cost_units_before bigint NOT NULL,
+    cost_units_after bigint NOT NULL,
+    credit_units_before bigint NOT NULL,
+    credit_units_after bigint NOT NULL
+);
+CREATE TABLE backfill.report_run (
+    backfill_id text NOT NULL,
+    piece integer NOT NULL,
+    tenant_id text NOT NULL,
+    charge_key text NOT NULL,
+    corrected bigint NOT NULL,
+    cost_units bigint NOT NULL,
+    credit_units bigint NOT NULL
+);
 CREATE TABLE broken.action (
     action_id bigint NOT NULL,
     tenant_id text NOT NULL,
@@ -289,6 +344,14 @@ CREATE TABLE public.schema_migration (
     digest text NOT NULL,
     applied_at timestamp with time zone DEFAULT now() NOT NULL
 );
+ALTER TABLE ONLY backfill.backfill
+    ADD CONSTRAINT backfill_idempotency_key_key UNIQUE (idempotency_key);
+ALTER TABLE ONLY backfill.backfill
+    ADD CONSTRAINT backfill_pkey PRIMARY KEY (backfill_id);
+ALTER TABLE ONLY backfill.report_line
+    ADD CONSTRAINT report_line_pkey PRIMARY KEY (backfill_id, piece, tenant_id, model);
+ALTER TABLE ONLY backfill.report_run
+    ADD CONSTRAINT report_run_pkey PRIMARY KEY (backfill_id, piece, tenant_id, charge_key);
 ALTER TABLE ONLY broken.action
     ADD CONSTRAINT action_pkey PRIMARY KEY (action_id);
 ALTER TABLE ONLY broken.state
@@ -333,6 +396,8 @@ ALTER TABLE ONLY log.lease
     ADD CONSTRAINT lease_pkey PRIMARY KEY (name);
 ALTER TABLE ONLY public.schema_migration
     ADD CONSTRAINT schema_migration_pkey PRIMARY KEY (name);
+CREATE INDEX backfill_open ON backfill.backfill USING btree (created_at) WHERE (status = ANY (ARRAY['planned'::text, 'running'::text]));
+CREATE UNIQUE INDEX one_revert_at_a_time ON backfill.backfill USING btree (reverts) WHERE ((reverts <> ''::text) AND (status <> ALL (ARRAY['failed'::text, 'reverted'::text])));
 CREATE INDEX action_by_message ON broken.action USING btree (broken_id, action_id);
 CREATE INDEX state_by_id ON broken.state USING btree (broken_id);
 CREATE INDEX pending_run_due ON charger.pending_run USING btree (shard, has_ended, touched_at);
@@ -350,6 +415,8 @@ CREATE INDEX operation_by_transaction ON ledger.operation USING btree (transacti
 CREATE INDEX operation_of_run ON ledger.operation USING btree (tenant_id, run_id, posted_at) WHERE (run_id <> ''::text);
 CREATE INDEX operation_refers_to ON ledger.operation USING btree (refers_to) WHERE (refers_to IS NOT NULL);
 CREATE INDEX run_charge_stale ON ledger.run_charge USING btree (updated_at) WHERE is_stale;
+CREATE TRIGGER report_line_is_append_only BEFORE DELETE OR UPDATE OR TRUNCATE ON backfill.report_line FOR EACH STATEMENT EXECUTE FUNCTION log.refuse_change();
+CREATE TRIGGER report_run_is_append_only BEFORE DELETE OR UPDATE OR TRUNCATE ON backfill.report_run FOR EACH STATEMENT EXECUTE FUNCTION log.refuse_change();
 CREATE TRIGGER action_is_append_only BEFORE DELETE OR UPDATE OR TRUNCATE ON broken.action FOR EACH STATEMENT EXECUTE FUNCTION log.refuse_change();
 CREATE TRIGGER version_is_append_only BEFORE DELETE OR UPDATE OR TRUNCATE ON catalog.rate_card_version FOR EACH STATEMENT EXECUTE FUNCTION log.refuse_change();
 CREATE TRIGGER balance_is_never_deleted BEFORE DELETE OR TRUNCATE ON ledger.balance FOR EACH STATEMENT EXECUTE FUNCTION log.refuse_change();
@@ -358,5 +425,9 @@ CREATE TRIGGER lot_is_never_deleted BEFORE DELETE OR TRUNCATE ON ledger.lot FOR 
 CREATE TRIGGER operation_is_append_only BEFORE DELETE OR UPDATE OR TRUNCATE ON ledger.operation FOR EACH STATEMENT EXECUTE FUNCTION log.refuse_change();
 CREATE TRIGGER run_charge_is_never_deleted BEFORE DELETE OR TRUNCATE ON ledger.run_charge FOR EACH STATEMENT EXECUTE FUNCTION log.refuse_change();
 CREATE TRIGGER batch_is_append_only BEFORE DELETE OR UPDATE OR TRUNCATE ON log.batch FOR EACH STATEMENT EXECUTE FUNCTION log.refuse_change();
+ALTER TABLE ONLY backfill.report_line
+    ADD CONSTRAINT report_line_backfill_id_fkey FOREIGN KEY (backfill_id) REFERENCES backfill.backfill(backfill_id);
+ALTER TABLE ONLY backfill.report_run
+    ADD CONSTRAINT report_run_backfill_id_fkey FOREIGN KEY (backfill_id) REFERENCES backfill.backfill(backfill_id);
 ALTER TABLE ONLY catalog.rate_card_version
     ADD CONSTRAINT rate_card_version_rate_card_id_fkey FOREIGN KEY (rate_card_id) REFERENCES catalog.rate_card(rate_card_id);

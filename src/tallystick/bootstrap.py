@@ -27,6 +27,7 @@ from tallystick.api.access import Authenticator
 from tallystick.api.feed import BalanceFeed
 from tallystick.api.metrics import Metrics
 from tallystick.api.services import Services
+from tallystick.backfill import Backfills
 from tallystick.broken import BrokenMessages
 from tallystick.catalog import Catalog
 from tallystick.clock import Clock, SystemClock
@@ -49,6 +50,7 @@ from tallystick.plumbing.log.heads import Heads, KafkaHeads, PostgresHeads
 from tallystick.plumbing.log.kafka import KafkaOptions, KafkaWriter, Watermarks, ensure_topics
 from tallystick.plumbing.objects import open_objects
 from tallystick.plumbing.postgres import BY_INDEX, make_async_pool, migrate_postgres, open_pool
+from tallystick.reconcile.doubles import Doubles
 from tallystick.reconcile.freshness import Freshness
 from tallystick.reconcile.ledger import LedgerReconciler
 from tallystick.reconcile.verify import Verifier
@@ -140,6 +142,8 @@ class Platform(msgspec.Struct):
     verifier: Verifier
     reconciler: LedgerReconciler
     broken: BrokenMessages
+    backfills: Backfills
+    doubles: Doubles
 
     def ready(self) -> tuple[bool, dict[str, object]]:
         """Whether stores answer and followers progress, and what each said."""
@@ -221,6 +225,8 @@ def open_platform(
             verifier=verifier,
             reconciler=LedgerReconciler(pool, Drift(pool, clock, Uuid7Source(clock)), verifier),
             broken=BrokenMessages(pool, clickhouse, door, clock),
+            backfills=Backfills(pool, catalog, clock, Uuid7Source(clock)),
+            doubles=Doubles(pool, clickhouse, clock),
         )
 
 
@@ -430,6 +436,8 @@ def services_of(parts: Platform) -> Services:
         verifier=parts.verifier,
         reconciler=parts.reconciler,
         broken=parts.broken,
+        backfills=parts.backfills,
+        doubles=parts.doubles,
         metrics=Metrics(),
         ready=parts.ready,
     )

@@ -20,7 +20,7 @@ _TIME = pa.timestamp("us", tz="UTC")
 _TEXT = pa.string()
 _TOKENS = pa.int64()
 
-_FACT_TYPES: dict[str, pa.DataType] = {
+FACT_TYPES: dict[str, pa.DataType] = {
     "sign": pa.int8(),
     "correction_id": _TEXT,
     "tenant_id": _TEXT,
@@ -74,8 +74,6 @@ _FACT_TYPES: dict[str, pa.DataType] = {
     "cost_version": pa.uint32(),
     "credit_version": pa.uint32(),
 }
-
-FACT_TYPES = _FACT_TYPES
 """Columns of the facts table in order, with their Arrow types."""
 
 _DELIVERY_TYPES: dict[str, pa.DataType] = {
@@ -106,7 +104,7 @@ def charge_key_of(run_id: str, occurred_at: int) -> str:
 
 
 CORRECTION_FIELDS: tuple[str, ...] = tuple(
-    name for name in _FACT_TYPES if name not in ("log_partition", "log_offset")
+    name for name in FACT_TYPES if name not in ("log_partition", "log_offset")
 )
 """What a row of a correction holds, in order; its coordinates are those of the correction."""
 
@@ -148,7 +146,7 @@ def facts_table(
         "log_offset": offsets,
         "is_late": late,
     }
-    return _table(whole, _FACT_TYPES, count)
+    return _table(whole, FACT_TYPES, count)
 
 
 def corrections_table(
@@ -157,7 +155,7 @@ def corrections_table(
     """Build the Arrow table of correction rows (columns in the order of CORRECTION_FIELDS)."""
     named = dict(zip(CORRECTION_FIELDS, columns, strict=True))
     whole = {**named, "log_partition": partitions, "log_offset": offsets}
-    return _table(whole, _FACT_TYPES, len(offsets))
+    return _table(whole, FACT_TYPES, len(offsets))
 
 
 def deliveries_table(facts: pa.Table, kinds: Sequence[str]) -> pa.Table:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
@@ -56,6 +57,9 @@ _COUNTED = (
     "tokens_input",
     "tokens_output",
 )
+_OF_THE_ROW = frozenset(("sign", "correction_id", "log_partition", "log_offset"))
+"""What a row has that its event has not."""
+
 _TOKENS = (
     "tokens_input",
     "tokens_output",
@@ -106,7 +110,7 @@ class Runs:
         head = self._find(run_id, tenant_id)
         tenant = head["tenant_id"]
         parameters = {"tenant": tenant, "run": run_id}
-        facts = self._store.query_rows(_SQL["query_run_facts"], parameters)
+        facts = _standing(self._store.query_rows(_SQL["query_run_facts"], parameters))
         others = self._store.query_rows(_SQL["query_run_deliveries"], parameters)
         lines = self._store.query_rows(_SQL["query_run_charges"], parameters)
         children = self._children(tenant, run_id)
@@ -213,6 +217,27 @@ def _present_run(row: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def _standing(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """What events count as now: rows that corrections took away are left out.
+
+    A corrected event keeps the offset at which it came; `correction_id` says what made it so.
+    """
+    times: Counter[tuple[Any, ...]] = Counter()
+    first: dict[tuple[Any, ...], dict[str, Any]] = {}
+    came_at: dict[str, int] = {}
+    for row in rows:
+        content = tuple(value for name, value in row.items() if name not in _OF_THE_ROW)
+        times[content] += row["sign"]
+        first.setdefault(content, row)
+        if not row["correction_id"]:
+            came_at.setdefault(row["event_id"], row["log_offset"])
+    return [
+        {**row, "log_offset": came_at.get(row["event_id"], row["log_offset"])}
+        for content, row in first.items()
+        if times[content] > 0
+    ]
+
+
 def _present_fact(fact: dict[str, Any]) -> dict[str, Any]:
     answer: dict[str, Any] = {
         "event_id": fact["event_id"],
@@ -230,6 +255,8 @@ def _present_fact(fact: dict[str, Any]) -> dict[str, Any]:
         answer["rate_card_version"] = fact["cost_version"]
     if fact["credit_units"]:
         answer["credits_rated"] = format_amount(int(fact["credit_units"]), CREDIT)
+    if fact["correction_id"]:
+        answer["corrected_by"] = fact["correction_id"]
     if fact["attrs"]:
         answer["attrs"] = msgspec.json.decode(fact["attrs"])
     return answer

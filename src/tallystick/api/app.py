@@ -20,7 +20,8 @@ from starlette.types import Receive, Scope, Send
 from tallystick.api.openapi import build_openapi
 from tallystick.api.problems import from_error, on_http_error, on_unexpected_error
 from tallystick.api.requests import respond
-from tallystick.api.routes import ROUTES, RouteEntry
+from tallystick.api.route_entry import RouteEntry
+from tallystick.api.routes import ROUTES
 from tallystick.api.services import Services
 from tallystick.errors import TallystickError
 

@@ -8,7 +8,8 @@ from typing import Any
 import msgspec
 
 from tallystick import __version__
-from tallystick.api.routes import ROUTES, RouteEntry
+from tallystick.api.route_entry import RouteEntry
+from tallystick.api.routes import ROUTES
 
 _PATH_PARAMETER = re.compile(r"\{(\w+)(?::path)?\}")
 _PROBLEM = {

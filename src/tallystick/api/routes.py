@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from typing import Any, NamedTuple
-
-from starlette.requests import Request
-from starlette.responses import Response
-
+from tallystick.api import backfill_routes as backfills
 from tallystick.api import broken_routes as broken
 from tallystick.api import hold_routes as holds
 from tallystick.api import ledger_routes as ledger
@@ -15,9 +10,8 @@ from tallystick.api import otlp_routes as otlp
 from tallystick.api import schema_routes as schemas
 from tallystick.api import stream_routes as stream
 from tallystick.api import usage_routes as usage
-from tallystick.api.services import Services
+from tallystick.api.route_entry import RouteEntry
 
-Handler = Callable[[Services, Request], Awaitable[Response]]
 _KEY = {"idempotency_key": "order-1001"}
 _EVENT = {
     "event_id": "evt-1",
@@ -42,22 +36,6 @@ _STATS_ROW = {
     "cost_coverage": 1.0,
     "credits": "0.5064",
 }
-
-
-class RouteEntry(NamedTuple):
-    """One route; `query` names its parameters, `body` its typed request."""
-
-    method: str
-    path: str
-    handler: Handler
-    summary: str
-    example: Any
-    status: int = 200
-    body: type | None = None
-    body_example: Any = None
-    query: tuple[str, ...] = ()
-    media_type: str = "application/json"
-
 
 _HELD = {
     "hold_id": "0190…",
@@ -429,4 +407,5 @@ ROUTES = (
         broken.DismissBody,
         {"reason": "a test of the producer"},
     ),
+    *backfills.ROUTES,
 )

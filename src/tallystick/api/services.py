@@ -11,6 +11,7 @@ from tallystick.analytics.stats import Stats
 from tallystick.api.access import Authenticator
 from tallystick.api.feed import BalanceFeed
 from tallystick.api.metrics import Metrics
+from tallystick.backfill import Backfills
 from tallystick.broken import BrokenMessages
 from tallystick.catalog import Catalog
 from tallystick.clock import Clock
@@ -18,6 +19,7 @@ from tallystick.events.door import Door
 from tallystick.ledger import Ledger
 from tallystick.ledger.committer import Committer
 from tallystick.ledger.seals import Seals
+from tallystick.reconcile.doubles import Doubles
 from tallystick.reconcile.freshness import Freshness
 from tallystick.reconcile.ledger import LedgerReconciler
 from tallystick.reconcile.verify import Verifier
@@ -41,5 +43,7 @@ class Services:
     verifier: Verifier
     reconciler: LedgerReconciler
     broken: BrokenMessages
+    backfills: Backfills
+    doubles: Doubles
     metrics: Metrics
     ready: Callable[[], tuple[bool, dict[str, Any]]]

@@ -159,6 +159,19 @@ class Catalog:
             cursor = connection.cursor(row_factory=class_row(RateCardVersion), binary=True)
             return Rater(cursor.execute(_SQL["load_versions"]).fetchall())
 
+    def make_rater(self, version_id: int) -> Rater:
+        """A rater for which one version always was the only one of its card; NotFound."""
+        with transaction(self._pool) as connection:
+            cursor = connection.cursor(row_factory=class_row(RateCardVersion), binary=True)
+            versions = cursor.execute(_SQL["load_versions"]).fetchall()
+        chosen = next((one for one in versions if one.version_id == version_id), None)
+        if chosen is None:
+            raise NotFound("no such rate card version", code="unknown_rate_card_version")
+        always = msgspec.structs.replace(chosen, effective_at=0, recorded_at=0)
+        card = (chosen.kind, chosen.tenant_id)
+        others = [one for one in versions if (one.kind, one.tenant_id) != card]
+        return Rater([*others, always])
+
 
 def _digest(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()

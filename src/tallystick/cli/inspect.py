@@ -34,10 +34,11 @@ def ask(
         with open_platform(settings) as platform:
             return offline(services_of(platform))
     except DataFolderInUse:
-        return _fetch(settings, path, body)
+        return fetch(settings, path, body)
 
 
-def _fetch(settings: Settings, path: str, body: dict[str, Any] | None) -> dict[str, Any]:
+def fetch(settings: Settings, path: str, body: dict[str, Any] | None) -> dict[str, Any]:
+    """Ask the server that owns the folder; raise its problem."""
     folder = settings.data_folder
     key = load_admin_key(settings, folder)
     request = Request(

@@ -1,4 +1,4 @@
-"""`tallystick serve | demo | verify | reconcile | trace | replay | archive | broken`."""
+"""The command line: every command, and what it is told."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from tallystick import __version__
-from tallystick.cli import broken
+from tallystick.cli import backfill, broken
 from tallystick.errors import TallystickError
 from tallystick.settings import Settings, load_settings
 
@@ -21,6 +21,7 @@ app = typer.Typer(
     help="The open control plane for AI usage, credits and cost.",
 )
 app.add_typer(broken.app, name="broken")
+app.add_typer(backfill.app, name="backfill")
 Data = Annotated[str | None, typer.Option(help="Data folder of the embedded stores.")]
 Config = Annotated[Path | None, typer.Option(help="A TOML file with settings.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -82,7 +83,7 @@ def verify(
 
 @app.command()
 def reconcile(
-    what: Annotated[str, typer.Argument(help="What to compare: ledger.")],
+    what: Annotated[str, typer.Argument(help="What to compare: ledger or events.")],
     data: Data = None,
     config: Config = None,
     is_json: Json = False,
@@ -90,11 +91,16 @@ def reconcile(
         bool, typer.Option("--repair", help="Set rows right by compensating operations.")
     ] = False,
 ) -> None:
-    """Compare the ledger with history, facts and rollups; exit 1 when something differs."""
+    """Compare the ledger with history, or look for events counted twice; exit 1 on a difference."""
+    from tallystick.cli.backfill_actions import run_reconcile_events
     from tallystick.cli.inspect import run_reconcile
 
+    if what == "events":
+        raise typer.Exit(
+            run_reconcile_events(settings_of(config, data=data), is_json, is_repairing)
+        )
     if what != "ledger":
-        raise typer.BadParameter("only `reconcile ledger` is there", param_hint="what")
+        raise typer.BadParameter("ledger or events", param_hint="what")
     raise typer.Exit(run_reconcile(settings_of(config, data=data), is_json, is_repairing))
 
 

@@ -7,9 +7,11 @@ Time: the version in force at `occurred_at`.
 
 from tallystick.rating.cards import CostCard, CreditCard, RateCardVersion
 from tallystick.rating.charges import ChargePolicy, RunLine, RunTargetPlan, plan_run_target
-from tallystick.rating.rater import Rater
+from tallystick.rating.rater import RATED_COLUMNS, RATED_TYPES, Rater
 
 __all__ = [
+    "RATED_COLUMNS",
+    "RATED_TYPES",
     "ChargePolicy",
     "CostCard",
     "CreditCard",

@@ -96,7 +96,7 @@ class Rater:
         result = _Result(count)
         for indexes in group_rows(list(keys.values()), count):
             kind = keys["event_type"].value(indexes[0])
-            if kind not in _RATED_TYPES:
+            if kind not in RATED_TYPES:
                 continue
             same = {name: _Same(key.value(indexes[0]), len(indexes)) for name, key in keys.items()}
             own = {name: values[indexes] for name, values in numbers.items()}
@@ -300,7 +300,7 @@ def _exclusive_columns(tokens: Mapping[str, Integers]) -> dict[str, Integers]:
     }
 
 
-_RATED_TYPES = frozenset(("token_usage", "tool_call_finished", "attempt_finished", "cost"))
+RATED_TYPES = frozenset(("token_usage", "tool_call_finished", "attempt_finished", "cost"))
 
 
 def _rate_tokens(

@@ -15,6 +15,7 @@ from psycopg_pool import ConnectionPool
 
 from tallystick.analytics.store import FactStore
 from tallystick.archive import Archive, ArchiveSource, identities_in
+from tallystick.backfill import Pieces
 from tallystick.catalog import Catalog
 from tallystick.clock import Clock
 from tallystick.errors import InvalidInput
@@ -29,10 +30,13 @@ from tallystick.ledger.seals import Seals
 from tallystick.plumbing.clickhouse import ClickHouse
 from tallystick.plumbing.leases import Leases
 from tallystick.plumbing.log import CORRECTIONS, Positions, PostgresLog, PostgresSource, Source
-from tallystick.plumbing.log.kafka import KafkaOptions, KafkaWriter
+from tallystick.plumbing.log.heads import PostgresHeads
+from tallystick.plumbing.log.kafka import KafkaOptions, KafkaWriter, Watermarks
 from tallystick.plumbing.objects import open_objects
 from tallystick.plumbing.postgres import open_pool
+from tallystick.reconcile.doubles import Doubles
 from tallystick.workers.archiver import Archiver
+from tallystick.workers.backfills import BackfillWorker
 from tallystick.workers.charger import Charger
 from tallystick.workers.holds import HoldKeeper
 from tallystick.workers.loop import Follower, FollowerLoop
@@ -133,11 +137,23 @@ class Roles:
         return [self._loop(charger)]
 
     def keeper(self) -> list[FollowerLoop]:
-        """Ends of holds, and seals."""
-        lanes = (HoldKeeper(self._ledger, self._clock), Sealer(Seals(self._pool, self._clock)))
+        """Ends of holds, seals, and backfills."""
+        lanes: tuple[Follower, ...] = (
+            HoldKeeper(self._ledger, self._clock),
+            Sealer(Seals(self._pool, self._clock)),
+            self._backfills(),
+        )
         if not self._options.is_shared:
             return [self._loop(lane) for lane in lanes]
         return [self._loop(Alone(lane, self._new_leases(lane.name))) for lane in lanes]
+
+    def _backfills(self) -> BackfillWorker:
+        store = ClickHouse(self._options.clickhouse_url)
+        self._stores.append(store)
+        kafka = self._options.kafka
+        heads = Watermarks(kafka).heads if kafka else PostgresHeads([PostgresLog(self._pool)]).heads
+        pieces = Pieces(self._pool, store, self._catalog, self._clock, heads)
+        return BackfillWorker(pieces, Doubles(self._pool, store, self._clock), self._clock)
 
     def close(self) -> None:
         """Let sources, leases and connections go; the loops have stopped before."""

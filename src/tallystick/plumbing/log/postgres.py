@@ -46,16 +46,27 @@ class PostgresLog:
         (a lost answer) the batch stands and a resend of it is judged a duplicate.
         """
         with transaction(self._pool) as connection:
-            offset_start = self._one(connection, "lock_head", {})
-            verdicts = judge(offset_start)
-            arguments = {
-                "partition": self.partition,
-                "offset_start": offset_start,
-                "event_count": event_count,
-                "received_at": received_at,
-                "payload": encode_payload(columns, verdicts),
-            }
-            connection.execute(_SQL["append_batch"], arguments)
+            return self.append_within(connection, event_count, columns, received_at, judge)
+
+    def append_within(
+        self,
+        connection: psycopg.Connection[Any],
+        event_count: int,
+        columns: Columns,
+        received_at: int,
+        judge: Callable[[int], bytes],
+    ) -> int:
+        """Append inside a transaction of the caller: both stand or neither does."""
+        offset_start = self._one(connection, "lock_head", {})
+        verdicts = judge(offset_start)
+        arguments = {
+            "partition": self.partition,
+            "offset_start": offset_start,
+            "event_count": event_count,
+            "received_at": received_at,
+            "payload": encode_payload(columns, verdicts),
+        }
+        connection.execute(_SQL["append_batch"], arguments)
         return offset_start
 
     def head(self) -> int:

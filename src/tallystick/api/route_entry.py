@@ -1,0 +1,28 @@
+"""One route of the table: path, method, handler, and what the OpenAPI document says of it."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any, NamedTuple
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from tallystick.api.services import Services
+
+Handler = Callable[[Services, Request], Awaitable[Response]]
+
+
+class RouteEntry(NamedTuple):
+    """One route; `query` names its parameters, `body` its typed request."""
+
+    method: str
+    path: str
+    handler: Handler
+    summary: str
+    example: Any
+    status: int = 200
+    body: type | None = None
+    body_example: Any = None
+    query: tuple[str, ...] = ()
+    media_type: str = "application/json"

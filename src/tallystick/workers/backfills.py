@@ -1,0 +1,49 @@
+"""The backfills' follower: one piece of the oldest open backfill a step, at its pace.
+
+Each minute it also reverses doubles: events that came by two log partitions. Several of these
+followers may run: a piece that another one did, or that was decided before another correction
+landed, is refused by PostgreSQL and decided again.
+"""
+
+from __future__ import annotations
+
+from tallystick.backfill import Pieces
+from tallystick.clock import MINUTE, SECOND, Clock
+from tallystick.reconcile.doubles import Doubles
+
+DOUBLES_EVERY = MINUTE
+"""How often new facts are searched for doubles; they count twice for so long at most."""
+
+
+class BackfillWorker:
+    """Advances backfills and reverses doubles."""
+
+    name = "backfills"
+
+    def __init__(self, pieces: Pieces, doubles: Doubles, clock: Clock) -> None:
+        self._pieces = pieces
+        self._doubles = doubles
+        self._clock = clock
+        self._rest_until = 0
+        self._doubles_at = 0
+
+    def recover(self) -> None:
+        """Nothing is only in memory."""
+
+    def step(self) -> bool:
+        """Do one piece; False when there is nothing to do now."""
+        now = self._clock.now()
+        if now >= self._doubles_at:
+            if self._doubles.step():
+                return True
+            self._doubles_at = now + DOUBLES_EVERY
+        if now < self._rest_until:
+            return False
+        backfill = self._pieces.next_open()
+        if backfill is None:
+            return False
+        examined = self._pieces.advance(backfill)
+        if examined is None:
+            return False
+        self._rest_until = now + examined * SECOND // backfill.events_per_second_max
+        return True
