@@ -1,6 +1,7 @@
 """The event pipeline under load: sustained ingest, Kafka to facts, stats on many facts.
 
     make bench ARGS=pipeline                     all of it, about 15 minutes
+    python -m benchmarks.pipeline stages         CPU an event of each stage
     python -m benchmarks.pipeline sustained      5,000/s for a minute, 50,000/s for two
     python -m benchmarks.pipeline kafka          a topic of events into facts, 1 and 2 sinks
     python -m benchmarks.pipeline stats 100      /v1/stats on 100 million facts
@@ -168,6 +169,22 @@ def run_sustained() -> list[str]:
     return [*head, *lines, ""]
 
 
+def run_stages(total: int = 300_000) -> list[str]:
+    from benchmarks.pipeline_stages import measure
+
+    head = [
+        "## What each stage costs",
+        "",
+        f"{total:,} events of 25 a run, requests of 500, one process; PostgreSQL's CPU is apart.",
+        "",
+        "| stage | microseconds of CPU an event | of wall time |",
+        "| --- | --- | --- |",
+    ]
+    lines = measure(total)
+    print("\n".join(lines), flush=True)
+    return [*head, *lines, ""]
+
+
 def run_kafka(total: int = 1_500_000) -> list[str]:
     from benchmarks.pipeline_kafka import kafka_to_facts
 
@@ -189,6 +206,7 @@ def run_stats(millions: int) -> list[str]:
 
 def main(arguments: list[str]) -> None:
     parts: dict[str, Any] = {
+        "stages": run_stages,
         "sustained": run_sustained,
         "kafka": run_kafka,
         "stats": lambda: run_stats(int(arguments[1]) if len(arguments) > 1 else 100),

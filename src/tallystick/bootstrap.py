@@ -176,9 +176,8 @@ def open_platform(
     """Start everything; stop it in reverse order at the end.
 
     `has_wipe` deletes derived data first, so that it is rebuilt from the log; `is_restoring`
-    takes what the archive holds from there. Without an engine this is the API of the
-    distributed form: its stores must be given by URL. Raises DataFolderInUse,
-    StoreUnavailable, InvalidInput.
+    takes what the archive holds from there. Without an engine this is the API alone, and all
+    stores are given by URL. Raises DataFolderInUse, StoreUnavailable, InvalidInput.
     """
     clock = SystemClock()
     if not has_engine:
@@ -197,11 +196,10 @@ def open_platform(
             engine, clickhouse_url = _start_engine(options, folder, stack)
         clickhouse = ClickHouse(clickhouse_url)
         stack.callback(clickhouse.close)
-        kafka = kafka_of(settings)
-        heads = _heads(kafka, pool)
+        heads = _heads(kafka := kafka_of(settings), pool)
         door = _start_door(settings, kafka, folder, secret, pool, clock, stack)
-        ledger = Ledger(pool, clock, Uuid7Source(clock))
-        committer = _make_committer(postgres_url, clock, stack)
+        ids = Uuid7Source(clock)
+        ledger = Ledger(pool, clock, ids)
         seals = Seals(pool, clock)
         verifier = Verifier(pool, clickhouse, ledger, seals)
         yield Platform(
@@ -216,16 +214,16 @@ def open_platform(
             heads=heads,
             door=door,
             ledger=ledger,
-            committer=committer,
+            committer=_make_committer(postgres_url, clock, stack),
             catalog=catalog,
             stats=Stats(clickhouse),
             runs=Runs(clickhouse),
             freshness=Freshness(pool, heads, FactStore(clickhouse), clock),
             seals=seals,
             verifier=verifier,
-            reconciler=LedgerReconciler(pool, Drift(pool, clock, Uuid7Source(clock)), verifier),
+            reconciler=LedgerReconciler(pool, Drift(pool, clock, ids), verifier),
             broken=BrokenMessages(pool, clickhouse, door, clock),
-            backfills=Backfills(pool, catalog, clock, Uuid7Source(clock)),
+            backfills=Backfills(pool, catalog, clock, ids),
             doubles=Doubles(pool, clickhouse, clock),
         )
 
