@@ -52,7 +52,7 @@ def template() -> bytes:
         at = event.index(b'"event_time":"') + len(b'"event_time":"')
         moment = BEFORE if number % 20 == 7 else NOW
         piece = event[:at] + moment + event[at + len(moment) :]
-        pieces.append(pieces[-1] if number % 100 == 99 else piece)
+        pieces.append(pieces[-1] if number % 100 == 50 else piece)
     return b"[" + b"},{".join(pieces) + b"]"
 
 
