@@ -160,9 +160,10 @@ class Platform(msgspec.Struct):
             return False, {**report, "clickhouse": error.message}
         stalled = self.freshness.stalled()
         report["followers"] = f"stalled: {', '.join(stalled)}" if stalled else "ok"
-        is_running = self.engine is None or self.engine.is_running()
+        if self.engine is None:  # a stuck worker must not take every door out of service
+            return True, report
         is_progressing = not set(stalled) - {"archiver"}  # said above; nothing else waits for it
-        return is_progressing and is_running, report
+        return is_progressing and self.engine.is_running(), report
 
 
 @contextmanager
