@@ -13,6 +13,7 @@ import httpx
 import msgspec
 import psutil
 
+from tallystick.clock import SystemClock, format_time
 from tallystick.plumbing.embedded.child import spawn
 
 _READY_SECONDS = 120
@@ -105,3 +106,19 @@ class Server:
                 return report
             time.sleep(0.1)
         raise AssertionError(f"not settled: {report}")
+
+
+def event(**changes: Any) -> dict[str, Any]:
+    """One good event of now, with what a test changes."""
+    return {
+        "event_id": "e1",
+        "event_type": "token_usage",
+        "event_time": format_time(SystemClock().now()),
+        "tenant_id": "acme",
+        "run_id": "r1",
+        "provider": "openai",
+        "model": "gpt-4o",
+        "tokens_input": 1200,
+        "tokens_output": 250,
+        **changes,
+    }

@@ -8,7 +8,7 @@ Rates (a price per million tokens) are `Decimal`; `round_half_even` is the one r
 from __future__ import annotations
 
 import re
-from decimal import ROUND_CEILING, ROUND_HALF_EVEN, Context, Decimal
+from decimal import ROUND_HALF_EVEN, Context, Decimal
 from typing import NamedTuple
 
 from tallystick.errors import InvalidInput
@@ -30,7 +30,6 @@ class Asset(NamedTuple):
 
 CREDIT = Asset("CREDIT", 6)
 USD = Asset("USD", 9)
-ASSETS = {str(asset): asset for asset in (CREDIT, USD)}
 
 
 def parse_amount(text: object, asset: Asset, *, field: str = "amount") -> int:
@@ -81,8 +80,3 @@ def format_amount(units: int, asset: Asset) -> str:
 def round_half_even(value: Decimal) -> int:
     """Round to the nearest integer, ties to even: used once, when a fact is rated."""
     return int(value.to_integral_value(ROUND_HALF_EVEN))
-
-
-def round_up(value: Decimal) -> int:
-    """Round up to an integer: used for holds, which must cover the charge."""
-    return int(value.to_integral_value(ROUND_CEILING))

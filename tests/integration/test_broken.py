@@ -12,9 +12,8 @@ from typing import Any
 import httpx
 import pytest
 
-from tallystick.clock import SystemClock, format_time
 from tallystick.events.schemas import build_schemas
-from tests.server import Server
+from tests.server import Server, event
 
 
 @pytest.fixture(scope="module")
@@ -22,21 +21,6 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     running = Server(tmp_path_factory.mktemp("broken") / "data").start()
     yield running
     assert running.stop() == 0
-
-
-def event(**changes: Any) -> dict[str, Any]:
-    return {
-        "event_id": "e1",
-        "event_type": "token_usage",
-        "event_time": format_time(SystemClock().now()),
-        "tenant_id": "acme",
-        "run_id": "r1",
-        "provider": "openai",
-        "model": "gpt-4o",
-        "tokens_input": 1200,
-        "tokens_output": 250,
-        **changes,
-    }
 
 
 def wait_for_facts(server: Server) -> None:

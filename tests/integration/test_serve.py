@@ -14,9 +14,8 @@ from urllib.parse import quote
 import httpx
 import pytest
 
-from tallystick.clock import SystemClock, format_time
 from tallystick.plumbing.embedded.child import user_namespaces_allowed
-from tests.server import Server
+from tests.server import Server, event
 
 
 @pytest.fixture(scope="module")
@@ -24,21 +23,6 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     running = Server(tmp_path_factory.mktemp("serve") / "data").start()
     yield running
     assert running.stop() == 0, "SIGTERM drains and exits 0"
-
-
-def event(**changes: Any) -> dict[str, Any]:
-    return {
-        "event_id": "e1",
-        "event_type": "token_usage",
-        "event_time": format_time(SystemClock().now()),
-        "tenant_id": "acme",
-        "run_id": "r1",
-        "provider": "openai",
-        "model": "gpt-4o",
-        "tokens_input": 1200,
-        "tokens_output": 250,
-        **changes,
-    }
 
 
 def test_from_event_to_charge_over_http(server: Server) -> None:

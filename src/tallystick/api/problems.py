@@ -75,12 +75,6 @@ def from_error(error: TallystickError) -> Response:
     )
 
 
-async def on_tallystick_error(_: Request, error: Exception) -> Response:
-    """Starlette's handler for failures of ours."""
-    assert isinstance(error, TallystickError)
-    return from_error(error)
-
-
 async def on_http_error(_: Request, error: Exception) -> Response:
     """Starlette's handler for its own errors (404, 405)."""
     status = getattr(error, "status_code", 500)

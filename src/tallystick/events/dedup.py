@@ -101,10 +101,6 @@ class DedupIndex:
             self._pending[key] = _ENTRY.pack(offset, digest)
         self.commit(offset_end)
 
-    def forget_old(self) -> None:
-        """Give the room of forgotten entries back; takes time, best done once a day."""
-        self._entries.compact_range(None, None)
-
     def __len__(self) -> int:
         """How many entries there are, about."""
         return int(self._entries.property_int_value("rocksdb.estimate-num-keys") or 0)

@@ -28,6 +28,7 @@ from tallystick.ledger.rules import (
     plan_expiry,
     plan_refund,
     reduce_hold,
+    sort_lots,
 )
 
 RunKey = tuple[str, str]
@@ -439,9 +440,7 @@ class Book:
 
     def add_lots(self, account: AccountState, lots: Sequence[LotState]) -> None:
         """Put lots among an account's own, in the order in which they are spent."""
-        everything = [*account.lots.values(), *lots]
-        everything.sort(key=lambda lot: lot.spend_order)
-        account.lots = {lot.lot_id: lot for lot in everything}
+        account.lots = sort_lots([*account.lots.values(), *lots])
         account.next_expiry = 0
         for lot in lots:
             self.lots[lot.lot_id] = lot

@@ -270,8 +270,3 @@ def plan_capture(
         return asked, target + asked
     new_target = max(target, captured + asked)
     return min(asked, max(new_target - posted, 0)), new_target
-
-
-def total_free(lots: Iterable[LotState], now: int) -> int:
-    """Free credit in lots that have not expired."""
-    return sum(lot.free for lot in lots if not lot.is_expired(now))

@@ -8,8 +8,7 @@ numbers, 128-bit sums as text: money never passes through a float.
 from __future__ import annotations
 
 import re
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import clickhouse_connect
@@ -58,13 +57,6 @@ class ClickHouse:
         except (ClickHouseError, OSError) as error:
             raise StoreUnavailable(f"ClickHouse refused a query: {_first_line(error)}") from error
         return [msgspec.json.decode(line) for line in answer.splitlines()]
-
-    def query_columns(
-        self, sql: str, columns: Sequence[str], parameters: Mapping[str, Any] | None = None
-    ) -> list[list[Any]]:
-        """Run a SELECT; return the named columns as lists (one list a column)."""
-        rows = self.query_rows(sql, parameters)
-        return [[row[column] for row in rows] for column in columns]
 
     def command(self, sql: str, parameters: Mapping[str, Any] | None = None) -> None:
         """Run a statement that returns nothing."""
@@ -161,15 +153,3 @@ def statements_of(text: str) -> list[str]:
         line for line in text.splitlines() if not line.lstrip().startswith("--")
     ).split(";\n")
     return [piece.strip().rstrip(";") for piece in pieces if piece.strip(" \n;")]
-
-
-def wait_for_clickhouse(url: str, *, seconds: float) -> ClickHouse:
-    """Connect, trying again until `seconds` have passed."""
-    deadline = time.monotonic() + seconds
-    while True:
-        try:
-            return ClickHouse(url)
-        except StoreUnavailable:
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(0.1)

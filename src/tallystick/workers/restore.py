@@ -10,21 +10,16 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from psycopg_pool import ConnectionPool
 
 from tallystick.analytics.facts import CORRECTION_FIELDS
-from tallystick.analytics.store import FactStore
 from tallystick.archive import ArchiveSource, Slice
-from tallystick.catalog import Catalog
-from tallystick.clock import Clock
 from tallystick.events.model import EVENT_FIELDS
-from tallystick.plumbing.log import CORRECTIONS, Positions
-from tallystick.plumbing.postgres import transaction
+from tallystick.plumbing.log import CORRECTIONS
 from tallystick.rating.groups import Coded
 from tallystick.rating.rater import NUMBER_FIELDS, RATED_FIELDS
-from tallystick.workers.intake import Deliveries, Intake, Touched
+from tallystick.workers.intake import Deliveries, Touched
 from tallystick.workers.loop import Follower
-from tallystick.workers.pending import PendingRuns
+from tallystick.workers.taking import Taking
 
 DICTIONARIES = (
     *("tenant_id", "event_type", "source", "workflow", "agent", "project_id", "team", "product"),
@@ -35,31 +30,8 @@ DICTIONARIES = (
 """Text with few values: read from Parquet as it is stored, and written to ClickHouse so."""
 
 
-class Restorer:
+class Restorer(Taking[ArchiveSource]):
     """Takes in the archive from the sink's position on."""
-
-    name = "sink"
-
-    def __init__(
-        self,
-        source: ArchiveSource,
-        positions: Positions,
-        facts: FactStore,
-        catalog: Catalog,
-        pool: ConnectionPool,
-        clock: Clock,
-    ) -> None:
-        self._source = source
-        self._positions = positions
-        self._intake = Intake(facts, catalog)
-        self._pool = pool
-        self._clock = clock
-        self._pending = PendingRuns(pool)
-
-    def recover(self) -> None:
-        """Read again from the stored positions."""
-        self._source.rewind()
-        self._intake.forget()
 
     def step(self) -> bool:
         """Take in the next slice; False when the archive has no more."""
@@ -67,12 +39,7 @@ class Restorer:
         if found is None:
             return False
         self._intake.take_up(found.partition, found.epoch)
-        touched = self._take_in(found)
-        now = self._clock.now()
-        with transaction(self._pool) as connection:
-            self._pending.mark(connection, touched, now)
-            self._source.confirm(connection, [found.partition])
-            self._positions.store(connection, self.name, {found.partition: found.offset_end}, now)
+        self._finish(self._take_in(found), {found.partition: found.offset_end})
         return True
 
     def close(self) -> None:

@@ -12,50 +12,22 @@ import time
 from collections.abc import Sequence
 from itertools import chain
 
-from psycopg_pool import ConnectionPool
-
-from tallystick.analytics.store import FactStore
-from tallystick.catalog import Catalog
-from tallystick.clock import Clock
 from tallystick.events.model import EVENT_FIELDS
 from tallystick.events.promotion import DEFAULTS, fill_columns
-from tallystick.plumbing.log import CORRECTIONS, Chunk, Positions, Source
+from tallystick.plumbing.log import CORRECTIONS, Chunk, Source
 from tallystick.plumbing.log.columns import complete, concat
-from tallystick.plumbing.postgres import transaction
-from tallystick.workers.intake import Deliveries, Intake, Touched, verdicts_of
-from tallystick.workers.pending import PendingRuns
+from tallystick.workers.intake import Deliveries, Touched, verdicts_of
+from tallystick.workers.taking import Taking
 
 EVENTS_PER_STEP_MAX = 100_000
 _STEP_SECONDS_MIN = 0.35
 """Each step makes new parts in ClickHouse; fewer, larger ones cost less to merge."""
 
 
-class Sink:
+class Sink(Taking[Source]):
     """Follows partitions of the log into the facts."""
 
-    name = "sink"
-
-    def __init__(
-        self,
-        source: Source,
-        positions: Positions,
-        facts: FactStore,
-        catalog: Catalog,
-        pool: ConnectionPool,
-        clock: Clock,
-    ) -> None:
-        self._source = source
-        self._positions = positions
-        self._intake = Intake(facts, catalog)
-        self._pool = pool
-        self._clock = clock
-        self._pending = PendingRuns(pool)
-        self._stepped_at = 0.0
-
-    def recover(self) -> None:
-        """Read again from the stored positions, and what has landed beyond them."""
-        self._source.rewind()
-        self._intake.forget()
+    _stepped_at = 0.0
 
     def step(self) -> bool:
         """Take in the next deliveries; False when there are no more."""
@@ -71,12 +43,7 @@ class Sink:
         for chunk in chunks:
             if chunk.partition == CORRECTIONS:
                 touched |= self._intake.correct(chunk.columns, chunk.offsets)
-        now = self._clock.now()
-        with transaction(self._pool) as connection:
-            self._pending.mark(connection, touched, now)
-            ends = {chunk.partition: chunk.offset_end for chunk in chunks}
-            self._source.confirm(connection, list(ends))
-            self._positions.store(connection, self.name, ends, now)
+        self._finish(touched, {chunk.partition: chunk.offset_end for chunk in chunks})
         self._pace()
         return True
 
