@@ -10,6 +10,8 @@ TallystickError
 ├── Conflict              same key, other content (409)
 ├── Unauthorized          (401)
 ├── Forbidden             (403)
+├── Blocked               a mitigation or policy forbids the work (402)
+├── TooManyRequests       over a rate limit (429, retryable)
 ├── SlowDown              a queue is full; try again later (503, retryable)
 │   └── Raced             another request changed the same rows; decided again
 ├── StoreUnavailable      a store cannot be reached (503, retryable)
@@ -101,6 +103,30 @@ class Forbidden(TallystickError):
 
     code = "forbidden"
     http_status = 403
+
+
+class Blocked(TallystickError):
+    """A mitigation or policy forbids the work; `decided_by` names it."""
+
+    code = "blocked"
+    http_status = 402
+
+    def __init__(self, message: str, *, decided_by: str, code: str | None = None) -> None:
+        super().__init__(message, code=code)
+        self.decided_by = decided_by
+
+
+class TooManyRequests(TallystickError):
+    """Over a rate limit; nothing was done; try again after `retry_after_seconds`."""
+
+    code = "rate_limited"
+    http_status = 429
+    retryable = True
+
+    def __init__(self, message: str, *, decided_by: str, retry_after_seconds: int) -> None:
+        super().__init__(message)
+        self.decided_by = decided_by
+        self.retry_after_seconds = retry_after_seconds
 
 
 class SlowDown(TallystickError):

@@ -59,7 +59,7 @@ def create_app(services: Services, pages: Sequence[BaseRoute] = ()) -> ShortWay:
     routes: list[BaseRoute] = [
         Route("/healthz", healthz),
         Route("/readyz", readyz),
-        Route("/metrics", _keyed(services, "/metrics", metrics)),
+        Route("/metrics", _keyed(services, "/metrics", "operations:read", metrics)),
         Route("/openapi.json", openapi),
         *(_route(services, entry) for entry in ROUTES),
         *pages,
@@ -106,11 +106,11 @@ def _endpoint(services: Services, entry: RouteEntry) -> Any:
     async def handle(request: Request) -> Response:
         return await entry.handler(services, request)
 
-    return _keyed(services, entry.path, handle)
+    return _keyed(services, entry.path, entry.needs, handle)
 
 
-def _keyed(services: Services, path: str, handle: Any) -> Any:
-    """Require a key, answer failures as problems, and measure."""
+def _keyed(services: Services, path: str, needs: str, handle: Any) -> Any:
+    """Pass the gate, answer failures as problems, and measure."""
 
     seconds = services.metrics.seconds.labels(path)
     counters: dict[tuple[str, int], Any] = {}
@@ -118,7 +118,7 @@ def _keyed(services: Services, path: str, handle: Any) -> Any:
     async def endpoint(request: Request) -> Response:
         started = time.perf_counter()
         try:
-            services.authenticator.require_key(request)
+            await services.gate.admit(request, needs)
             response: Response = await handle(request)
         except TallystickError as error:
             if error.http_status >= 500 and not error.retryable:

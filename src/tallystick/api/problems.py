@@ -9,7 +9,7 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
-from tallystick.errors import SlowDown, StoreUnavailable, TallystickError
+from tallystick.errors import SlowDown, StoreUnavailable, TallystickError, TooManyRequests
 
 
 def problem_content(
@@ -61,7 +61,7 @@ def problem(
 def from_error(error: TallystickError) -> Response:
     """Make the problem of a failure of ours."""
     headers = {}
-    if isinstance(error, SlowDown | StoreUnavailable):
+    if isinstance(error, SlowDown | StoreUnavailable | TooManyRequests):
         headers["Retry-After"] = str(error.retry_after_seconds)
     if error.http_status == 401:
         headers["WWW-Authenticate"] = 'Bearer realm="tallystick"'
@@ -70,6 +70,7 @@ def from_error(error: TallystickError) -> Response:
         error.code,
         error.message,
         retryable=error.retryable,
+        decided_by=getattr(error, "decided_by", None),
         field=error.field,
         headers=headers,
     )

@@ -26,3 +26,5 @@ class RouteEntry(NamedTuple):
     body_example: Any = None
     query: tuple[str, ...] = ()
     media_type: str = "application/json"
+    needs: str = "admin"
+    """The permission of who may ask; what nobody named is for admins."""

@@ -10,11 +10,13 @@ from tallystick.analytics.runs import Runs
 from tallystick.analytics.stats import Stats
 from tallystick.api.access import Authenticator
 from tallystick.api.feed import BalanceFeed
+from tallystick.api.gate import Gate
 from tallystick.api.metrics import Metrics
 from tallystick.backfill import Backfills
 from tallystick.broken import BrokenMessages
 from tallystick.catalog import Catalog
 from tallystick.clock import Clock
+from tallystick.enforcement.authorization import Authorizer
 from tallystick.events.door import Door
 from tallystick.ledger import Ledger
 from tallystick.ledger.committer import Committer
@@ -30,6 +32,8 @@ class Services:
     """The slices behind the routes."""
 
     authenticator: Authenticator
+    gate: Gate
+    authorizer: Authorizer
     clock: Clock
     door: Door
     ledger: Ledger

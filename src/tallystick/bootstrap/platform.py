@@ -7,15 +7,8 @@ Everything that it started stops with it, also when this process is killed.
 
 from __future__ import annotations
 
-import os
-import platform
-import secrets
-import signal
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from pathlib import Path
 
 import msgspec
 from psycopg_pool import ConnectionPool
@@ -25,13 +18,18 @@ from tallystick.analytics.stats import Stats
 from tallystick.analytics.store import FactStore
 from tallystick.api.access import Authenticator
 from tallystick.api.feed import BalanceFeed
+from tallystick.api.gate import Gate
 from tallystick.api.metrics import Metrics
 from tallystick.api.services import Services
 from tallystick.backfill import Backfills
+from tallystick.bootstrap.engine import Engine
+from tallystick.bootstrap.options import engine_options, kafka_of, require_urls
+from tallystick.bootstrap.secrets import load_admin_key, owner_only_secret
 from tallystick.broken import BrokenMessages
 from tallystick.catalog import Catalog
 from tallystick.clock import Clock, SystemClock
-from tallystick.errors import InvalidInput, StoreUnavailable
+from tallystick.enforcement.authorization import Authorizer
+from tallystick.errors import StoreUnavailable
 from tallystick.events.appending import Appender, JudgingAppender, KafkaAppender, seal_key
 from tallystick.events.dedup import DedupIndex
 from tallystick.events.door import Door
@@ -42,13 +40,11 @@ from tallystick.ledger.committer import LANES, Committer
 from tallystick.ledger.drift import Drift
 from tallystick.ledger.seals import Seals
 from tallystick.plumbing.clickhouse import ClickHouse, migrate_clickhouse
-from tallystick.plumbing.embedded.child import spawn
 from tallystick.plumbing.embedded.folder import DataFolder
 from tallystick.plumbing.embedded.postgres import EmbeddedPostgres
 from tallystick.plumbing.log import CORRECTIONS, PostgresLog
 from tallystick.plumbing.log.heads import Heads, KafkaHeads, PostgresHeads
 from tallystick.plumbing.log.kafka import KafkaOptions, KafkaWriter, Watermarks, ensure_topics
-from tallystick.plumbing.objects import open_objects
 from tallystick.plumbing.postgres import BY_INDEX, make_async_pool, migrate_postgres, open_pool
 from tallystick.reconcile.doubles import Doubles
 from tallystick.reconcile.freshness import Freshness
@@ -59,64 +55,6 @@ from tallystick.workers.options import EngineOptions
 
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
 _ENGINE_STOP_SECONDS = 60
-
-
-class Engine:
-    """The engine as a child process; restarted when it dies."""
-
-    def __init__(self, options: EngineOptions, lock_fd: int, scratch: Path, log: Path) -> None:
-        self._options = options
-        self._lock_fd = lock_fd
-        self._scratch = scratch
-        self._log = log
-        self._process: subprocess.Popen[bytes] | None = None
-        self.endpoint_port = 0
-
-    def start(self) -> None:
-        """Start the child and wait until it is ready; call from the main thread."""
-        environment = {
-            **os.environ,
-            "TALLYSTICK_ENGINE": msgspec.json.encode(self._options).decode(),
-            "TMPDIR": str(self._scratch),
-        }
-        with self._log.open("ab") as log:
-            self._process = spawn(
-                [sys.executable, "-m", "tallystick.workers.engine"],
-                keep_open=[self._lock_fd],
-                on_parent_death=signal.SIGKILL,
-                stdout=subprocess.PIPE,
-                stderr=log.fileno(),
-                environment=environment,
-            )
-        if self._process.stdout is None:
-            raise StoreUnavailable("the engine has no output to tell its port")
-        line = self._process.stdout.readline()
-        if not line:
-            raise StoreUnavailable(f"the engine did not start; see {self._log}")
-        self.endpoint_port = msgspec.json.decode(line)["port"]
-        self._options = msgspec.structs.replace(
-            self._options, endpoint_port=self.endpoint_port, has_wipe=False
-        )
-
-    def is_running(self) -> bool:
-        """Tell whether the child lives."""
-        return self._process is not None and self._process.poll() is None
-
-    def ensure_running(self) -> None:
-        """Start it again if it died; call from the main thread."""
-        if not self.is_running():
-            self.start()
-
-    def stop(self) -> None:
-        """Let it finish its step, then end it."""
-        if self._process is None or not self.is_running():
-            return
-        self._process.terminate()
-        try:
-            self._process.wait(timeout=_ENGINE_STOP_SECONDS)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
 
 
 class Platform(msgspec.Struct):
@@ -189,10 +127,10 @@ def open_platform(
         admin_key = load_admin_key(settings, folder.path)
         postgres, postgres_url = _start_postgres(settings, folder, stack)
         pool, catalog = _open_catalog(postgres_url, clock, stack)
-        secret = settings.redaction_key or _owner_only_secret(folder.path / "redaction.key")
+        secret = settings.redaction_key or owner_only_secret(folder.path / "redaction.key")
         engine, clickhouse_url = None, settings.clickhouse_url
         if has_engine:
-            options = _engine_options(settings, folder, postgres_url, secret)
+            options = engine_options(settings, folder, postgres_url, secret)
             options = msgspec.structs.replace(options, has_wipe=has_wipe, is_restoring=is_restoring)
             engine, clickhouse_url = _start_engine(options, folder, stack)
         clickhouse = ClickHouse(clickhouse_url)
@@ -252,26 +190,6 @@ def _open_catalog(
     return pool, catalog
 
 
-def _engine_options(
-    settings: Settings, folder: DataFolder, postgres_url: str, secret: str
-) -> EngineOptions:
-    open_objects(settings.archive_place)  # what is wrong with its URL is said here, not in a log
-    return EngineOptions(
-        postgres_url=postgres_url,
-        clickhouse_url=settings.clickhouse_url or f"chdb://{folder.path / 'clickhouse'}",
-        endpoint_key=secrets.token_urlsafe(24),
-        data=str(folder.path),
-        kafka=kafka_of(settings),
-        redaction_key=secret,
-        hash_user_ids=settings.hash_user_ids,
-        instance_id=settings.instance_id or "serve",
-        lease_seconds=settings.lease_seconds,
-        archive_url=settings.archive_place,
-        archive_days=settings.archive_days,
-        archive_flush_seconds=settings.archive_flush_seconds,
-    )
-
-
 def _start_engine(
     options: EngineOptions, folder: DataFolder, stack: ExitStack
 ) -> tuple[Engine, str]:
@@ -283,56 +201,6 @@ def _start_engine(
         return engine, options.clickhouse_url
     endpoint = f"127.0.0.1:{engine.endpoint_port}"
     return engine, f"http://tallystick:{options.endpoint_key}@{endpoint}/"
-
-
-def kafka_of(settings: Settings) -> KafkaOptions | None:
-    """Which Kafka is the log; None when it is in PostgreSQL."""
-    if not settings.kafka_brokers:
-        return None
-    try:
-        properties = msgspec.json.decode(settings.kafka_properties or "{}", type=dict[str, str])
-    except msgspec.DecodeError as error:
-        raise InvalidInput(
-            f"kafka_properties must be a JSON object of strings: {error}", field="kafka_properties"
-        ) from error
-    return KafkaOptions(
-        brokers=settings.kafka_brokers,
-        topic=settings.kafka_topic,
-        broken_topic=settings.kafka_broken_topic,
-        properties=properties,
-    )
-
-
-def require_urls(settings: Settings) -> None:
-    """The distributed form shares stores: raise InvalidInput naming what is not given."""
-    for name in ("postgres_url", "clickhouse_url", "kafka_brokers", "redaction_key"):
-        if not getattr(settings, name):
-            raise InvalidInput(
-                f"TALLYSTICK_{name.upper()} must be set: the processes of the distributed form "
-                "share it",
-                code="setting_missing",
-                field=name,
-            )
-
-
-def worker_options(settings: Settings) -> EngineOptions:
-    """What a worker of the distributed form is given."""
-    require_urls(settings)
-    return EngineOptions(
-        postgres_url=settings.postgres_url,
-        clickhouse_url=settings.clickhouse_url,
-        endpoint_key="",
-        data=str(settings.data_folder),
-        kafka=kafka_of(settings),
-        redaction_key=settings.redaction_key,
-        hash_user_ids=settings.hash_user_ids,
-        instance_id=settings.instance_id or platform.node(),
-        lease_seconds=settings.lease_seconds,
-        is_shared=True,
-        archive_url=settings.archive_url,
-        archive_days=settings.archive_days,
-        archive_flush_seconds=settings.archive_flush_seconds,
-    )
 
 
 def migrate(settings: Settings) -> None:
@@ -397,31 +265,13 @@ def _make_committer(postgres_url: str, clock: Clock, stack: ExitStack) -> Commit
     return Committer(ledger, lanes)
 
 
-def load_admin_key(settings: Settings, folder: Path) -> str:
-    """Return the admin key that was set, or the folder's own (made on loopback only)."""
-    if settings.admin_key:
-        return settings.admin_key
-    path = folder / "admin.key"
-    if not path.exists() and settings.host not in _LOOPBACK:
-        raise InvalidInput(
-            "TALLYSTICK_ADMIN_KEY must be set to listen beyond this machine",
-            code="admin_key_missing",
-        )
-    return _owner_only_secret(path)
-
-
-def _owner_only_secret(path: Path) -> str:
-    if not path.exists():
-        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(fd, "w") as file:
-            file.write("ts_" + secrets.token_urlsafe(32) + "\n")
-    return path.read_text("ascii").strip()
-
-
 def services_of(parts: Platform) -> Services:
     """What the HTTP surface is given."""
+    authenticator = Authenticator(parts.admin_key, parts.clock)
     return Services(
-        authenticator=Authenticator(parts.admin_key, parts.clock),
+        authenticator=authenticator,
+        gate=Gate(authenticator),
+        authorizer=Authorizer(parts.committer),
         clock=parts.clock,
         door=parts.door,
         ledger=parts.ledger,
