@@ -70,6 +70,28 @@ def test_from_event_to_charge_over_http(server: Server) -> None:
     assert get("/v1/runs", tenant_id="acme", status="completed")["runs"][0]["run_id"] == "r1"
 
 
+def test_an_error_rate_leads_to_its_runs(server: Server) -> None:
+    """The filters of events hold for one event together: this tool with this error."""
+    tool = {"event_type": "tool_call_finished", "tenant_id": "drill"}
+    messages = [
+        event(**tool, event_id="1", run_id="bad", tool="search", error_code="timeout"),
+        event(**tool, event_id="2", run_id="bad", tool="mail"),
+        event(**tool, event_id="3", run_id="good", tool="search"),
+    ]
+    server.client.post("/v1/events", json=messages).raise_for_status()
+    server.wait_until_settled()
+
+    def runs(**filters: str) -> list[str]:
+        page = server.get("/v1/runs", tenant_id="drill", **filters)
+        return sorted(run["run_id"] for run in page["runs"])
+
+    assert runs(tool="search") == ["bad", "good"]
+    assert runs(tool="search", error_code="*") == runs(error_code="timeout") == ["bad"]
+    assert runs(tool="mail", error_code="timeout") == []
+    attempts = server.get("/v1/runs/bad", tenant_id="drill")["attempts"]
+    assert [attempt["attempt"] for attempt in attempts] == [1]
+
+
 PROBLEMS = [
     ("GET", "/v1/nothing", None, 404, "not_found"),
     ("DELETE", "/v1/stats", None, 405, "method_not_allowed"),

@@ -10,7 +10,7 @@ from __future__ import annotations
 import base64
 import binascii
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -30,6 +30,11 @@ _FILTERS = {
     in {"tenant", "team", "product", "feature", "project", "user", "workflow", "agent"}
     | {"customer_tier", "environment"}
 }
+_EVENT_FILTERS = {
+    name: DIMENSIONS[name] for name in ("model", "provider", "tool", "operation", "error_code")
+}
+"""What one event of a run must have: all of them together, so an error of a tool is one event."""
+
 _STATUSES = ("running", "completed", "failed")
 LIMIT_MAX = 500
 _DETAILS = (
@@ -81,8 +86,10 @@ class Runs:
     ) -> dict[str, Any]:
         """Return {"runs": [...], "next_cursor": text or None}, newest first.
 
-        Filters are dimension names and `status` (running, completed, failed). Raises
-        InvalidInput on an unknown filter or a cursor that is not ours.
+        Filters are dimension names and `status` (running, completed, failed). Those of calls
+        and tools (model, provider, tool, operation, error_code; "*" is any error) choose runs
+        that have an event with all of them. Raises InvalidInput on an unknown filter or a
+        cursor that is not ours.
         """
         conditions, parameters = _list_conditions(filters)
         if cursor:
@@ -177,13 +184,36 @@ def _list_conditions(filters: Mapping[str, str]) -> tuple[list[str], dict[str, A
         elif name in _FILTERS:
             conditions.append(f"{_FILTERS[name]} = {{is_{name}:String}}")
             parameters[f"is_{name}"] = value
+        elif name in _EVENT_FILTERS:
+            continue  # together, below
         else:
+            known = ", ".join(("status", "from", "to", *_FILTERS, *_EVENT_FILTERS))
             raise InvalidInput(
-                f"unknown filter {name[:40]!r}; known: status, from, to, {', '.join(_FILTERS)}",
+                f"unknown filter {name[:40]!r}; known: {known}",
                 code="unknown_filter",
                 field=name[:40],
             )
+    if of_events := [name for name in _EVENT_FILTERS if name in filters]:
+        conditions.append(_event_condition(of_events, filters, parameters))
     return conditions, parameters
+
+
+def _event_condition(
+    names: Sequence[str], filters: Mapping[str, str], parameters: dict[str, Any]
+) -> str:
+    """The condition that a run has an event with all these values, within its tenant and time."""
+    tests = []
+    for name in names:
+        if name == "error_code" and filters[name] == "*":
+            tests.append("error_code != ''")
+        else:
+            tests.append(f"{_EVENT_FILTERS[name]} = {{has_{name}:String}}")
+            parameters[f"has_{name}"] = filters[name]
+    if "tenant" in filters:
+        tests.append("tenant_id = {is_tenant:String}")
+    if "from" in filters:  # a run's events are not older than the run
+        tests.append("occurred_at >= {from_at:DateTime64(6)}")
+    return _SQL["runs_with_event"].format(tests=" AND ".join(tests))
 
 
 def _read_cursor(cursor: str) -> tuple[str, str, str]:

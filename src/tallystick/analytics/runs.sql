@@ -46,3 +46,11 @@ ORDER BY bucket_at, provider, model, tool;
 SELECT schema_version, sum(sign) AS events FROM tallystick.facts
 WHERE received_at >= {since:DateTime64(6)} AND event_type != 'data.import.error'
 GROUP BY schema_version ORDER BY schema_version;
+
+-- name: runs_with_event
+-- A condition: runs that have an event (not corrected away since) that passes the tests.
+(tenant_id, run_id) IN (
+    SELECT tenant_id, run_id FROM tallystick.facts AS f
+    WHERE {tests}
+    GROUP BY tenant_id, run_id HAVING sum(f.sign) > 0
+)

@@ -182,12 +182,15 @@ async def list_rate_cards(services: Services, request: Request) -> Response:
 
 async def list_rate_card_versions(services: Services, request: Request) -> Response:
     """Versions of a rate card, newest first."""
-    card_id = request.path_params["rate_card_id"]
+    return respond(await _versions_of(services, request.path_params["rate_card_id"]))
+
+
+async def _versions_of(services: Services, card_id: str) -> dict[str, Any]:
     versions = await asyncio.to_thread(services.catalog.list_versions, card_id)
     for version in versions:
         version["effective_at"] = format_time(version["effective_at"])
         version["recorded_at"] = format_time(version["recorded_at"])
-    return respond({"rate_card_id": card_id, "versions": versions})
+    return {"rate_card_id": card_id, "versions": versions}
 
 
 async def post_rate_card_version(services: Services, request: Request) -> Response:
@@ -204,4 +207,4 @@ async def post_rate_card_version(services: Services, request: Request) -> Respon
         source=body.source,
         clock=services.clock,
     )
-    return await list_rate_card_versions(services, request)
+    return respond(await _versions_of(services, card_id), 201)

@@ -98,7 +98,7 @@ class _Pages:
     async def runs(self, request: Request) -> Response:
         """The list of runs."""
         query = request.query_params
-        wanted = ("tenant", "status", "team", "feature", "workflow")
+        wanted = ("tenant", "status", "team", "feature", "workflow", "model", "tool", "error_code")
         filters = {name: query[name] for name in wanted if query.get(name)}
         page = await asyncio.to_thread(
             self._services.runs.page, filters, cursor=query.get("cursor"), limit=50

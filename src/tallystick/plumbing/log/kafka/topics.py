@@ -53,6 +53,7 @@ def ensure_topics(options: KafkaOptions, *, partitions: int, replication: int) -
     topics = (options.topic, options.broken_topic)
     found = fetch_partitions(admin)
     if missing := [topic for topic in topics if topic not in found]:
+        _wait_for_brokers(admin, replication)
         _create(admin, missing, partitions, replication)
     for topic in topics:
         state = fetch_state(admin, topic)
@@ -163,6 +164,15 @@ class Watermarks:
         answers = self._admin.list_offsets(asked, request_timeout=_ANSWER_SECONDS)
         what = f"tell the offsets of {self._topic}"
         return {one.partition: _answer(future, what).offset for one, future in answers.items()}
+
+
+def _wait_for_brokers(admin: AdminClient, replication: int) -> None:
+    """Give brokers that start with us time to register; what is still missing Kafka says then."""
+    deadline = time.monotonic() + _APPEAR_SECONDS
+    while len(admin.list_topics(timeout=_ANSWER_SECONDS).brokers) < replication:
+        if time.monotonic() > deadline:
+            return
+        time.sleep(0.2)
 
 
 def _create(admin: AdminClient, topics: list[str], partitions: int, replication: int) -> None:
