@@ -1,3 +1,4 @@
+CREATE SCHEMA audit;
 CREATE SCHEMA backfill;
 CREATE SCHEMA broken;
 CREATE SCHEMA catalog;
@@ -11,6 +12,34 @@ BEGIN
     RAISE EXCEPTION 'history is append-only: % on %.% is refused',
         TG_OP, TG_TABLE_SCHEMA, TG_TABLE_NAME USING ERRCODE = 'integrity_constraint_violation';
 END $$;
+CREATE TABLE audit.record (
+    record_id bigint NOT NULL,
+    at bigint NOT NULL,
+    tenant_id text NOT NULL,
+    subject text NOT NULL,
+    service_id text NOT NULL,
+    cost_center text NOT NULL,
+    method text NOT NULL,
+    route text NOT NULL,
+    target text NOT NULL,
+    status smallint NOT NULL,
+    decision text NOT NULL,
+    code text NOT NULL,
+    remote text NOT NULL,
+    requests integer NOT NULL,
+    duration_us integer NOT NULL,
+    transaction bigint DEFAULT ((pg_current_xact_id())::text)::bigint NOT NULL,
+    CONSTRAINT record_decision_check CHECK ((decision = ANY (ARRAY['allowed'::text, 'denied'::text, 'failed'::text]))),
+    CONSTRAINT record_requests_check CHECK ((requests > 0))
+);
+ALTER TABLE audit.record ALTER COLUMN record_id ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME audit.record_record_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
 CREATE TABLE backfill.backfill (
     backfill_id text NOT NULL,
     idempotency_key text NOT NULL,
@@ -344,6 +373,8 @@ CREATE TABLE public.schema_migration (
     digest text NOT NULL,
     applied_at timestamp with time zone DEFAULT now() NOT NULL
 );
+ALTER TABLE ONLY audit.record
+    ADD CONSTRAINT record_pkey PRIMARY KEY (record_id);
 ALTER TABLE ONLY backfill.backfill
     ADD CONSTRAINT backfill_idempotency_key_key UNIQUE (idempotency_key);
 ALTER TABLE ONLY backfill.backfill
@@ -396,6 +427,11 @@ ALTER TABLE ONLY log.lease
     ADD CONSTRAINT lease_pkey PRIMARY KEY (name);
 ALTER TABLE ONLY public.schema_migration
     ADD CONSTRAINT schema_migration_pkey PRIMARY KEY (name);
+CREATE INDEX record_by_time ON audit.record USING brin (at);
+CREATE INDEX record_by_transaction ON audit.record USING btree (transaction);
+CREATE INDEX record_not_allowed ON audit.record USING btree (record_id) WHERE (decision <> 'allowed'::text);
+CREATE INDEX record_of_subject ON audit.record USING btree (subject, record_id);
+CREATE INDEX record_of_tenant ON audit.record USING btree (tenant_id, record_id);
 CREATE INDEX backfill_open ON backfill.backfill USING btree (created_at) WHERE (status = ANY (ARRAY['planned'::text, 'running'::text]));
 CREATE UNIQUE INDEX one_revert_at_a_time ON backfill.backfill USING btree (reverts) WHERE ((reverts <> ''::text) AND (status <> ALL (ARRAY['failed'::text, 'reverted'::text])));
 CREATE INDEX action_by_message ON broken.action USING btree (broken_id, action_id);
@@ -415,6 +451,7 @@ CREATE INDEX operation_by_transaction ON ledger.operation USING btree (transacti
 CREATE INDEX operation_of_run ON ledger.operation USING btree (tenant_id, run_id, posted_at) WHERE (run_id <> ''::text);
 CREATE INDEX operation_refers_to ON ledger.operation USING btree (refers_to) WHERE (refers_to IS NOT NULL);
 CREATE INDEX run_charge_stale ON ledger.run_charge USING btree (updated_at) WHERE is_stale;
+CREATE TRIGGER record_is_append_only BEFORE DELETE OR UPDATE OR TRUNCATE ON audit.record FOR EACH STATEMENT EXECUTE FUNCTION log.refuse_change();
 CREATE TRIGGER report_line_is_append_only BEFORE DELETE OR UPDATE OR TRUNCATE ON backfill.report_line FOR EACH STATEMENT EXECUTE FUNCTION log.refuse_change();
 CREATE TRIGGER report_run_is_append_only BEFORE DELETE OR UPDATE OR TRUNCATE ON backfill.report_run FOR EACH STATEMENT EXECUTE FUNCTION log.refuse_change();
 CREATE TRIGGER action_is_append_only BEFORE DELETE OR UPDATE OR TRUNCATE ON broken.action FOR EACH STATEMENT EXECUTE FUNCTION log.refuse_change();

@@ -17,6 +17,7 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 from starlette.types import Receive, Scope, Send
 
+from tallystick.api.auditing import audit
 from tallystick.api.openapi import build_openapi
 from tallystick.api.problems import from_error, on_http_error, on_unexpected_error
 from tallystick.api.requests import respond
@@ -51,9 +52,11 @@ def create_app(services: Services, pages: Sequence[BaseRoute] = ()) -> ShortWay:
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
         await services.committer.open()
+        await services.audit.open()
         try:
             yield
         finally:
+            await services.audit.close()
             await services.committer.close()
 
     routes: list[BaseRoute] = [
@@ -110,7 +113,7 @@ def _endpoint(services: Services, entry: RouteEntry) -> Any:
 
 
 def _keyed(services: Services, path: str, needs: str, handle: Any) -> Any:
-    """Pass the gate, answer failures as problems, and measure."""
+    """Pass the gate, answer failures as problems, record and measure."""
 
     seconds = services.metrics.seconds.labels(path)
     counters: dict[tuple[str, int], Any] = {}
@@ -124,6 +127,10 @@ def _keyed(services: Services, path: str, needs: str, handle: Any) -> Any:
             if error.http_status >= 500 and not error.retryable:
                 _log.error("%s %s: %s", request.method, path, error.message)
             response = from_error(error)
+        try:
+            await audit(services, request, path, needs, response, started)
+        except TallystickError as error:
+            response = from_error(error)  # what was done stands; the same key answers the same
         name = (request.method, response.status_code)
         if name not in counters:
             counters[name] = services.metrics.requests.labels(name[0], path, str(name[1]))

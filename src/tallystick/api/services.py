@@ -12,6 +12,7 @@ from tallystick.api.access import Authenticator
 from tallystick.api.feed import BalanceFeed
 from tallystick.api.gate import Gate
 from tallystick.api.metrics import Metrics
+from tallystick.audit import AuditTrail
 from tallystick.backfill import Backfills
 from tallystick.broken import BrokenMessages
 from tallystick.catalog import Catalog
@@ -34,6 +35,7 @@ class Services:
     authenticator: Authenticator
     gate: Gate
     authorizer: Authorizer
+    audit: AuditTrail
     clock: Clock
     door: Door
     ledger: Ledger

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from typing import Any, NamedTuple
 
 import msgspec
 from psycopg_pool import ConnectionPool
@@ -21,6 +22,7 @@ from tallystick.api.feed import BalanceFeed
 from tallystick.api.gate import Gate
 from tallystick.api.metrics import Metrics
 from tallystick.api.services import Services
+from tallystick.audit import SEALED, AuditTrail
 from tallystick.backfill import Backfills
 from tallystick.bootstrap.engine import Engine
 from tallystick.bootstrap.options import engine_options, kafka_of, require_urls
@@ -72,6 +74,7 @@ class Platform(msgspec.Struct):
     door: Door
     ledger: Ledger
     committer: Committer
+    audit: AuditTrail
     catalog: Catalog
     stats: Stats
     runs: Runs
@@ -137,34 +140,56 @@ def open_platform(
         stack.callback(clickhouse.close)
         heads = _heads(kafka := kafka_of(settings), pool)
         door = _start_door(settings, kafka, folder, secret, pool, clock, stack)
-        ids = Uuid7Source(clock)
-        ledger = Ledger(pool, clock, ids)
-        seals = Seals(pool, clock)
-        verifier = Verifier(pool, clickhouse, ledger, seals)
+        stores = _Stores(pool, postgres_url, clickhouse, heads, door, catalog, clock)
         yield Platform(
             settings=settings,
             folder=folder,
             admin_key=admin_key,
-            clock=clock,
-            pool=pool,
-            clickhouse=clickhouse,
             engine=engine,
             postgres=postgres,
-            heads=heads,
-            door=door,
-            ledger=ledger,
-            committer=_make_committer(postgres_url, clock, stack),
-            catalog=catalog,
-            stats=Stats(clickhouse),
-            runs=Runs(clickhouse),
-            freshness=Freshness(pool, heads, FactStore(clickhouse), clock),
-            seals=seals,
-            verifier=verifier,
-            reconciler=LedgerReconciler(pool, Drift(pool, clock, ids), verifier),
-            broken=BrokenMessages(pool, clickhouse, door, clock),
-            backfills=Backfills(pool, catalog, clock, ids),
-            doubles=Doubles(pool, clickhouse, clock),
+            **_slices(stores, stack),
         )
+
+
+class _Stores(NamedTuple):
+    """What the slices work on; these are parts of the platform too."""
+
+    pool: ConnectionPool
+    postgres_url: str
+    clickhouse: ClickHouse
+    heads: Heads
+    door: Door
+    catalog: Catalog
+    clock: Clock
+
+
+def _slices(stores: _Stores, stack: ExitStack) -> dict[str, Any]:
+    """The parts of the platform that are built on its stores, by name."""
+    pool, postgres_url, clickhouse, heads, door, catalog, clock = stores
+    ids = Uuid7Source(clock)
+    ledger = Ledger(pool, clock, ids)
+    seals = Seals(pool, clock, [SEALED])
+    verifier = Verifier(pool, clickhouse, ledger, seals)
+    return {
+        "clock": clock,
+        "pool": pool,
+        "clickhouse": clickhouse,
+        "heads": heads,
+        "door": door,
+        "ledger": ledger,
+        "committer": _make_committer(postgres_url, clock, stack),
+        "audit": AuditTrail(pool, make_async_pool(postgres_url, connections=1)),
+        "catalog": catalog,
+        "stats": Stats(clickhouse),
+        "runs": Runs(clickhouse),
+        "freshness": Freshness(pool, heads, FactStore(clickhouse), clock),
+        "seals": seals,
+        "verifier": verifier,
+        "reconciler": LedgerReconciler(pool, Drift(pool, clock, ids), verifier),
+        "broken": BrokenMessages(pool, clickhouse, door, clock),
+        "backfills": Backfills(pool, catalog, clock, ids),
+        "doubles": Doubles(pool, clickhouse, clock),
+    }
 
 
 def _start_postgres(
@@ -272,6 +297,7 @@ def services_of(parts: Platform) -> Services:
         authenticator=authenticator,
         gate=Gate(authenticator),
         authorizer=Authorizer(parts.committer),
+        audit=parts.audit,
         clock=parts.clock,
         door=parts.door,
         ledger=parts.ledger,

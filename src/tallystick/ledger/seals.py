@@ -37,10 +37,11 @@ _COLUMNS = (
 """What an operation's hash covers; a column that is added later joins a new kind of leaf."""
 
 _LEAF = "sha256(convert_to(ROW(" + ", ".join(f"o.{one}" for one in _COLUMNS) + ")::text, 'UTF8'))"
-_SQL = {
-    name: text.replace("{leaf}", _LEAF).encode()
-    for name, text in load_statements("tallystick.ledger", "seals.sql").items()
-}
+_OPERATIONS = (
+    f"SELECT o.account_id || '/' || o.sequence AS name, {_LEAF} AS leaf, o.transaction "
+    "FROM ledger.operation o"
+)
+_STATEMENTS = load_statements("tallystick.ledger", "seals.sql")
 _GENESIS = b"\0" * 32
 _HASH_BYTES = 32
 OPERATIONS_PER_BLOCK_MAX = 2_000
@@ -76,18 +77,23 @@ def merkle_root(leaves: Sequence[bytes]) -> bytes:
 class Seals:
     """Seals history and checks what was sealed."""
 
-    def __init__(self, pool: ConnectionPool, clock: Clock) -> None:
+    def __init__(self, pool: ConnectionPool, clock: Clock, also: Sequence[str] = ()) -> None:
+        """`also` are queries (name, leaf, transaction) of other history that blocks cover."""
         self._pool = pool
         self._clock = clock
+        sealed = " UNION ALL ".join([_OPERATIONS, *also])
+        self._sql = {
+            name: text.replace("{sealed}", sealed).encode() for name, text in _STATEMENTS.items()
+        }
 
     def seal(self) -> Block | None:
         """Seal one block of what has been committed; None when there is nothing."""
         with transaction(self._pool) as connection:
-            connection.execute(_SQL["lock_sealing"])
-            tip = connection.execute(_SQL["load_tip"]).fetchone() or (0, _GENESIS, 0)
-            first, horizon = _choose_range(connection, tip[2])
+            connection.execute(self._sql["lock_sealing"])
+            tip = connection.execute(self._sql["load_tip"]).fetchone() or (0, _GENESIS, 0)
+            first, horizon = self._choose_range(connection, tip[2])
             content = {"first_transaction": first, "horizon": horizon}
-            rows = connection.execute(_SQL["load_leaves"], content, binary=True).fetchall()
+            rows = connection.execute(self._sql["load_leaves"], content, binary=True).fetchall()
             if not rows:
                 return None
             leaves = [bytes(row[1]) for row in rows]
@@ -106,7 +112,7 @@ class Seals:
                 "names": "\n".join(row[0] for row in rows),
                 "leaves": b"".join(leaves),
             }
-            connection.execute(_SQL["insert_block"], block)
+            connection.execute(self._sql["insert_block"], block)
         return Block(header.block_number, header.digest().hex(), len(rows))
 
     def seal_all(self) -> int:
@@ -119,13 +125,13 @@ class Seals:
     def count_unsealed(self) -> int:
         """Operations that wait to be sealed."""
         with transaction(self._pool) as connection:
-            row = connection.execute(_SQL["count_unsealed"]).fetchone()
+            row = connection.execute(self._sql["count_unsealed"]).fetchone()
         return int(row[0]) if row else 0
 
     def head(self) -> str:
         """The hash of the last block: keep it elsewhere to prove that no one rewrote the chain."""
         with transaction(self._pool) as connection:
-            tip = connection.execute(_SQL["load_tip"]).fetchone()
+            tip = connection.execute(self._sql["load_tip"]).fetchone()
         return bytes(tip[1]).hex() if tip else ""
 
     def verify(self, expected_head: str = "") -> list[Violation]:
@@ -138,9 +144,11 @@ class Seals:
         with transaction(self._pool) as connection:
             connection.execute(b"SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
             previous, end = _GENESIS, 0
-            for number, row in enumerate(connection.execute(_SQL["load_blocks"]).fetchall(), 1):
+            for number, row in enumerate(
+                connection.execute(self._sql["load_blocks"]).fetchall(), 1
+            ):
                 header = _Header(row[0], bytes(row[1]), bytes(row[2]), *row[4:])
-                found += _check_block(connection, header)
+                found += self._check_block(connection, header)
                 if header.block_number != number:
                     found.append(f"block {number} is missing")
                 if header.previous != previous or header.first_transaction != end:
@@ -152,6 +160,44 @@ class Seals:
         if expected_head not in hashes:
             found.append(f"the chain does not hold the expected block {expected_head}")
         return [Violation("SEAL", len(found), found[:10])] if found else []
+
+    def _choose_range(self, connection: Connection, first: int) -> tuple[int, int]:
+        """The next range of transactions to seal: [first, horizon), not too many operations."""
+        row = connection.execute(self._sql["load_horizon"]).fetchone()
+        horizon = int(row[0]) if row else first
+        check(
+            horizon >= first,
+            "SEAL",
+            "the database counts its transactions from before the last block: it was restored into "
+            "a new cluster; let that count on from the old one (docs/ledger.md)",
+        )
+        arguments = {
+            "first_transaction": first,
+            "horizon": horizon,
+            "operations_max": OPERATIONS_PER_BLOCK_MAX,
+        }
+        cut = connection.execute(self._sql["load_cut"], arguments).fetchone()
+        return first, horizon if cut is None else max(int(cut[0]), first + 1)
+
+    def _check_block(self, connection: Connection, header: _Header) -> Iterable[str]:
+        """What differs in one block: its own content, then each operation."""
+        number = {"block_number": header.block_number}
+        stored = connection.execute(self._sql["load_block_leaves"], number, binary=True).fetchone()
+        names, joined = (stored[0].split("\n"), bytes(stored[1])) if stored else ([], b"")
+        leaves = [
+            joined[start : start + _HASH_BYTES] for start in range(0, len(joined), _HASH_BYTES)
+        ]
+        if len(names) != len(leaves) or _root(names, leaves) != header.root:
+            yield f"block {header.block_number} has another root than its leaves"
+            return
+        content = {"first_transaction": header.first_transaction, "horizon": header.horizon}
+        rows = connection.execute(self._sql["load_leaves"], content, binary=True).fetchall()
+        now = {row[0]: bytes(row[1]) for row in rows}
+        for name, leaf in zip(names, leaves, strict=True):
+            if now.pop(name, None) != leaf:
+                yield f"operation {name} was changed or is missing"
+        for name in now:
+            yield f"operation {name} was added to block {header.block_number}"
 
 
 class _Header(NamedTuple):
@@ -178,41 +224,3 @@ def _root(names: Sequence[str], leaves: Sequence[bytes]) -> bytes:
     return merkle_root(
         [name.encode() + b"=" + leaf for name, leaf in zip(names, leaves, strict=True)]
     )
-
-
-def _choose_range(connection: Connection, first: int) -> tuple[int, int]:
-    """The next range of transactions to seal: [first, horizon), not too many operations."""
-    row = connection.execute(_SQL["load_horizon"]).fetchone()
-    horizon = int(row[0]) if row else first
-    check(
-        horizon >= first,
-        "SEAL",
-        "the database counts its transactions from before the last block: it was restored into "
-        "a new cluster; let that count on from the old one (docs/ledger.md)",
-    )
-    arguments = {
-        "first_transaction": first,
-        "horizon": horizon,
-        "operations_max": OPERATIONS_PER_BLOCK_MAX,
-    }
-    cut = connection.execute(_SQL["load_cut"], arguments).fetchone()
-    return first, horizon if cut is None else max(int(cut[0]), first + 1)
-
-
-def _check_block(connection: Connection, header: _Header) -> Iterable[str]:
-    """What differs in one block: its own content, then each operation."""
-    number = {"block_number": header.block_number}
-    stored = connection.execute(_SQL["load_block_leaves"], number, binary=True).fetchone()
-    names, joined = (stored[0].split("\n"), bytes(stored[1])) if stored else ([], b"")
-    leaves = [joined[start : start + _HASH_BYTES] for start in range(0, len(joined), _HASH_BYTES)]
-    if len(names) != len(leaves) or _root(names, leaves) != header.root:
-        yield f"block {header.block_number} has another root than its leaves"
-        return
-    content = {"first_transaction": header.first_transaction, "horizon": header.horizon}
-    rows = connection.execute(_SQL["load_leaves"], content, binary=True).fetchall()
-    now = {row[0]: bytes(row[1]) for row in rows}
-    for name, leaf in zip(names, leaves, strict=True):
-        if now.pop(name, None) != leaf:
-            yield f"operation {name} was changed or is missing"
-    for name in now:
-        yield f"operation {name} was added to block {header.block_number}"

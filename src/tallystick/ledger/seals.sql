@@ -11,17 +11,18 @@ SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint;
 SELECT block_number, hash, horizon FROM ledger.block ORDER BY block_number DESC LIMIT 1;
 
 -- name: load_cut
--- Where to cut a backlog: the transaction of the n-th operation. Index: operation_by_transaction.
-SELECT transaction FROM ledger.operation
+-- Where to cut a backlog: the transaction of the n-th operation. Index: operation_by_transaction,
+-- and the like of others.
+SELECT transaction FROM ({sealed}) AS s
 WHERE transaction >= %(first_transaction)s AND transaction < %(horizon)s
 ORDER BY transaction OFFSET %(operations_max)s LIMIT 1;
 
 -- name: load_leaves
--- The operations of a range of transactions as they are now, each with its hash.
--- Index: operation_by_transaction.
-SELECT o.account_id || '/' || o.sequence, {leaf} FROM ledger.operation o
-WHERE o.transaction >= %(first_transaction)s AND o.transaction < %(horizon)s
-ORDER BY o.account_id COLLATE "C", o.sequence;
+-- What a range of transactions wrote as it is now, each row with its hash.
+-- Index: operation_by_transaction, and the like of others.
+SELECT name, leaf FROM ({sealed}) AS s
+WHERE transaction >= %(first_transaction)s AND transaction < %(horizon)s
+ORDER BY name COLLATE "C";
 
 -- name: insert_block
 -- Append a block.
@@ -40,6 +41,6 @@ FROM ledger.block ORDER BY block_number;
 SELECT names, leaves FROM ledger.block WHERE block_number = %(block_number)s;
 
 -- name: count_unsealed
--- Operations that are not sealed yet.
-SELECT (SELECT coalesce(sum(sequence), 0) FROM ledger.balance)::bigint
-    - (SELECT coalesce(sum(operations), 0) FROM ledger.block)::bigint;
+-- What is not sealed yet. Index: operation_by_transaction, and the like of others.
+SELECT count(*) FROM ({sealed}) AS s WHERE transaction >= coalesce(
+    (SELECT horizon FROM ledger.block ORDER BY block_number DESC LIMIT 1), 0);

@@ -15,6 +15,7 @@ from psycopg_pool import ConnectionPool
 
 from tallystick.analytics.store import FactStore
 from tallystick.archive import Archive, ArchiveSource, identities_in
+from tallystick.audit import SEALED
 from tallystick.backfill import Pieces
 from tallystick.catalog import Catalog
 from tallystick.clock import Clock
@@ -140,7 +141,7 @@ class Roles:
         """Ends of holds, seals, and backfills."""
         lanes: tuple[Follower, ...] = (
             HoldKeeper(self._ledger, self._clock),
-            Sealer(Seals(self._pool, self._clock)),
+            Sealer(Seals(self._pool, self._clock, [SEALED])),
             self._backfills(),
         )
         if not self._options.is_shared:

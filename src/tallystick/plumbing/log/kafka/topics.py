@@ -28,6 +28,7 @@ RETENTION_DAYS = 14
 _ANSWER_SECONDS = 15
 _APPEAR_SECONDS = 30
 _ELECTION_SECONDS = 10
+_REGISTER_SECONDS = 10
 _DAY_MS = 24 * 3600 * 1000
 _FEWEST_DAYS = 7
 
@@ -168,7 +169,7 @@ class Watermarks:
 
 def _wait_for_brokers(admin: AdminClient, replication: int) -> None:
     """Give brokers that start with us time to register; what is still missing Kafka says then."""
-    deadline = time.monotonic() + _APPEAR_SECONDS
+    deadline = time.monotonic() + _REGISTER_SECONDS
     while len(admin.list_topics(timeout=_ANSWER_SECONDS).brokers) < replication:
         if time.monotonic() > deadline:
             return
