@@ -122,14 +122,16 @@ SELECT tenant_id, charge_key, attempt,
     sumIf(sign, event_type = 'run_failed') > 0 AS is_failed,
     toUnixTimestamp64Micro(min(occurred_at)) AS began_at
 FROM tallystick.facts AS f
-WHERE (tenant_id, charge_key) IN {{runs:Array(Tuple(String, String))}}
+WHERE (tenant_id, charge_key) IN (
+    SELECT run[1], run[2] FROM (
+        SELECT splitByChar('\t', arrayJoin(splitByChar('\n', {{runs:String}}))) AS run))
   AND event_type != 'data.import.error'
 GROUP BY tenant_id, charge_key, attempt
 HAVING sum(sign) != 0 OR sum(sign * f.credit_units) != 0 OR sum(sign * f.cost_units) != 0;
 
 -- name: post_lines
 -- Post what charge lines of runs should be, minus what they are, by line. An attempt is
--- charged when it is in `charged`, without what came late when it is in `late_free`, and is
+-- charged unless it is in `free`, without what came late when it is in `late_free`, and is
 -- waste when it is in `wasted`. Posting again posts nothing. Index: primary keys.
 INSERT INTO tallystick.charges (tenant_id, charge_key, {keys}, credit_units, waste_credit_units,
     waste_cost_units, posted_at)
@@ -144,14 +146,16 @@ FROM (
         sumIf(sign * f.cost_units, is_wasted) AS waste_cost_units
     FROM (
         SELECT *,
-            (tenant_id, charge_key, attempt) IN {{charged:Array(Tuple(String, String, UInt32))}}
-                AND NOT (is_late AND (tenant_id, charge_key, attempt)
-                    IN {{late_free:Array(Tuple(String, String, UInt32))}}) AS is_charged,
-            (tenant_id, charge_key, attempt)
-                IN {{wasted:Array(Tuple(String, String, UInt32))}} AS is_wasted
+            concat(tenant_id, '\t', charge_key, '\t', toString(attempt)) AS attempt_key,
+            attempt_key NOT IN (SELECT arrayJoin(splitByChar('\n', {{free:String}})))
+                AND NOT (is_late AND attempt_key
+                    IN (SELECT arrayJoin(splitByChar('\n', {{late_free:String}})))) AS is_charged,
+            attempt_key IN (SELECT arrayJoin(splitByChar('\n', {{wasted:String}}))) AS is_wasted
         FROM tallystick.facts
-        WHERE (tenant_id, charge_key) IN {{runs:Array(Tuple(String, String))}}
-          AND event_type != 'data.import.error'
+        WHERE (tenant_id, charge_key) IN (
+            SELECT run[1], run[2] FROM (
+                SELECT splitByChar('\t', arrayJoin(splitByChar('\n', {{runs:String}}))) AS run))
+          AND event_type != 'data.import.error' AND (credit_units != 0 OR cost_units != 0)
     ) AS f
     GROUP BY tenant_id, charge_key, bucket_at, {dimensions}
     UNION ALL
@@ -159,7 +163,9 @@ FROM (
         -sum(c.credit_units) AS credit_units, -sum(c.waste_credit_units) AS waste_credit_units,
         -sum(c.waste_cost_units) AS waste_cost_units
     FROM tallystick.charges AS c
-    WHERE (tenant_id, charge_key) IN {{runs:Array(Tuple(String, String))}}
+    WHERE (tenant_id, charge_key) IN (
+        SELECT run[1], run[2] FROM (
+            SELECT splitByChar('\t', arrayJoin(splitByChar('\n', {{known:String}}))) AS run))
     GROUP BY tenant_id, charge_key, bucket_at, {dimensions}
 ) AS l
 WHERE {may_write}

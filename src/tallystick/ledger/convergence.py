@@ -75,7 +75,8 @@ def _converge_one(
     run = (charge.tenant_id, charge.run_id)
     account = book.account(charge.account_id)
     delta = plan_convergence(target.target_units, charge.charged, charge.shortfall, charge.refunded)
-    is_new = run not in book.run_charges or charge.is_stale or not charge.has_facts
+    is_first = run not in book.run_charges
+    is_new = is_first or charge.is_stale or not charge.has_facts
     operation_id = None
     if delta > 0:
         operation_id = _charge_more(book, account, charge, delta, target.reason, holds)
@@ -91,7 +92,7 @@ def _converge_one(
         charge.updated_at = book.now
         book.run_charges[run] = charge
         book.touched_runs.add(run)
-    return RunChargeOutcome(*run, delta, charge.shortfall, operation_id)
+    return RunChargeOutcome(*run, delta, charge.shortfall, operation_id, is_first)
 
 
 def _charge_more(

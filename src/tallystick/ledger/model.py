@@ -264,13 +264,14 @@ class RunTarget(msgspec.Struct, frozen=True):
 
 
 class RunChargeOutcome(NamedTuple):
-    """What convergence did for one run."""
+    """What convergence did for one run; `is_first`: nothing had ever been charged for it."""
 
     tenant_id: str
     run_id: str
     delta_units: int
     shortfall_units: int
     operation_id: str | None
+    is_first: bool
 
 
 class RunCharge(msgspec.Struct):

@@ -76,13 +76,14 @@ class Charger:
     def converge(self, runs: list[RunKey]) -> None:
         """Charge each run what its facts say, in the ledger and in the charge lines."""
         targets, plan = self._plan(runs)
-        self._ledger.converge_run_charges(
+        outcomes = self._ledger.converge_run_charges(
             [
                 RunTarget(tenant_id=tenant, run_id=key, target_units=units, reason="usage")
                 for (tenant, key), units in targets.items()
             ]
         )
-        self._facts.post_lines(runs, plan, self._clock.now())
+        new = {(one.tenant_id, one.run_id) for one in outcomes if one.is_first}
+        self._facts.post_lines(runs, plan, self._clock.now(), new=new)
 
     def _plan(self, runs: list[RunKey]) -> tuple[dict[RunKey, int], LinePlan]:
         """What each run should have been charged in all, and which attempts make it up."""
@@ -92,7 +93,7 @@ class Charger:
         for row in self._facts.query_attempts(runs):
             by_run[row["tenant_id"], row["charge_key"]].append(row)
         targets: dict[RunKey, int] = {}
-        charged: list[Attempt] = []
+        free: list[Attempt] = []
         late_free: list[Attempt] = []
         wasted: list[Attempt] = []
         for run, rows in by_run.items():
@@ -107,8 +108,9 @@ class Charger:
                 policy=policy,
             )
             targets[run] = target.target_units
-            charged += [(*run, attempt) for attempt in target.charged_attempts]
+            uncharged = {row["attempt"] for row in rows} - target.charged_attempts
+            free += [(*run, attempt) for attempt in uncharged]
             wasted += [(*run, attempt) for attempt in target.wasted_attempts]
             if policy.late_events == "free":
                 late_free += [(*run, attempt) for attempt in target.charged_attempts]
-        return targets, LinePlan(charged, late_free, wasted)
+        return targets, LinePlan(free, late_free, wasted)

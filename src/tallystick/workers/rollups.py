@@ -21,6 +21,14 @@ COARSE_EVERY = 5 * SECOND
 Nobody waits for them: what is of this hour is read from the minutes.
 """
 
+_WAITING_MIN, _WAITING_MAX = 20_000, 1_000_000
+"""Deliveries between which the rollup of users waits for more, or until nothing more comes.
+
+A step has few events of a user, and a row of a user costs what many of its events would. It is
+read for whole days only, so nobody looks at what waits but whoever asks about a day that got
+late events a moment ago.
+"""
+
 _STEP_SECONDS_MIN = 0.35
 
 
@@ -61,14 +69,20 @@ class Rollups:
             if self._clock.now() - self._coarse_at < COARSE_EVERY:
                 return True
         elif self._committed == ends:
-            return False
+            return self._fold("rollup_user", ends)
         for table in (*FOLDED_FROM_FACTS, *COARSE):
-            self._fold(table, ends)
+            if table != "rollup_user" or not self._may_wait(table, ends):
+                self._fold(table, ends)
         self._coarse_at = self._clock.now()
         self._positions.commit(self.name, ends, self._coarse_at)
         self._committed = ends
         self._delete_old(ends)
         return True
+
+    def _may_wait(self, table: str, ends: Offsets) -> bool:
+        folded = (self._folded or {})[table]
+        waiting = sum(end - folded.get(partition, 0) for partition, end in ends.items())
+        return _WAITING_MIN < waiting < _WAITING_MAX
 
     def _pace(self) -> None:
         rest = self._stepped_at + _STEP_SECONDS_MIN - time.monotonic()
