@@ -68,6 +68,7 @@ ROUTES = (
         201,
         holds.HoldBody,
         {"account_id": "acme", "amount": "12.5", "run_id": "run-42", **_KEY},
+        needs="holds:write",
     ),
     RouteEntry(
         "POST",
@@ -78,6 +79,7 @@ ROUTES = (
         200,
         holds.CaptureBody,
         {"amount": "9.2", **_KEY},
+        needs="holds:write",
     ),
     RouteEntry(
         "POST",
@@ -88,6 +90,7 @@ ROUTES = (
         200,
         holds.ReleaseBody,
         _KEY,
+        needs="holds:write",
     ),
     RouteEntry(
         "POST",
@@ -98,6 +101,7 @@ ROUTES = (
         200,
         holds.StartBody,
         _KEY,
+        needs="holds:write",
     ),
     RouteEntry(
         "POST",
@@ -108,6 +112,7 @@ ROUTES = (
         200,
         holds.ExtendBody,
         {"ttl_seconds": 300, "amount": "5", **_KEY},
+        needs="holds:write",
     ),
     RouteEntry(
         "GET",
@@ -115,6 +120,7 @@ ROUTES = (
         holds.get_hold,
         "A hold or lease, open or ended",
         {"hold_id": "0190…", "status": "held", "held": "12.5", "captured": "0"},
+        needs="ledger:read",
     ),
     RouteEntry(
         "POST",
@@ -124,6 +130,7 @@ ROUTES = (
         {"results": [_HELD]},
         body=holds.HoldsBody,
         body_example={"items": [{"account_id": "acme", "amount": "1", **_KEY}]},
+        needs="holds:write",
     ),
     RouteEntry(
         "POST",
@@ -133,6 +140,7 @@ ROUTES = (
         {"results": [_CAPTURED]},
         body=holds.CapturesBody,
         body_example={"items": [{"hold_id": "0190…", "amount": "1", **_KEY}]},
+        needs="holds:write",
     ),
     RouteEntry(
         "POST",
@@ -143,6 +151,7 @@ ROUTES = (
         201,
         holds.LeaseBody,
         {"account_id": "acme", "amount": "50", "ttl_seconds": 60, "worker": "w-1", **_KEY},
+        needs="holds:write",
     ),
     RouteEntry(
         "POST",
@@ -153,6 +162,7 @@ ROUTES = (
         200,
         holds.ReportBody,
         {"used": "7", "epoch": 1, **_KEY},
+        needs="holds:write",
     ),
     RouteEntry(
         "POST",
@@ -163,6 +173,7 @@ ROUTES = (
         200,
         holds.ExtendBody,
         {"ttl_seconds": 60, "amount": "10", "epoch": 1, **_KEY},
+        needs="holds:write",
     ),
     RouteEntry(
         "POST",
@@ -173,6 +184,7 @@ ROUTES = (
         200,
         holds.ReportBody,
         {"used": "10", "epoch": 1, **_KEY},
+        needs="holds:write",
     ),
     RouteEntry(
         "POST",
@@ -181,6 +193,7 @@ ROUTES = (
         "Take events: one object, an array, NDJSON or CloudEvents; answers once durable",
         {"accepted": 1, "duplicates": 0, "rejected": []},
         body_example=[_EVENT],
+        needs="usage:write",
     ),
     RouteEntry(
         "POST",
@@ -189,6 +202,7 @@ ROUTES = (
         "Take OpenTelemetry GenAI spans (OTLP/HTTP, protobuf or JSON)",
         {},
         body_example={"resourceSpans": []},
+        needs="usage:write",
     ),
     RouteEntry(
         "POST",
@@ -197,6 +211,7 @@ ROUTES = (
         "Take OpenTelemetry GenAI log events (OTLP/HTTP, protobuf or JSON)",
         {},
         body_example={"resourceLogs": []},
+        needs="usage:write",
     ),
     RouteEntry(
         "GET",
@@ -205,6 +220,7 @@ ROUTES = (
         "Usage, cost and credits over time and by dimension",
         {"from": "2026-11-20T00:00:00Z", "to": "2026-11-21T00:00:00Z", "rows": [_STATS_ROW]},
         query=("from", "to", "interval", "group_by", "tenant_id"),
+        needs="usage:read",
     ),
     RouteEntry(
         "GET",
@@ -213,6 +229,7 @@ ROUTES = (
         "Runs, newest first",
         {"runs": [{"run_id": "run-42", "status": "completed"}], "next_cursor": None},
         query=("tenant_id", "status", "from", "to", "limit", "cursor"),
+        needs="usage:read",
     ),
     RouteEntry(
         "GET",
@@ -221,6 +238,7 @@ ROUTES = (
         "What happened in one run: timeline, attempts, cost, charges, what came late or twice",
         {"run_id": "run-42", "status": "completed", "timeline": [], "charge": None},
         query=("tenant_id",),
+        needs="usage:read",
     ),
     RouteEntry(
         "GET",
@@ -228,6 +246,8 @@ ROUTES = (
         usage.get_freshness,
         "How far each follower is behind the log",
         {"followers": [{"name": "sink", "lag_events": 0}], "accepted": 1, "counted": 1},
+        needs="operations:read",
+        is_for_operator=True,
     ),
     RouteEntry(
         "GET",
@@ -236,6 +256,8 @@ ROUTES = (
         "Check the invariants on live data",
         {"holds": True, "violations": []},
         query=("ledger", "expected_head"),
+        needs="operations:read",
+        is_for_operator=True,
     ),
     RouteEntry(
         "POST",
@@ -245,6 +267,8 @@ ROUTES = (
         {"agrees": True, "differences": [], "repaired_rows": 0, "runs_to_converge": 0},
         body=usage.ReconciliationBody,
         body_example={"repair": False},
+        needs="operations:write",
+        is_for_operator=True,
     ),
     RouteEntry(
         "GET",
@@ -253,6 +277,7 @@ ROUTES = (
         "Accounts of a tenant, or all",
         {"accounts": [{"account_id": "acme", "tenant_id": "acme"}]},
         query=("tenant_id",),
+        needs="ledger:read",
     ),
     RouteEntry(
         "PUT",
@@ -262,6 +287,7 @@ ROUTES = (
         {"account_id": "acme", "tenant_id": "acme", "overage_limit": "0"},
         body=ledger.AccountBody,
         body_example={"tenant_id": "acme", "overage_limit": "0"},
+        needs="ledger:write",
     ),
     RouteEntry(
         "GET",
@@ -269,6 +295,7 @@ ROUTES = (
         ledger.get_balance,
         "What an account has, by bucket",
         {"account_id": "acme", "available": "99.4936", "held": "0", "buckets": []},
+        needs="ledger:read",
     ),
     RouteEntry(
         "GET",
@@ -277,6 +304,7 @@ ROUTES = (
         "The balance as server-sent events: at once, and after every change",
         'event: balance\\ndata: {"account_id": "acme", "available": "99.4936"}\\n\\n',
         media_type="text/event-stream",
+        needs="ledger:read",
     ),
     RouteEntry(
         "GET",
@@ -285,6 +313,7 @@ ROUTES = (
         "Entries of an account, newest first",
         {"entries": [{"kind": "charge", "amount": "-0.5064"}], "next_cursor": None},
         query=("cursor", "limit"),
+        needs="ledger:read",
     ),
     RouteEntry(
         "POST",
@@ -295,6 +324,7 @@ ROUTES = (
         201,
         ledger.GrantBody,
         {"account_id": "acme", "amount": "100", "source": "topup", **_KEY},
+        needs="ledger:write",
     ),
     RouteEntry(
         "POST",
@@ -305,6 +335,7 @@ ROUTES = (
         201,
         ledger.ChargeBody,
         {"account_id": "acme", "amount": "12.5", **_KEY},
+        needs="holds:write",
     ),
     RouteEntry(
         "POST",
@@ -315,6 +346,7 @@ ROUTES = (
         201,
         ledger.RefundBody,
         {"tenant_id": "acme", "run_id": "run-42", "reason": "outage", **_KEY},
+        needs="ledger:write",
     ),
     RouteEntry(
         "GET",
@@ -322,6 +354,7 @@ ROUTES = (
         usage.list_rate_cards,
         "Rate cards",
         {"rate_cards": [{"rate_card_id": "credits", "kind": "credit", "versions": 1}]},
+        needs="prices:read",
     ),
     RouteEntry(
         "GET",
@@ -329,6 +362,7 @@ ROUTES = (
         usage.list_rate_card_versions,
         "Versions of a rate card, newest first",
         {"rate_card_id": "credits", "versions": [{"version_id": 2}]},
+        needs="prices:read",
     ),
     RouteEntry(
         "POST",
@@ -343,6 +377,8 @@ ROUTES = (
             "effective_at": "2026-12-01T00:00:00Z",
             "content": {"token_markup": "1.3"},
         },
+        needs="prices:write",
+        is_for_operator=True,
     ),
     RouteEntry(
         "GET",
@@ -354,6 +390,7 @@ ROUTES = (
             "schemas": ["event.schema.json"],
             "seen_last_day": [{"schema_version": 1, "events": 36401, "is_newer": False}],
         },
+        needs="usage:read",
     ),
     RouteEntry(
         "GET",
@@ -361,6 +398,7 @@ ROUTES = (
         schemas.get_schema,
         "One JSON Schema by file name, or asyncapi.yaml (written as JSON)",
         {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "event"},
+        needs="usage:read",
     ),
     RouteEntry(
         "GET",
@@ -369,6 +407,7 @@ ROUTES = (
         "Broken messages, newest first: why, a redacted draft, how often, what was done",
         {"broken_messages": [_BROKEN], "next_cursor": None},
         query=("tenant_id", "code", "from", "to", "status", "cursor", "limit"),
+        needs="usage:read",
     ),
     RouteEntry(
         "GET",
@@ -376,6 +415,7 @@ ROUTES = (
         broken.get_broken,
         "One broken message and everything that was done about it",
         {**_BROKEN, "actions": []},
+        needs="usage:read",
     ),
     RouteEntry(
         "POST",
@@ -386,6 +426,7 @@ ROUTES = (
         200,
         broken.FixBody,
         {"set": {"tokens_input": 1200}},
+        needs="usage:write",
     ),
     RouteEntry(
         "POST",
@@ -396,6 +437,7 @@ ROUTES = (
         200,
         broken.FixManyBody,
         {"code": "naive_time", "set": {"event_time": "2026-01-31T12:00:00Z"}, "dry_run": True},
+        needs="usage:write",
     ),
     RouteEntry(
         "POST",
@@ -406,6 +448,7 @@ ROUTES = (
         200,
         broken.DismissBody,
         {"reason": "a test of the producer"},
+        needs="usage:write",
     ),
     *backfills.ROUTES,
 )
