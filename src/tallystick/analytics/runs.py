@@ -136,9 +136,10 @@ class Runs:
             "cost_tree": _cost_tree(head, children),
         }
 
-    def query_versions(self, since: int) -> list[tuple[int, int]]:
+    def query_versions(self, since: int, tenant_id: str = "") -> list[tuple[int, int]]:
         """(schema version, events) of what was received from `since` (micros) on."""
-        rows = self._store.query_rows(_SQL["query_versions"], {"since": as_text(since)})
+        parameters = {"since": as_text(since), "tenant": tenant_id}
+        rows = self._store.query_rows(_SQL["query_versions"], parameters)
         return [(int(row["schema_version"]), int(row["events"])) for row in rows]
 
     def _find(self, run_id: str, tenant_id: str | None) -> dict[str, Any]:

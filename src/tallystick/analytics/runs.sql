@@ -45,6 +45,7 @@ ORDER BY bucket_at, provider, model, tool;
 -- How many events of each schema version came since a time. Reads two columns of those months.
 SELECT schema_version, sum(sign) AS events FROM tallystick.facts
 WHERE received_at >= {since:DateTime64(6)} AND event_type != 'data.import.error'
+    AND {tenant:String} IN ('', tenant_id)
 GROUP BY schema_version ORDER BY schema_version;
 
 -- name: runs_with_event

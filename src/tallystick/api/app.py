@@ -29,6 +29,26 @@ from tallystick.errors import TallystickError
 _log = logging.getLogger(__name__)
 
 
+async def get_metrics(services: Services, request: Request) -> Response:
+    """What Prometheus scrapes."""
+    text = await asyncio.to_thread(
+        services.metrics.render, services.freshness, services.ledger, services.seals
+    )
+    return Response(text, media_type="text/plain; version=0.0.4")
+
+
+METRICS = RouteEntry(
+    "GET",
+    "/metrics",
+    get_metrics,
+    "Telemetry of the product itself",
+    "",
+    media_type="text/plain; version=0.0.4",
+    needs="operations:read",
+    is_for_operator=True,
+)
+
+
 def create_app(services: Services, pages: Sequence[BaseRoute] = ()) -> ShortWay:
     """Build the application; `pages` are the dashboard's routes."""
     document = msgspec.json.encode(build_openapi())
@@ -39,12 +59,6 @@ def create_app(services: Services, pages: Sequence[BaseRoute] = ()) -> ShortWay:
     async def readyz(_: Request) -> Response:
         is_ready, report = await asyncio.to_thread(services.ready)
         return respond({"ready": is_ready, **report}, 200 if is_ready else 503)
-
-    async def metrics(_: Request) -> Response:
-        text = await asyncio.to_thread(
-            services.metrics.render, services.freshness, services.ledger, services.seals
-        )
-        return Response(text, media_type="text/plain; version=0.0.4")
 
     async def openapi(_: Request) -> Response:
         return Response(document, media_type="application/json")
@@ -62,7 +76,7 @@ def create_app(services: Services, pages: Sequence[BaseRoute] = ()) -> ShortWay:
     routes: list[BaseRoute] = [
         Route("/healthz", healthz),
         Route("/readyz", readyz),
-        Route("/metrics", _keyed(services, "/metrics", "operations:read", metrics)),
+        _route(services, METRICS),
         Route("/openapi.json", openapi),
         *(_route(services, entry) for entry in ROUTES),
         *pages,
@@ -109,26 +123,26 @@ def _endpoint(services: Services, entry: RouteEntry) -> Any:
     async def handle(request: Request) -> Response:
         return await entry.handler(services, request)
 
-    return _keyed(services, entry.path, entry.needs, handle)
+    return _keyed(services, entry, handle)
 
 
-def _keyed(services: Services, path: str, needs: str, handle: Any) -> Any:
+def _keyed(services: Services, entry: RouteEntry, handle: Any) -> Any:
     """Pass the gate, answer failures as problems, record and measure."""
-
+    path = entry.path
     seconds = services.metrics.seconds.labels(path)
     counters: dict[tuple[str, int], Any] = {}
 
     async def endpoint(request: Request) -> Response:
         started = time.perf_counter()
         try:
-            await services.gate.admit(request, needs)
+            await services.gate.admit(request, entry.needs, is_for_operator=entry.is_for_operator)
             response: Response = await handle(request)
         except TallystickError as error:
             if error.http_status >= 500 and not error.retryable:
                 _log.error("%s %s: %s", request.method, path, error.message)
             response = from_error(error)
         try:
-            await audit(services, request, path, needs, response, started)
+            await audit(services, request, path, entry.needs, response, started)
         except TallystickError as error:
             response = from_error(error)  # what was done stands; the same key answers the same
         name = (request.method, response.status_code)

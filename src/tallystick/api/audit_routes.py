@@ -10,7 +10,7 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
-from tallystick.api.requests import read_limit, read_range, respond
+from tallystick.api.requests import read_limit, read_range, respond, tenant_of
 from tallystick.api.route_entry import RouteEntry
 from tallystick.api.services import Services
 from tallystick.clock import format_time
@@ -26,7 +26,7 @@ _lines = msgspec.json.Encoder()
 async def get_audit(services: Services, request: Request) -> Response:
     """Records of requests, newest first."""
     query = dict(request.query_params)
-    query["tenant_id"] = request.state.principal.tenant_id or query.get("tenant_id", "")
+    query["tenant_id"] = tenant_of(request, query.get("tenant_id", ""))
     page = await asyncio.to_thread(page_of, services, query)
     if query.get("format") != "ndjson":
         return respond(page)

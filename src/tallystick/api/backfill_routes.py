@@ -9,13 +9,17 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
-from tallystick.api.requests import idempotency_key, read_json, read_limit, read_moment, respond
+from tallystick.api.requests import (
+    idempotency_key,
+    principal_of,
+    read_json,
+    read_limit,
+    read_moment,
+    respond,
+)
 from tallystick.api.route_entry import RouteEntry
 from tallystick.api.services import Services
 from tallystick.backfill import EVENTS_PER_SECOND, BackfillRequest
-
-ADMIN = "admin"
-"""Who acts, until there are more keys than the admin's."""
 
 
 class BackfillBody(msgspec.Struct):
@@ -64,7 +68,8 @@ async def post_backfill(services: Services, request: Request) -> Response:
     """Plan a backfill; followers do it."""
     body = await read_json(request, BackfillBody)
     wanted = request_of(body, idempotency_key(request, body.idempotency_key))
-    return respond(await asyncio.to_thread(services.backfills.create, wanted, ADMIN), 201)
+    by = principal_of(request).subject
+    return respond(await asyncio.to_thread(services.backfills.create, wanted, by), 201)
 
 
 async def list_backfills(services: Services, request: Request) -> Response:
@@ -83,7 +88,11 @@ async def post_backfill_revert(services: Services, request: Request) -> Response
     body = await read_json(request, RevertBody)
     key = idempotency_key(request, body.idempotency_key)
     made = await asyncio.to_thread(
-        services.backfills.revert, _id_of(request), body.reason, key, ADMIN
+        services.backfills.revert,
+        _id_of(request),
+        body.reason,
+        key,
+        principal_of(request).subject,
     )
     return respond(made, 201)
 
@@ -137,6 +146,8 @@ ROUTES: tuple[RouteEntry, ...] = (
             "dry_run": True,
             "idempotency_key": "order-1001",
         },
+        needs="operations:write",
+        is_for_operator=True,
     ),
     RouteEntry(
         "GET",
@@ -145,6 +156,8 @@ ROUTES: tuple[RouteEntry, ...] = (
         "Backfills, newest first",
         {"backfills": [_BACKFILL]},
         query=("limit",),
+        needs="operations:read",
+        is_for_operator=True,
     ),
     RouteEntry(
         "GET",
@@ -152,6 +165,8 @@ ROUTES: tuple[RouteEntry, ...] = (
         get_backfill,
         "One backfill: where it stands, and its report before and after",
         {**_BACKFILL, "report": {"affected_runs": 812, "by_tenant_and_model": []}},
+        needs="operations:read",
+        is_for_operator=True,
     ),
     RouteEntry(
         "POST",
@@ -162,6 +177,8 @@ ROUTES: tuple[RouteEntry, ...] = (
         201,
         RevertBody,
         {"reason": "the old price was right", "idempotency_key": "order-1001"},
+        needs="operations:write",
+        is_for_operator=True,
     ),
     RouteEntry(
         "POST",
@@ -169,6 +186,8 @@ ROUTES: tuple[RouteEntry, ...] = (
         post_backfill_pause,
         "Stop a backfill before its next piece",
         {"backfill_id": "0190…", "status": "paused"},
+        needs="operations:write",
+        is_for_operator=True,
     ),
     RouteEntry(
         "POST",
@@ -176,6 +195,8 @@ ROUTES: tuple[RouteEntry, ...] = (
         post_backfill_resume,
         "Let a paused or failed backfill go on where it stopped",
         {"backfill_id": "0190…", "status": "running"},
+        needs="operations:write",
+        is_for_operator=True,
     ),
     RouteEntry(
         "POST",
@@ -186,6 +207,8 @@ ROUTES: tuple[RouteEntry, ...] = (
         200,
         EventReconciliationBody,
         {"repair": False},
+        needs="operations:write",
+        is_for_operator=True,
     ),
 )
 """Entries of the table of routes."""

@@ -10,13 +10,17 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
-from tallystick.api.requests import read_json, read_limit, read_moment, respond
+from tallystick.api.requests import (
+    principal_of,
+    read_json,
+    read_limit,
+    read_moment,
+    respond,
+    tenant_of,
+)
 from tallystick.api.services import Services
 from tallystick.broken import BrokenFilter
 from tallystick.errors import InvalidInput
-
-ADMIN = "admin"
-"""Who acts, until there are more keys than the admin's."""
 
 _PARAMETERS = {"tenant_id", "code", "from", "to", "status", "cursor", "limit"}
 
@@ -76,30 +80,44 @@ def page_of(services: Services, parameters: Mapping[str, str]) -> dict[str, Any]
     )
 
 
+def own_parameters(request: Request, parameters: dict[str, str]) -> dict[str, str]:
+    """The parameters of a list, within the tenant of who asks."""
+    tenant_id = tenant_of(request, parameters.get("tenant_id", ""))
+    return {**parameters, "tenant_id": tenant_id} if tenant_id else parameters
+
+
 async def list_broken(services: Services, request: Request) -> Response:
     """Broken messages, newest first."""
-    return respond(await asyncio.to_thread(page_of, services, dict(request.query_params)))
+    parameters = own_parameters(request, dict(request.query_params))
+    return respond(await asyncio.to_thread(page_of, services, parameters))
 
 
 async def get_broken(services: Services, request: Request) -> Response:
     """One broken message."""
     broken_id = request.path_params["broken_id"]
-    return respond(await asyncio.to_thread(services.broken.get, broken_id))
+    return respond(await asyncio.to_thread(services.broken.get, broken_id, tenant_of(request)))
 
 
 async def post_fix(services: Services, request: Request) -> Response:
     """Set fields and store the event."""
     body = await read_json(request, FixBody, allow_empty=True)
-    return respond(await services.broken.fix(request.path_params["broken_id"], body.set, ADMIN))
+    fixed = await services.broken.fix(
+        request.path_params["broken_id"],
+        body.set,
+        principal_of(request).subject,
+        tenant_id=tenant_of(request),
+    )
+    return respond(fixed)
 
 
 async def post_fix_many(services: Services, request: Request) -> Response:
     """Fix the open messages of one code."""
     body = await read_json(request, FixManyBody)
-    return respond(await fix_many(services, body))
+    body.tenant_id = tenant_of(request, body.tenant_id)
+    return respond(await fix_many(services, body, principal_of(request).subject))
 
 
-async def fix_many(services: Services, body: FixManyBody) -> dict[str, Any]:
+async def fix_many(services: Services, body: FixManyBody, by: str) -> dict[str, Any]:
     """Fix what the body names."""
     if not body.code:
         raise InvalidInput("code says which messages; it may not be empty", field="code")
@@ -107,7 +125,7 @@ async def fix_many(services: Services, body: FixManyBody) -> dict[str, Any]:
         {"tenant_id": body.tenant_id, "code": body.code, "from": body.from_, "to": body.to}
     )
     return await services.broken.fix_many(
-        wanted, body.set, ADMIN, is_dry_run=body.dry_run, cursor=body.cursor
+        wanted, body.set, by, is_dry_run=body.dry_run, cursor=body.cursor
     )
 
 
@@ -115,4 +133,11 @@ async def post_dismiss(services: Services, request: Request) -> Response:
     """Dismiss one message."""
     body = await read_json(request, DismissBody)
     broken_id = request.path_params["broken_id"]
-    return respond(await asyncio.to_thread(services.broken.dismiss, broken_id, body.reason, ADMIN))
+    dismissed = await asyncio.to_thread(
+        services.broken.dismiss,
+        broken_id,
+        body.reason,
+        principal_of(request).subject,
+        tenant_id=tenant_of(request),
+    )
+    return respond(dismissed)

@@ -19,11 +19,15 @@ class Gate:
     def __init__(self, authenticator: Authenticator) -> None:
         self._authenticator = authenticator
 
-    async def admit(self, request: Request, needs: str) -> Principal:
+    async def admit(
+        self, request: Request, needs: str, *, is_for_operator: bool = False
+    ) -> Principal:
         """Check a request for a route that needs a permission."""
         self._authenticator.require_key(request)
         principal = OPERATOR
         if not principal.may(needs):
             raise Forbidden(f"this needs the permission {needs}")
+        if is_for_operator and principal.tenant_id:
+            raise Forbidden("this is for the operator, who belongs to no tenant")
         request.state.principal = principal
         return principal

@@ -21,6 +21,7 @@ from tallystick.api.requests import (
     idempotency_key,
     read_json,
     respond,
+    tenant_of,
 )
 from tallystick.api.services import Services
 from tallystick.bounds import (
@@ -137,19 +138,20 @@ async def post_hold(services: Services, request: Request) -> Response:
     """Set credit aside, or decline with 402."""
     body = await read_json(request, HoldBody)
     return await apply_request(
-        services, _hold_of(body, idempotency_key(request, body.idempotency_key))
+        services, request, _hold_of(body, idempotency_key(request, body.idempotency_key))
     )
 
 
 async def post_holds_batch(services: Services, request: Request) -> Response:
     """Set credit aside for many pieces of work."""
     body = await read_json(request, HoldsBody, BODY_BYTES_MAX)
-    return await _apply_batch(services, body.items, body.all_or_nothing, _hold_item)
+    return await _apply_batch(services, request, body.items, body.all_or_nothing, _hold_item)
 
 
 async def get_hold(services: Services, request: Request) -> Response:
     """Show a hold or lease, open or ended."""
-    hold = await asyncio.to_thread(services.ledger.load_hold, request.path_params["hold_id"])
+    hold_id = request.path_params["hold_id"]
+    hold = await asyncio.to_thread(services.ledger.load_hold, hold_id, tenant_id=tenant_of(request))
     return respond(hold_json(hold))
 
 
@@ -162,13 +164,13 @@ async def post_capture(services: Services, request: Request) -> Response:
         reason=body.reason,
         idempotency_key=idempotency_key(request, body.idempotency_key),
     )
-    return await apply_request(services, capture)
+    return await apply_request(services, request, capture)
 
 
 async def post_captures_batch(services: Services, request: Request) -> Response:
     """Settle many holds."""
     body = await read_json(request, CapturesBody, BODY_BYTES_MAX)
-    return await _apply_batch(services, body.items, body.all_or_nothing, _capture_item)
+    return await _apply_batch(services, request, body.items, body.all_or_nothing, _capture_item)
 
 
 async def post_release(services: Services, request: Request) -> Response:
@@ -179,7 +181,7 @@ async def post_release(services: Services, request: Request) -> Response:
         reason=body.reason,
         idempotency_key=idempotency_key(request, body.idempotency_key),
     )
-    return await apply_request(services, release)
+    return await apply_request(services, request, release)
 
 
 async def post_start(services: Services, request: Request) -> Response:
@@ -189,7 +191,7 @@ async def post_start(services: Services, request: Request) -> Response:
         hold_id=request.path_params["hold_id"],
         idempotency_key=idempotency_key(request, body.idempotency_key),
     )
-    return await apply_request(services, start)
+    return await apply_request(services, request, start)
 
 
 async def post_extend(services: Services, request: Request) -> Response:
@@ -202,7 +204,7 @@ async def post_extend(services: Services, request: Request) -> Response:
         epoch=body.epoch,
         idempotency_key=idempotency_key(request, body.idempotency_key),
     )
-    return await apply_request(services, extend)
+    return await apply_request(services, request, extend)
 
 
 async def post_lease_extend(services: Services, request: Request) -> Response:
@@ -220,7 +222,7 @@ async def post_lease(services: Services, request: Request) -> Response:
         worker=body.worker,
         idempotency_key=idempotency_key(request, body.idempotency_key),
     )
-    return await apply_request(services, lease)
+    return await apply_request(services, request, lease)
 
 
 async def post_report(services: Services, request: Request) -> Response:
@@ -232,7 +234,7 @@ async def post_report(services: Services, request: Request) -> Response:
         epoch=body.epoch,
         idempotency_key=idempotency_key(request, body.idempotency_key),
     )
-    return await apply_request(services, report)
+    return await apply_request(services, request, report)
 
 
 async def post_return(services: Services, request: Request) -> Response:
@@ -244,7 +246,7 @@ async def post_return(services: Services, request: Request) -> Response:
         epoch=body.epoch,
         idempotency_key=idempotency_key(request, body.idempotency_key),
     )
-    return await apply_request(services, give_back)
+    return await apply_request(services, request, give_back)
 
 
 def _hold_of(body: HoldBody, key: str) -> HoldRequest:
@@ -293,9 +295,9 @@ _hold_decoder = msgspec.json.Decoder(HoldBody)
 _capture_decoder = msgspec.json.Decoder(CaptureItem)
 
 
-async def apply_request(services: Services, request: LedgerRequest) -> Response:
-    """Apply one request of the ledger and answer with what became of it."""
-    outcome = await services.committer.apply(request)
+async def apply_request(services: Services, http: Request, request: LedgerRequest) -> Response:
+    """Apply one request of the ledger for who asks, and answer with what became of it."""
+    outcome = await services.committer.apply(request, tenant_id=tenant_of(http))
     if outcome.status == "declined":
         content = declined_json(outcome)
         media_type = "application/problem+json"
@@ -305,6 +307,7 @@ async def apply_request(services: Services, request: LedgerRequest) -> Response:
 
 async def _apply_batch(
     services: Services,
+    request: Request,
     items: Sequence[msgspec.Raw],
     all_or_nothing: bool,
     make: Callable[[msgspec.Raw], LedgerRequest],
@@ -317,7 +320,9 @@ async def _apply_batch(
     for start in range(0, len(items), _SLICE):
         requests += [_read_item(item, make) for item in items[start : start + _SLICE]]
         await asyncio.sleep(0)
-    answers = await services.committer.apply_batch(requests, all_or_nothing=all_or_nothing)
+    answers = await services.committer.apply_batch(
+        requests, all_or_nothing=all_or_nothing, tenant_id=tenant_of(request)
+    )
     parts: list[bytes] = []
     for start in range(0, len(answers), _SLICE):
         shown = [_item_json(answer) for answer in answers[start : start + _SLICE]]

@@ -18,6 +18,7 @@ from tallystick.api.requests import (
     read_limit,
     read_moment,
     respond,
+    tenant_of,
 )
 from tallystick.api.services import Services
 from tallystick.clock import format_time
@@ -32,9 +33,12 @@ from tallystick.ledger import (
 
 
 class AccountBody(msgspec.Struct):
-    """Body of PUT /v1/accounts/{account_id}; overage_limit null means no limit."""
+    """Body of PUT /v1/accounts/{account_id}; overage_limit null means no limit.
 
-    tenant_id: str
+    `tenant_id` may be left out by who belongs to one.
+    """
+
+    tenant_id: str = ""
     overage_limit: str | None = "0"
     capture_policy: str = "cap"
     unknown_policy: str = "capture"
@@ -80,7 +84,7 @@ async def put_account(services: Services, request: Request) -> Response:
     account = await asyncio.to_thread(
         services.ledger.put_account,
         request.path_params["account_id"],
-        tenant_id=body.tenant_id,
+        tenant_id=tenant_of(request, body.tenant_id),
         overage_limit_units=limit,
         capture_policy=body.capture_policy,
         unknown_policy=body.unknown_policy,
@@ -90,7 +94,7 @@ async def put_account(services: Services, request: Request) -> Response:
 
 async def list_accounts(services: Services, request: Request) -> Response:
     """List accounts of a tenant, or all."""
-    tenant_id = request.query_params.get("tenant_id", "")
+    tenant_id = tenant_of(request, request.query_params.get("tenant_id", ""))
     accounts = await asyncio.to_thread(services.ledger.list_accounts, tenant_id)
     return respond({"accounts": [account_json(account) for account in accounts]})
 
@@ -106,7 +110,7 @@ async def post_grant(services: Services, request: Request) -> Response:
         priority=body.priority,
         expires_at=read_moment(body.expires_at, "expires_at") if body.expires_at else None,
     )
-    return await apply_request(services, grant)
+    return await apply_request(services, request, grant)
 
 
 async def post_charge(services: Services, request: Request) -> Response:
@@ -120,7 +124,7 @@ async def post_charge(services: Services, request: Request) -> Response:
         reason=body.reason,
         is_after_the_fact=body.after_the_fact,
     )
-    return await apply_request(services, charge)
+    return await apply_request(services, request, charge)
 
 
 async def post_refund(services: Services, request: Request) -> Response:
@@ -129,18 +133,21 @@ async def post_refund(services: Services, request: Request) -> Response:
     refund = RefundRequest(
         idempotency_key=idempotency_key(request, body.idempotency_key),
         charge_id=body.charge_id,
-        tenant_id=body.tenant_id,
+        tenant_id=tenant_of(request, body.tenant_id) if body.run_id else body.tenant_id,
         run_id=body.run_id,
         units=None if body.amount is None else credits_of(body.amount),
         reason=body.reason,
     )
-    return await apply_request(services, refund)
+    return await apply_request(services, request, refund)
 
 
 async def get_balance(services: Services, request: Request) -> Response:
     """Show what an account has."""
     account_id = request.path_params["account_id"]
-    return respond(balance_json(await asyncio.to_thread(services.ledger.balance, account_id)))
+    balance = await asyncio.to_thread(
+        services.ledger.balance, account_id, tenant_id=tenant_of(request)
+    )
+    return respond(balance_json(balance))
 
 
 async def get_entries(services: Services, request: Request) -> Response:
@@ -150,6 +157,7 @@ async def get_entries(services: Services, request: Request) -> Response:
         request.path_params["account_id"],
         cursor=request.query_params.get("cursor"),
         limit=read_limit(request.query_params, 100),
+        tenant_id=tenant_of(request),
     )
     return respond({"entries": [entry_json(entry) for entry in entries], "next_cursor": cursor})
 

@@ -14,11 +14,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from tallystick.api.problems import from_error
-from tallystick.api.requests import read_body, respond
+from tallystick.api.requests import principal_of, read_body, respond, tenant_of
 from tallystick.api.services import Services
 from tallystick.errors import TallystickError, UnsupportedForm
 from tallystick.events.door import Receipt
-from tallystick.events.otlp import OtlpParser
+from tallystick.events.otlp import TENANT_HEADER, OtlpParser
 from tallystick.events.otlp_framing import JSON, PROTOBUF, encoding_of
 
 _INVALID_ARGUMENT = 3
@@ -41,13 +41,16 @@ async def _post(services: Services, request: Request, signal: str) -> Response:
     except UnsupportedForm as error:
         return from_error(error)
     parser = OtlpParser(signal)
+    tenant_id = principal_of(request).tenant_id
     try:
+        tenant_of(request, request.headers.get(TENANT_HEADER, ""))
         receipt = await services.door.accept(
             await read_body(request),
             content_type=encoding,
             content_encoding=request.headers.get("content-encoding", ""),
             headers=request.headers,
             parse_form=parser,
+            tenant_id=tenant_id,
         )
     except TallystickError as error:
         return _failure(error, encoding)

@@ -27,4 +27,6 @@ class RouteEntry(NamedTuple):
     query: tuple[str, ...] = ()
     media_type: str = "application/json"
     needs: str = "admin"
-    """The permission of who may ask; what nobody named is for admins."""
+    """The permission of who may ask; a route that names none is for the operator alone."""
+    is_for_operator: bool = False
+    """Only for who belongs to no tenant: it shows or moves what belongs to all of them."""

@@ -69,6 +69,7 @@ ROUTES = (
         201,
         holds.HoldBody,
         {"account_id": "acme", "amount": "12.5", "run_id": "run-42", **_KEY},
+        needs="holds:write",
     ),
     RouteEntry(
         "POST",
@@ -79,6 +80,7 @@ ROUTES = (
         200,
         holds.CaptureBody,
         {"amount": "9.2", **_KEY},
+        needs="holds:write",
     ),
     RouteEntry(
         "POST",
@@ -89,6 +91,7 @@ ROUTES = (
         200,
         holds.ReleaseBody,
         _KEY,
+        needs="holds:write",
     ),
     RouteEntry(
         "POST",
@@ -99,6 +102,7 @@ ROUTES = (
         200,
         holds.StartBody,
         _KEY,
+        needs="holds:write",
     ),
     RouteEntry(
         "POST",
@@ -109,6 +113,7 @@ ROUTES = (
         200,
         holds.ExtendBody,
         {"ttl_seconds": 300, "amount": "5", **_KEY},
+        needs="holds:write",
     ),
     RouteEntry(
         "GET",
@@ -116,6 +121,7 @@ ROUTES = (
         holds.get_hold,
         "A hold or lease, open or ended",
         {"hold_id": "0190…", "status": "held", "held": "12.5", "captured": "0"},
+        needs="ledger:read",
     ),
     RouteEntry(
         "POST",
@@ -125,6 +131,7 @@ ROUTES = (
         {"results": [_HELD]},
         body=holds.HoldsBody,
         body_example={"items": [{"account_id": "acme", "amount": "1", **_KEY}]},
+        needs="holds:write",
     ),
     RouteEntry(
         "POST",
@@ -134,6 +141,7 @@ ROUTES = (
         {"results": [_CAPTURED]},
         body=holds.CapturesBody,
         body_example={"items": [{"hold_id": "0190…", "amount": "1", **_KEY}]},
+        needs="holds:write",
     ),
     RouteEntry(
         "POST",
@@ -144,6 +152,7 @@ ROUTES = (
         201,
         holds.LeaseBody,
         {"account_id": "acme", "amount": "50", "ttl_seconds": 60, "worker": "w-1", **_KEY},
+        needs="holds:write",
     ),
     RouteEntry(
         "POST",
@@ -154,6 +163,7 @@ ROUTES = (
         200,
         holds.ReportBody,
         {"used": "7", "epoch": 1, **_KEY},
+        needs="holds:write",
     ),
     RouteEntry(
         "POST",
@@ -164,6 +174,7 @@ ROUTES = (
         200,
         holds.ExtendBody,
         {"ttl_seconds": 60, "amount": "10", "epoch": 1, **_KEY},
+        needs="holds:write",
     ),
     RouteEntry(
         "POST",
@@ -174,6 +185,7 @@ ROUTES = (
         200,
         holds.ReportBody,
         {"used": "10", "epoch": 1, **_KEY},
+        needs="holds:write",
     ),
     RouteEntry(
         "POST",
@@ -182,6 +194,7 @@ ROUTES = (
         "Take events: one object, an array, NDJSON or CloudEvents; answers once durable",
         {"accepted": 1, "duplicates": 0, "rejected": []},
         body_example=[_EVENT],
+        needs="usage:write",
     ),
     RouteEntry(
         "POST",
@@ -190,6 +203,7 @@ ROUTES = (
         "Take OpenTelemetry GenAI spans (OTLP/HTTP, protobuf or JSON)",
         {},
         body_example={"resourceSpans": []},
+        needs="usage:write",
     ),
     RouteEntry(
         "POST",
@@ -198,6 +212,7 @@ ROUTES = (
         "Take OpenTelemetry GenAI log events (OTLP/HTTP, protobuf or JSON)",
         {},
         body_example={"resourceLogs": []},
+        needs="usage:write",
     ),
     RouteEntry(
         "GET",
@@ -206,6 +221,7 @@ ROUTES = (
         "Usage, cost and credits over time and by dimension",
         {"from": "2026-11-20T00:00:00Z", "to": "2026-11-21T00:00:00Z", "rows": [_STATS_ROW]},
         query=("from", "to", "interval", "group_by", "tenant_id"),
+        needs="usage:read",
     ),
     RouteEntry(
         "GET",
@@ -224,6 +240,7 @@ ROUTES = (
             "limit",
             "cursor",
         ),
+        needs="usage:read",
     ),
     RouteEntry(
         "GET",
@@ -232,6 +249,7 @@ ROUTES = (
         "What happened in one run: timeline, attempts, cost, charges, what came late or twice",
         {"run_id": "run-42", "status": "completed", "timeline": [], "charge": None},
         query=("tenant_id",),
+        needs="usage:read",
     ),
     RouteEntry(
         "GET",
@@ -239,6 +257,8 @@ ROUTES = (
         usage.get_freshness,
         "How far each follower is behind the log",
         {"followers": [{"name": "sink", "lag_events": 0}], "accepted": 1, "counted": 1},
+        needs="operations:read",
+        is_for_operator=True,
     ),
     RouteEntry(
         "GET",
@@ -247,6 +267,8 @@ ROUTES = (
         "Check the invariants on live data",
         {"holds": True, "violations": []},
         query=("ledger", "expected_head"),
+        needs="operations:read",
+        is_for_operator=True,
     ),
     RouteEntry(
         "POST",
@@ -256,6 +278,8 @@ ROUTES = (
         {"agrees": True, "differences": [], "repaired_rows": 0, "runs_to_converge": 0},
         body=usage.ReconciliationBody,
         body_example={"repair": False},
+        needs="operations:write",
+        is_for_operator=True,
     ),
     RouteEntry(
         "GET",
@@ -264,6 +288,7 @@ ROUTES = (
         "Accounts of a tenant, or all",
         {"accounts": [{"account_id": "acme", "tenant_id": "acme"}]},
         query=("tenant_id",),
+        needs="ledger:read",
     ),
     RouteEntry(
         "PUT",
@@ -273,6 +298,7 @@ ROUTES = (
         {"account_id": "acme", "tenant_id": "acme", "overage_limit": "0"},
         body=ledger.AccountBody,
         body_example={"tenant_id": "acme", "overage_limit": "0"},
+        needs="ledger:write",
     ),
     RouteEntry(
         "GET",
@@ -280,6 +306,7 @@ ROUTES = (
         ledger.get_balance,
         "What an account has, by bucket",
         {"account_id": "acme", "available": "99.4936", "held": "0", "buckets": []},
+        needs="ledger:read",
     ),
     RouteEntry(
         "GET",
@@ -288,6 +315,7 @@ ROUTES = (
         "The balance as server-sent events: at once, and after every change",
         'event: balance\\ndata: {"account_id": "acme", "available": "99.4936"}\\n\\n',
         media_type="text/event-stream",
+        needs="ledger:read",
     ),
     RouteEntry(
         "GET",
@@ -296,6 +324,7 @@ ROUTES = (
         "Entries of an account, newest first",
         {"entries": [{"kind": "charge", "amount": "-0.5064"}], "next_cursor": None},
         query=("cursor", "limit"),
+        needs="ledger:read",
     ),
     RouteEntry(
         "POST",
@@ -306,6 +335,7 @@ ROUTES = (
         201,
         ledger.GrantBody,
         {"account_id": "acme", "amount": "100", "source": "topup", **_KEY},
+        needs="ledger:write",
     ),
     RouteEntry(
         "POST",
@@ -316,6 +346,7 @@ ROUTES = (
         201,
         ledger.ChargeBody,
         {"account_id": "acme", "amount": "12.5", **_KEY},
+        needs="holds:write",
     ),
     RouteEntry(
         "POST",
@@ -326,6 +357,7 @@ ROUTES = (
         201,
         ledger.RefundBody,
         {"tenant_id": "acme", "run_id": "run-42", "reason": "outage", **_KEY},
+        needs="ledger:write",
     ),
     RouteEntry(
         "GET",
@@ -333,6 +365,7 @@ ROUTES = (
         usage.list_rate_cards,
         "Rate cards",
         {"rate_cards": [{"rate_card_id": "credits", "kind": "credit", "versions": 1}]},
+        needs="prices:read",
     ),
     RouteEntry(
         "GET",
@@ -340,6 +373,7 @@ ROUTES = (
         usage.list_rate_card_versions,
         "Versions of a rate card, newest first",
         {"rate_card_id": "credits", "versions": [{"version_id": 2}]},
+        needs="prices:read",
     ),
     RouteEntry(
         "POST",
@@ -354,6 +388,8 @@ ROUTES = (
             "effective_at": "2026-12-01T00:00:00Z",
             "content": {"token_markup": "1.3"},
         },
+        needs="prices:write",
+        is_for_operator=True,
     ),
     RouteEntry(
         "GET",
@@ -365,6 +401,7 @@ ROUTES = (
             "schemas": ["event.schema.json"],
             "seen_last_day": [{"schema_version": 1, "events": 36401, "is_newer": False}],
         },
+        needs="usage:read",
     ),
     RouteEntry(
         "GET",
@@ -372,6 +409,7 @@ ROUTES = (
         schemas.get_schema,
         "One JSON Schema by file name, or asyncapi.yaml (written as JSON)",
         {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "event"},
+        needs="usage:read",
     ),
     RouteEntry(
         "GET",
@@ -380,6 +418,7 @@ ROUTES = (
         "Broken messages, newest first: why, a redacted draft, how often, what was done",
         {"broken_messages": [_BROKEN], "next_cursor": None},
         query=("tenant_id", "code", "from", "to", "status", "cursor", "limit"),
+        needs="usage:read",
     ),
     RouteEntry(
         "GET",
@@ -387,6 +426,7 @@ ROUTES = (
         broken.get_broken,
         "One broken message and everything that was done about it",
         {**_BROKEN, "actions": []},
+        needs="usage:read",
     ),
     RouteEntry(
         "POST",
@@ -397,6 +437,7 @@ ROUTES = (
         200,
         broken.FixBody,
         {"set": {"tokens_input": 1200}},
+        needs="usage:write",
     ),
     RouteEntry(
         "POST",
@@ -407,6 +448,7 @@ ROUTES = (
         200,
         broken.FixManyBody,
         {"code": "naive_time", "set": {"event_time": "2026-01-31T12:00:00Z"}, "dry_run": True},
+        needs="usage:write",
     ),
     RouteEntry(
         "POST",
@@ -417,6 +459,7 @@ ROUTES = (
         200,
         broken.DismissBody,
         {"reason": "a test of the producer"},
+        needs="usage:write",
     ),
     *backfills.ROUTES,
     *audit.ROUTES,

@@ -13,6 +13,7 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
 from tallystick.api.ledger_routes import balance_json
+from tallystick.api.requests import tenant_of
 from tallystick.api.services import Services
 
 _HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
@@ -21,14 +22,18 @@ _HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
 async def get_balance_stream(services: Services, request: Request) -> Response:
     """Send the balance at once and after every change until the client goes away."""
     account_id = request.path_params["account_id"]
-    await asyncio.to_thread(services.ledger.balance, account_id)  # 404 before the stream begins
+    tenant_id = tenant_of(request)
+    # 404 before the stream begins
+    await asyncio.to_thread(services.ledger.balance, account_id, tenant_id=tenant_id)
 
     async def events() -> AsyncIterator[bytes]:
         async for sequence in services.feed.changes(account_id):
             if sequence is None:
                 yield b": still here\n\n"
                 continue
-            balance = await asyncio.to_thread(services.ledger.balance, account_id)
+            balance = await asyncio.to_thread(
+                services.ledger.balance, account_id, tenant_id=tenant_id
+            )
             text = msgspec.json.encode(balance_json(balance)).decode()
             yield f"id: {balance.sequence}\nevent: balance\ndata: {text}\n\n".encode()
 

@@ -18,6 +18,7 @@ from tallystick.api.requests import (
     read_moment,
     read_range,
     respond,
+    tenant_of,
 )
 from tallystick.api.services import Services
 from tallystick.clock import format_time
@@ -51,6 +52,7 @@ async def post_events(services: Services, request: Request) -> Response:
         content_type=request.headers.get("content-type", ""),
         content_encoding=request.headers.get("content-encoding", ""),
         headers=request.headers,
+        tenant_id=tenant_of(request),
     )
     services.metrics.count_receipt(receipt)
     return respond(receipt)
@@ -59,7 +61,7 @@ async def post_events(services: Services, request: Request) -> Response:
 async def get_stats(services: Services, request: Request) -> Response:
     """Usage over time and by dimension."""
     parameters = dict(request.query_params)
-    filters = _dimension_filters(parameters, _STATS_PARAMETERS)
+    filters = _dimension_filters(request, parameters, _STATS_PARAMETERS)
     from_at, to_at = read_range(parameters, services.clock.now())
     group_by = tuple(name for name in parameters.get("group_by", "").split(",") if name)
     query = StatsQuery(
@@ -69,10 +71,19 @@ async def get_stats(services: Services, request: Request) -> Response:
     return respond({"from": format_time(from_at), "to": format_time(to_at), "rows": rows})
 
 
-def _dimension_filters(parameters: dict[str, str], known: set[str]) -> dict[str, str]:
+def _own_filters(request: Request, parameters: dict[str, str], known: set[str]) -> dict[str, str]:
+    """The dimensions that are asked for, within the tenant of who asks."""
     filters = {name: value for name, value in parameters.items() if name not in known}
     if "tenant_id" in parameters:
         filters["tenant"] = parameters["tenant_id"]
+    tenant_id = tenant_of(request, filters.get("tenant", ""))
+    return {**filters, "tenant": tenant_id} if tenant_id else filters
+
+
+def _dimension_filters(
+    request: Request, parameters: dict[str, str], known: set[str]
+) -> dict[str, str]:
+    filters = _own_filters(request, parameters, known)
     for name in ("user_id", "project_id"):
         if name in filters:
             filters[name.removesuffix("_id")] = filters.pop(name)
@@ -90,9 +101,7 @@ def _dimension_filters(parameters: dict[str, str], known: set[str]) -> dict[str,
 async def list_runs(services: Services, request: Request) -> Response:
     """Runs, newest first."""
     parameters = dict(request.query_params)
-    filters = {name: value for name, value in parameters.items() if name not in _RUN_PARAMETERS}
-    if "tenant_id" in parameters:
-        filters["tenant"] = parameters["tenant_id"]
+    filters = _own_filters(request, parameters, _RUN_PARAMETERS)
     for name in ("from", "to"):
         if name in filters:
             filters[name] = str(read_moment(filters[name], name))
@@ -107,7 +116,7 @@ async def list_runs(services: Services, request: Request) -> Response:
 
 async def get_run(services: Services, request: Request) -> Response:
     """What happened in one run."""
-    tenant_id = request.query_params.get("tenant_id")
+    tenant_id = tenant_of(request, request.query_params.get("tenant_id", "")) or None
     return respond(
         await asyncio.to_thread(run_story, services, request.path_params["run_id"], tenant_id)
     )
@@ -177,16 +186,18 @@ async def post_ledger_reconciliation(services: Services, request: Request) -> Re
 
 async def list_rate_cards(services: Services, request: Request) -> Response:
     """Rate cards."""
-    return respond({"rate_cards": await asyncio.to_thread(services.catalog.list_cards)})
+    cards = await asyncio.to_thread(services.catalog.list_cards, tenant_of(request))
+    return respond({"rate_cards": cards})
 
 
 async def list_rate_card_versions(services: Services, request: Request) -> Response:
     """Versions of a rate card, newest first."""
-    return respond(await _versions_of(services, request.path_params["rate_card_id"]))
+    card_id = request.path_params["rate_card_id"]
+    return respond(await _versions_of(services, card_id, tenant_of(request)))
 
 
-async def _versions_of(services: Services, card_id: str) -> dict[str, Any]:
-    versions = await asyncio.to_thread(services.catalog.list_versions, card_id)
+async def _versions_of(services: Services, card_id: str, tenant_id: str) -> dict[str, Any]:
+    versions = await asyncio.to_thread(services.catalog.list_versions, card_id, tenant_id)
     for version in versions:
         version["effective_at"] = format_time(version["effective_at"])
         version["recorded_at"] = format_time(version["recorded_at"])
@@ -207,4 +218,4 @@ async def post_rate_card_version(services: Services, request: Request) -> Respon
         source=body.source,
         clock=services.clock,
     )
-    return respond(await _versions_of(services, card_id), 201)
+    return respond(await _versions_of(services, card_id, tenant_of(request)), 201)

@@ -87,9 +87,9 @@ class BrokenFacts:
         page = found[:limit]
         return page, _write_cursor(page[-1]) if len(found) > limit else None
 
-    def query_one(self, broken_id: str) -> BrokenFact:
-        """One message; NotFound when there is none of this id."""
-        rows = self._store.query_rows(_SQL["query_one"], {"id": broken_id})
+    def query_one(self, broken_id: str, tenant_id: str = "") -> BrokenFact:
+        """One message of a tenant, or of any; NotFound when there is none of this id."""
+        rows = self._store.query_rows(_SQL["query_one"], {"id": broken_id, "tenant": tenant_id})
         if not rows:
             raise NotFound("no broken message of this id is known", code="unknown_broken_message")
         return _fact(rows[0])

@@ -15,6 +15,7 @@ SELECT tenant_id, event_id AS broken_id, received_at, reject_code, attrs,
     lower(hex(content_digest)) AS digest
 FROM tallystick.facts
 WHERE event_id = {id:String} AND event_type = 'data.import.error'
+    AND {tenant:String} IN ('', tenant_id)
 ORDER BY received_at DESC
 LIMIT 1;
 

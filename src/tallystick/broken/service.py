@@ -84,9 +84,9 @@ class BrokenMessages:
                 break
         return {"broken_messages": found, "next_cursor": cursor}
 
-    def get(self, broken_id: str) -> dict[str, Any]:
-        """One message with everything that was done about it; NotFound."""
-        fact = self._facts.query_one(broken_id)
+    def get(self, broken_id: str, tenant_id: str = "") -> dict[str, Any]:
+        """One message with everything that was done about it; NotFound, also for another tenant."""
+        fact = self._facts.query_one(broken_id, tenant_id)
         actions = self._store.load_actions(fact.key)
         for action in actions:
             action["acted_at"] = format_time(action["acted_at"])
@@ -104,13 +104,15 @@ class BrokenMessages:
             for fact in facts
         ]
 
-    async def fix(self, broken_id: str, changes: Mapping[str, Any], by: str) -> dict[str, Any]:
+    async def fix(
+        self, broken_id: str, changes: Mapping[str, Any], by: str, *, tenant_id: str = ""
+    ) -> dict[str, Any]:
         """Make an event of one message and store it.
 
         Raises Unrepairable when it would still be refused (nothing is changed), Conflict
         when it was fixed as another event or its event id was used with other content.
         """
-        fact = await asyncio.to_thread(self._facts.query_one, broken_id)
+        fact = await asyncio.to_thread(self._facts.query_one, broken_id, tenant_id)
         try:
             repaired = self._repair(fact, changes)
         except Refused as refused:
@@ -214,7 +216,9 @@ class BrokenMessages:
         await asyncio.to_thread(self._store.settle, endings, fields, now, by)
         return endings
 
-    def dismiss(self, broken_id: str, reason: str, by: str) -> dict[str, Any]:
+    def dismiss(
+        self, broken_id: str, reason: str, by: str, *, tenant_id: str = ""
+    ) -> dict[str, Any]:
         """Say that a message needs no fix; Conflict when it is fixed or being fixed."""
         if not reason.strip() or len(reason) > REASON_LENGTH_MAX or not reason.isprintable():
             raise InvalidInput(
@@ -222,7 +226,7 @@ class BrokenMessages:
                 code="bad_reason",
                 field="reason",
             )
-        fact = self._facts.query_one(broken_id)
+        fact = self._facts.query_one(broken_id, tenant_id)
         if not self._store.dismiss(fact.key, reason.strip(), self._clock.now(), by):
             raise Conflict("this message is fixed, or its fix was begun", code="already_fixed")
         return {"broken_id": broken_id, "tenant_id": fact.key[0], "status": "dismissed"}

@@ -129,16 +129,18 @@ class Catalog:
             },
         )
 
-    def list_cards(self) -> list[dict[str, Any]]:
-        """Every card: id, kind, tenant, how many versions, the latest."""
+    def list_cards(self, tenant_id: str = "") -> list[dict[str, Any]]:
+        """Cards: id, kind, tenant, versions, the latest; for a tenant, its own and everybody's."""
         with transaction(self._pool) as connection:
-            return connection.cursor(row_factory=dict_row).execute(_SQL["list_cards"]).fetchall()
+            cursor = connection.cursor(row_factory=dict_row)
+            return cursor.execute(_SQL["list_cards"], {"tenant_id": tenant_id}).fetchall()
 
-    def list_versions(self, rate_card_id: str) -> list[dict[str, Any]]:
-        """The versions of one card, newest first; NotFound when there is no such card."""
+    def list_versions(self, rate_card_id: str, tenant_id: str = "") -> list[dict[str, Any]]:
+        """The versions of one card, newest first; NotFound when there is none for the tenant."""
         arguments = {"rate_card_id": rate_card_id}
         with transaction(self._pool) as connection:
-            if connection.execute(_SQL["find_card"], arguments).fetchone() is None:
+            found = connection.execute(_SQL["find_card"], arguments).fetchone()
+            if found is None or (tenant_id and found[1] not in ("", tenant_id)):
                 raise NotFound("no such rate card", code="unknown_rate_card")
             cursor = connection.cursor(row_factory=dict_row)
             return cursor.execute(_SQL["list_versions"], arguments).fetchall()

@@ -34,6 +34,7 @@ ORDER BY v.version_id;
 SELECT c.rate_card_id, c.kind, c.tenant_id, count(v.version_id) AS versions,
     max(v.version_id) AS latest_version_id
 FROM catalog.rate_card c LEFT JOIN catalog.rate_card_version v USING (rate_card_id)
+WHERE %(tenant_id)s = '' OR c.tenant_id IN ('', %(tenant_id)s)
 GROUP BY c.rate_card_id, c.kind, c.tenant_id ORDER BY c.rate_card_id;
 
 -- name: list_versions

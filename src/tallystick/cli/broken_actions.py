@@ -9,7 +9,8 @@ from urllib.parse import quote, urlencode
 
 import msgspec
 
-from tallystick.api.broken_routes import ADMIN, FixManyBody, fix_many, page_of
+from tallystick.access import OPERATOR
+from tallystick.api.broken_routes import FixManyBody, fix_many, page_of
 from tallystick.cli.inspect import ask
 from tallystick.errors import InvalidInput
 from tallystick.settings import Settings
@@ -77,7 +78,7 @@ def run_fix(settings: Settings, broken_id: str, changes: dict[str, Any], is_json
     answer = ask(
         settings,
         _path(broken_id, "/fix"),
-        lambda services: asyncio.run(services.broken.fix(broken_id, changes, ADMIN)),
+        lambda services: asyncio.run(services.broken.fix(broken_id, changes, OPERATOR.subject)),
         body={"set": changes},
     )
     if is_json:
@@ -92,7 +93,7 @@ def run_fix_many(settings: Settings, body: FixManyBody, is_json: bool) -> int:
     answer = ask(
         settings,
         f"{_PATH}:fix",
-        lambda services: asyncio.run(fix_many(services, body)),
+        lambda services: asyncio.run(fix_many(services, body, OPERATOR.subject)),
         body=msgspec.to_builtins(body),
     )
     if is_json:
@@ -121,7 +122,7 @@ def run_dismiss(settings: Settings, broken_id: str, reason: str, is_json: bool) 
     answer = ask(
         settings,
         _path(broken_id, "/dismiss"),
-        lambda services: services.broken.dismiss(broken_id, reason, ADMIN),
+        lambda services: services.broken.dismiss(broken_id, reason, OPERATOR.subject),
         body={"reason": reason},
     )
     if is_json:

@@ -14,8 +14,8 @@ from urllib.parse import parse_qsl
 
 from starlette.requests import Request
 
-from tallystick.api.broken_routes import ADMIN, page_of
-from tallystick.api.requests import read_body
+from tallystick.api.broken_routes import own_parameters, page_of
+from tallystick.api.requests import principal_of, read_body, tenant_of
 from tallystick.api.services import Services
 from tallystick.errors import Forbidden, InvalidInput, TallystickError
 from tallystick.events.fields import COMMON, FIELDS, PARTICULAR_BY_TYPE, REQUIRED, Form
@@ -31,7 +31,8 @@ async def list_content(services: Services, request: Request) -> dict[str, Any]:
     query = request.query_params
     filters = {name: query[name] for name in _FILTERS if query.get(name)}
     cursor = {"cursor": query["cursor"]} if query.get("cursor") else {}
-    page = await asyncio.to_thread(page_of, services, {**filters, **cursor})
+    parameters = own_parameters(request, {**filters, **cursor})
+    page = await asyncio.to_thread(page_of, services, parameters)
     return {"filters": {name: filters.get(name, "") for name in _FILTERS}, **page}
 
 
@@ -43,7 +44,7 @@ async def message_content(
 ) -> dict[str, Any]:
     """What the page of one message shows; `error` is why the fix in `form` was refused."""
     broken_id = request.path_params["broken_id"]
-    message = await asyncio.to_thread(services.broken.get, broken_id)
+    message = await asyncio.to_thread(services.broken.get, broken_id, tenant_of(request))
     return {
         "message": message,
         "rows": _rows(message, form or {}),
@@ -89,11 +90,22 @@ async def act(services: Services, request: Request, form: Mapping[str, str]) -> 
     """Do what the form says; raises what a refused fix raises."""
     if not services.authenticator.is_form_token(request, form.get("form_token", "")):
         raise Forbidden("the form is too old; load the page again")
-    broken_id = request.path_params["broken_id"]
+    principal = principal_of(request)
+    if not principal.may("usage:write"):
+        raise Forbidden("this needs the permission usage:write")
+    broken_id, tenant_id = request.path_params["broken_id"], principal.tenant_id
     if form.get("action") == "dismiss":
-        await asyncio.to_thread(services.broken.dismiss, broken_id, form.get("reason", ""), ADMIN)
+        await asyncio.to_thread(
+            services.broken.dismiss,
+            broken_id,
+            form.get("reason", ""),
+            principal.subject,
+            tenant_id=tenant_id,
+        )
     elif form.get("action") == "fix":
-        await services.broken.fix(broken_id, changes_of(form), ADMIN)
+        await services.broken.fix(
+            broken_id, changes_of(form), principal.subject, tenant_id=tenant_id
+        )
     else:
         raise InvalidInput("the form says neither fix nor dismiss", field="action")
 

@@ -20,8 +20,9 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 
+from tallystick.access import OPERATOR
 from tallystick.api.access import SESSION_COOKIE, SESSION_HOURS
-from tallystick.api.requests import read_body
+from tallystick.api.requests import read_body, tenant_of
 from tallystick.api.services import Services
 from tallystick.api.usage_routes import run_story
 from tallystick.clock import format_time
@@ -81,6 +82,7 @@ class _Pages:
         async def guard(request: Request) -> Response:
             if not self._services.authenticator.has_session(request):
                 return RedirectResponse("/login", 303)
+            request.state.principal = OPERATOR
             try:
                 return await page(request)
             except TallystickError as error:
@@ -91,7 +93,7 @@ class _Pages:
     async def overview(self, request: Request) -> Response:
         """Usage and cost over time, errors by tool, credits, freshness."""
         span = request.query_params.get("range", "24h")
-        tenant = request.query_params.get("tenant", "")
+        tenant = tenant_of(request, request.query_params.get("tenant", ""))
         content = await asyncio.to_thread(build_overview, self._services, span, tenant)
         return self._render("overview.html", ranges=list(RANGES), **content)
 
@@ -100,6 +102,8 @@ class _Pages:
         query = request.query_params
         wanted = ("tenant", "status", "team", "feature", "workflow", "model", "tool", "error_code")
         filters = {name: query[name] for name in wanted if query.get(name)}
+        if tenant := tenant_of(request, filters.get("tenant", "")):
+            filters["tenant"] = tenant
         page = await asyncio.to_thread(
             self._services.runs.page, filters, cursor=query.get("cursor"), limit=50
         )
@@ -112,7 +116,7 @@ class _Pages:
 
     async def run(self, request: Request) -> Response:
         """What happened in one run."""
-        tenant = request.query_params.get("tenant")
+        tenant = tenant_of(request, request.query_params.get("tenant", "")) or None
         run_id = request.path_params["run_id"]
         story = await asyncio.to_thread(run_story, self._services, run_id, tenant)
         return self._render("run.html", run=story)

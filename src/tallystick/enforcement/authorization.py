@@ -61,11 +61,18 @@ class Authorizer:
                 has_started=ask.has_started,
                 details=ask.details,
                 idempotency_key=ask.idempotency_key,
-            )
+            ),
+            tenant_id=ask.tenant_id,
         )
 
     async def extend(
-        self, hold_id: str, more: Actual, *, ttl_seconds: int = 0, idempotency_key: str
+        self,
+        hold_id: str,
+        more: Actual,
+        *,
+        ttl_seconds: int = 0,
+        idempotency_key: str,
+        tenant_id: str = "",
     ) -> Outcome:
         """Set more aside for work under way, or decline."""
         return await self._committer.apply(
@@ -74,11 +81,18 @@ class Authorizer:
                 ttl_seconds=ttl_seconds,
                 units=more.credit_units,
                 idempotency_key=idempotency_key,
-            )
+            ),
+            tenant_id=tenant_id,
         )
 
     async def capture(
-        self, hold_id: str, actual: Actual, *, reason: str = "", idempotency_key: str
+        self,
+        hold_id: str,
+        actual: Actual,
+        *,
+        reason: str = "",
+        idempotency_key: str,
+        tenant_id: str = "",
     ) -> Outcome:
         """Charge what the work cost and free the rest."""
         return await self._committer.apply(
@@ -87,11 +101,15 @@ class Authorizer:
                 units=actual.credit_units,
                 reason=reason,
                 idempotency_key=idempotency_key,
-            )
+            ),
+            tenant_id=tenant_id,
         )
 
-    async def release(self, hold_id: str, *, reason: str = "", idempotency_key: str) -> Outcome:
+    async def release(
+        self, hold_id: str, *, reason: str = "", idempotency_key: str, tenant_id: str = ""
+    ) -> Outcome:
         """End a hold without a charge: the work was not done."""
         return await self._committer.apply(
-            ReleaseRequest(hold_id=hold_id, reason=reason, idempotency_key=idempotency_key)
+            ReleaseRequest(hold_id=hold_id, reason=reason, idempotency_key=idempotency_key),
+            tenant_id=tenant_id,
         )

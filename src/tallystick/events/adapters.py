@@ -26,6 +26,7 @@ from tallystick.events.model import Event
 from tallystick.events.plain import Split, split_plain
 from tallystick.events.redaction import Redactor
 from tallystick.events.rules import Refused, make_event
+from tallystick.events.tenancy import require_tenant, with_tenant
 
 _encoder = msgspec.json.Encoder(order="deterministic")
 
@@ -63,26 +64,16 @@ def parse_body(
     received_at: int,
     redactor: Redactor,
     origin: Origin | None = None,
+    tenant_id: str = "",
 ) -> ParsedBody:
     """Parse, validate and redact a request body, or one message read from `origin`.
 
-    One bad message never blocks its neighbours. Raises BodyTooLarge, BodyUnreadable or
-    UnsupportedForm when the body as a whole cannot be used.
+    One bad message never blocks its neighbours. With a tenant, an event that names none is its
+    own and one of another is refused. Raises BodyTooLarge, BodyUnreadable or UnsupportedForm
+    when the body as a whole cannot be used.
     """
     plain = decompress(body, content_encoding)
-    media_type = content_type.partition(";")[0].strip().lower()
-    is_lines = media_type in NDJSON_TYPES
-    split = None
-    if is_lines or (media_type in ARRAY_TYPES and plain.lstrip()[:1] == b"["):
-        split = split_plain(plain, is_lines=is_lines, received_at=received_at, redactor=redactor)
-    if split is None:
-        messages = split_messages(plain, content_type)
-        if len(messages) == 1 and "ce-specversion" in headers:
-            messages = [_from_binary_cloud_event(messages[0], headers)]
-        split = Split(EMPTY, [], [])
-        left = list(enumerate(messages))
-    else:
-        left = [(place, decode_alone(raw)) for place, raw in split.left]
+    split, left = _cut(plain, content_type, headers, received_at, redactor, tenant_id)
     if split.batch.size + len(left) > EVENTS_PER_REQUEST_MAX:
         raise BodyTooLarge(
             f"a request may hold at most {EVENTS_PER_REQUEST_MAX} events", code="too_many_events"
@@ -90,10 +81,13 @@ def parse_body(
     events: list[Event] = []
     parsed = ParsedBody(EMPTY, split.indexes, [], [])
     for index, message in left:
+        message = message._replace(decoded=with_tenant(message.decoded, tenant_id))
         try:
             if message.refused is not None:
                 raise message.refused
-            events.append(make_event(message.decoded, received_at=received_at, redactor=redactor))
+            event = make_event(message.decoded, received_at=received_at, redactor=redactor)
+            require_tenant(event.tenant_id, tenant_id)
+            events.append(event)
         except Refused as refused:
             parsed.rejections.append(_rejection(index, message, refused))
             parsed.broken.append(
@@ -104,6 +98,7 @@ def parse_body(
                     received_at=received_at,
                     redactor=redactor,
                     origin=origin,
+                    tenant_id=tenant_id,
                 )
             )
         else:
@@ -114,6 +109,32 @@ def parse_body(
         parsed.batch = parsed.batch.reorder(order)
         parsed.indexes.sort()
     return parsed
+
+
+def _cut(
+    plain: bytes,
+    content_type: str,
+    headers: Mapping[str, str],
+    received_at: int,
+    redactor: Redactor,
+    tenant_id: str,
+) -> tuple[Split, list[tuple[int, Message]]]:
+    """What the short way made of a body, and what the long way must read."""
+    media_type = content_type.partition(";")[0].strip().lower()
+    is_lines = media_type in NDJSON_TYPES
+    split = None
+    if is_lines or (media_type in ARRAY_TYPES and plain.lstrip()[:1] == b"["):
+        split = split_plain(plain, is_lines=is_lines, received_at=received_at, redactor=redactor)
+    if split is not None and not (tenant_id and _has_others(split.batch, tenant_id)):
+        return split, [(place, decode_alone(raw)) for place, raw in split.left]
+    messages = split_messages(plain, content_type)
+    if len(messages) == 1 and "ce-specversion" in headers:
+        messages = [_from_binary_cloud_event(messages[0], headers)]
+    return Split(EMPTY, [], []), list(enumerate(messages))
+
+
+def _has_others(batch: EventBatch, tenant_id: str) -> bool:
+    return batch.size > 0 and set(batch.values("tenant_id")) != {tenant_id}
 
 
 def _from_binary_cloud_event(message: Message, headers: Mapping[str, str]) -> Message:

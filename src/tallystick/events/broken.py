@@ -73,13 +73,15 @@ def broken_event(
     received_at: int,
     redactor: Redactor,
     origin: Origin | None = None,
+    tenant_id: str = "",
 ) -> Event:
     """The fact that a broken message came; `decoded` is None when it could not be decoded.
 
-    The same bytes again are the same fact, seen once more.
+    The same bytes again are the same fact, seen once more. `tenant_id`: of the key that sent
+    it; without one, what the message says.
     """
     message = _in_our_names(decoded)
-    tenant_id = short_text((message or {}).get("tenant_id")) or UNKNOWN_TENANT
+    tenant_id = tenant_id or short_text((message or {}).get("tenant_id")) or UNKNOWN_TENANT
     details: dict[str, Any] = {"reason": refused.reason}
     if refused.field:
         details["field"] = refused.field

@@ -55,8 +55,9 @@ class BodyParser(Protocol):
         headers: Mapping[str, str],
         received_at: int,
         redactor: Redactor,
+        tenant_id: str = "",
     ) -> ParsedBody:
-        """Parse, validate and redact."""
+        """Parse, validate and redact; with a tenant, refuse what is another one's."""
         ...
 
 
@@ -96,11 +97,13 @@ class Door:
         content_encoding: str,
         headers: Mapping[str, str],
         parse_form: BodyParser = parse_body,
+        tenant_id: str = "",
     ) -> Receipt:
         """Parse, redact, deduplicate and store a body; return when it is durable.
 
         Raises InvalidInput when the body as a whole is unusable, SlowDown when the queue
         is full, StoreUnavailable when the log cannot be reached; nothing is stored then.
+        `tenant_id`: whose events these may be; "" is every tenant.
         """
         if self._events_waiting >= EVENTS_WAITING_MAX:
             raise SlowDown("too many events are waiting to be stored; send them again later")
@@ -114,6 +117,7 @@ class Door:
                 headers=headers,
                 received_at=received_at,
                 redactor=self._redactor,
+                tenant_id=tenant_id,
             )
 
         is_small = len(body) <= _PARSE_IN_THREAD_BYTES and not content_encoding

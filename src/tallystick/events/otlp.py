@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from msgspec.structs import replace
+
 from tallystick.bounds import EVENTS_PER_REQUEST_MAX, ID_LENGTH_MAX
 from tallystick.errors import BodyTooLarge
 from tallystick.events.adapters import ParsedBody, Rejection
@@ -21,6 +23,7 @@ from tallystick.events.otlp_framing import Piece, encoding_of, split_records
 from tallystick.events.otlp_rules import Understood, messages_of, seen, understand
 from tallystick.events.redaction import Redactor
 from tallystick.events.rules import Refused, make_event
+from tallystick.events.tenancy import require_tenant
 
 TENANT_HEADER = "x-tallystick-tenant"
 
@@ -44,6 +47,7 @@ class OtlpParser:
         headers: Mapping[str, str],
         received_at: int,
         redactor: Redactor,
+        tenant_id: str = "",
     ) -> ParsedBody:
         """Parse a body; raises as `parse_body` does when it cannot be used as a whole."""
         encoding = encoding_of(content_type)
@@ -54,17 +58,21 @@ class OtlpParser:
                 code="too_many_events",
             )
         parsed = ParsedBody(EMPTY, [], [], [])
+        if tenant_id:
+            headers = {**headers, TENANT_HEADER: tenant_id}
         read: list[tuple[int, Understood]] = []
         for index, piece in enumerate(pieces):
             try:
                 if piece.refused is not None:
                     raise piece.refused
-                read.append(
-                    (index, understand(piece, self._signal, headers.get(TENANT_HEADER, "")))
-                )
+                understood = understand(piece, self._signal, headers.get(TENANT_HEADER, ""))
+                require_tenant(understood.tenant_id, tenant_id)
+                read.append((index, understood))
             except Refused as refused:
                 _reject(parsed, index, piece, refused, headers, received_at, redactor)
         self._add_events(parsed, pieces, read, headers, received_at, redactor)
+        if tenant_id:
+            parsed.broken = [replace(one, tenant_id=tenant_id) for one in parsed.broken]
         return parsed
 
     def _add_events(

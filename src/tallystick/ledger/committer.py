@@ -101,9 +101,12 @@ class Committer:
         await asyncio.gather(*self._tasks)
         await self._pool.close()
 
-    async def apply(self, request: Request) -> Outcome:
-        """Apply one request; raises what it failed with, SlowDown when the queue is full."""
-        item = prepare(request)
+    async def apply(self, request: Request, *, tenant_id: str = "") -> Outcome:
+        """Apply one request; raises what it failed with, SlowDown when the queue is full.
+
+        With a tenant, what belongs to another one is answered as if it did not exist.
+        """
+        item = prepare(request, tenant_id)
         self._count_in(1)
         single = _Single(item, asyncio.get_running_loop().create_future())
         self._singles.append(single)
@@ -116,7 +119,11 @@ class Committer:
         return answer
 
     async def apply_batch(
-        self, requests: Sequence[Request | TallystickError], *, all_or_nothing: bool
+        self,
+        requests: Sequence[Request | TallystickError],
+        *,
+        all_or_nothing: bool,
+        tenant_id: str = "",
     ) -> list[Answer]:
         """Apply many requests, each on its own or as a whole; one answer each, in order.
 
@@ -128,7 +135,7 @@ class Committer:
             try:
                 if isinstance(request, TallystickError):
                     raise request
-                prepared.append(prepare(request))
+                prepared.append(prepare(request, tenant_id))
             except TallystickError as error:
                 failures[index] = error
             if index % _CHUNK_ITEMS == 0:

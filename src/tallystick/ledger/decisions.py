@@ -35,6 +35,7 @@ from tallystick.ledger.parts import (
     find_account,
     find_open,
     new_hold,
+    require_owned,
     store_run,
 )
 from tallystick.ledger.rules import CREDIT_ASSET, HoldState, plan_spend
@@ -43,6 +44,8 @@ from tallystick.ledger.settlement import capture, release, settle_due
 
 def decide(book: Book, item: Prepared) -> Outcome:
     """Apply one request, or answer what its key was answered before."""
+    if item.tenant_id:
+        require_owned(book, item)
     if item.key_hash is not None:
         known = book.known.get(item.key_hash)
         if known is not None:

@@ -52,10 +52,16 @@ class Prepared(NamedTuple):
     """The hold, lease or charge it names; "" when it names an account."""
     key_hash: str | None
     digest: str
+    tenant_id: str = ""
+    """Whose accounts it may move; "" is the operator, who may move any. No part of the digest:
+    the same request is the same whoever sends it."""
 
 
-def prepare(request: Request) -> Prepared:
-    """Check a request; raises InvalidInput or NotFound naming the field and the mend."""
+def prepare(request: Request, tenant_id: str = "") -> Prepared:
+    """Check a request; raises InvalidInput or NotFound naming the field and the mend.
+
+    With a tenant, what belongs to another one is decided as if it did not exist.
+    """
     account_id, operation_id = "", ""
     if isinstance(request, HoldRequest | ChargeRequest | GrantRequest | LeaseRequest):
         account_id = request.account_id
@@ -73,7 +79,7 @@ def prepare(request: Request) -> Prepared:
     if not isinstance(request, DueRequest):
         check_key(request.idempotency_key)
         key_hash = _hash(f"{len(scope)} {scope} {request.idempotency_key}".encode())
-    return Prepared(request, account_id, operation_id, key_hash, _hash(content))
+    return Prepared(request, account_id, operation_id, key_hash, _hash(content), tenant_id)
 
 
 def _hash(content: bytes) -> str:

@@ -10,7 +10,8 @@ from typing import Any
 from tallystick.clock import SECOND
 from tallystick.errors import Conflict, InvalidInput, NotFound
 from tallystick.ledger.book import Book, Operation, Resolution
-from tallystick.ledger.model import RunCharge
+from tallystick.ledger.intake import Prepared
+from tallystick.ledger.model import RefundRequest, ReportRequest, ReturnRequest, RunCharge
 from tallystick.ledger.rules import AccountState, HoldState, Spend, plan_spend
 
 _TOTAL_MAX = 2**62
@@ -28,6 +29,39 @@ def find_account(book: Book, account_id: str, units: int = 0) -> AccountState:
             field="amount",
         )
     return account
+
+
+def require_owned(book: Book, item: Prepared) -> None:
+    """What another tenant has does not exist: NotFound, also for a key that was answered before.
+
+    What nobody has is left to the decision, which raises the same.
+    """
+    known = book.known.get(item.key_hash) if item.key_hash else None
+    if known is not None:
+        owner = known.tenant_id
+    elif item.account_id or item.operation_id:
+        account = book.accounts.get(item.account_id or _account_of(book, item.operation_id))
+        owner = account.tenant_id if account is not None else item.tenant_id
+    else:
+        owner = getattr(item.request, "tenant_id", "")  # a refund of a run
+    if owner != item.tenant_id:
+        noun = "account" if item.account_id else _NOUNS.get(type(item.request), "hold")
+        hint = "; create it with PUT" if item.account_id else ""
+        raise NotFound(f"there is no such {noun}{hint}", code=f"unknown_{noun}")
+
+
+def _account_of(book: Book, operation_id: str) -> str:
+    """The account of a hold or lease, open or ended, or of a charge; "" when there is none."""
+    found = (
+        book.holds.get(operation_id)
+        or book.resolutions.get(operation_id)
+        or book.charges.get(operation_id)
+    )
+    return found.account_id if found is not None else ""
+
+
+_NOUNS: dict[type, str] = {RefundRequest: "charge", ReportRequest: "lease", ReturnRequest: "lease"}
+"""What a request names that names no account; the others name a hold."""
 
 
 def decline_for_credit(

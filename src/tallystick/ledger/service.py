@@ -149,9 +149,12 @@ class Ledger:
 
     # Movements
 
-    def apply(self, request: Request) -> Outcome:
-        """Apply one request; the same key answers the same for ever, declines too."""
-        item = prepare(request)
+    def apply(self, request: Request, *, tenant_id: str = "") -> Outcome:
+        """Apply one request; the same key answers the same for ever, declines too.
+
+        With a tenant, what belongs to another one is answered as if it did not exist.
+        """
+        item = prepare(request, tenant_id)
         (answer,) = self._again_when_raced(lambda: self.apply_group([item]))
         if isinstance(answer, TallystickError):
             raise answer
@@ -168,14 +171,14 @@ class Ledger:
         return step()
 
     def apply_batch(
-        self, requests: Sequence[Request], *, all_or_nothing: bool = False
+        self, requests: Sequence[Request], *, all_or_nothing: bool = False, tenant_id: str = ""
     ) -> list[Answer]:
         """Apply many requests in one transaction: each on its own, or as a whole."""
         prepared: list[Prepared] = []
         failures: dict[int, TallystickError] = {}
         for index, request in enumerate(requests):
             try:
-                prepared.append(prepare(request))
+                prepared.append(prepare(request, tenant_id))
             except TallystickError as error:
                 failures[index] = error
         if failures and all_or_nothing:
@@ -268,8 +271,11 @@ class Ledger:
 
     # Reading
 
-    def balance(self, account_id: str) -> Balance:
-        """What the account has now, by bucket: all that have credit, and the newest."""
+    def balance(self, account_id: str, *, tenant_id: str = "") -> Balance:
+        """What the account has now, by bucket: all that have credit, and the newest.
+
+        With a tenant, an account of another one is NotFound; so with all that is read here.
+        """
         arguments = {"account_id": account_id, "lots_max": _BUCKETS_MAX}
         with transaction(self._pool) as connection:
             connection.autocommit = True
@@ -278,7 +284,7 @@ class Ledger:
                 rows = cursor.fetchall()
             finally:
                 connection.autocommit = False
-        if not rows:
+        if not rows or tenant_id not in ("", rows[0][1]):
             raise NotFound("there is no such account; create it with PUT", code="unknown_account")
         lots = [LotState(*row[16:]) for row in rows if row[16] is not None]
         return balance_of(AccountState(*rows[0][:16]), lots, self._clock.now())
@@ -289,9 +295,9 @@ class Ledger:
             arguments = {"account_ids": list(account_ids)}
             return dict(connection.execute(SQL["load_sequences"], arguments).fetchall())
 
-    def load_hold(self, hold_id: str) -> Hold:
+    def load_hold(self, hold_id: str, *, tenant_id: str = "") -> Hold:
         """A hold or lease, open or ended."""
-        arguments = {"hold_id": check_uuid(hold_id, "hold")}
+        arguments = {"hold_id": check_uuid(hold_id, "hold"), "tenant_id": tenant_id}
         with transaction(self._pool) as connection:
             cursor = connection.cursor(row_factory=class_row(Hold))
             found = cursor.execute(SQL["load_hold"], arguments).fetchone()
@@ -306,7 +312,12 @@ class Ledger:
             return connection.execute(SQL["load_hold_gauges"], arguments).fetchall()
 
     def entries(
-        self, account_id: str, *, cursor: str | None = None, limit: int = 100
+        self,
+        account_id: str,
+        *,
+        cursor: str | None = None,
+        limit: int = 100,
+        tenant_id: str = "",
     ) -> tuple[list[EntryView], str | None]:
         """Entries of an account, newest first, and the cursor of the next page."""
         if cursor is not None and not (cursor.isascii() and cursor.isdigit() and len(cursor) < 19):
@@ -318,7 +329,7 @@ class Ledger:
             "limit": size + 1,
         }
         with transaction(self._pool) as connection:
-            self._account(connection, account_id)
+            self._account(connection, account_id, tenant_id)
             reader = connection.cursor(row_factory=class_row(EntryView))
             found = reader.execute(SQL["load_entries"], arguments).fetchall()
         page = found[:size]
@@ -356,10 +367,10 @@ class Ledger:
         return violations
 
     @staticmethod
-    def _account(connection: Connection, account_id: str) -> Account:
+    def _account(connection: Connection, account_id: str, tenant_id: str = "") -> Account:
         cursor = connection.cursor(row_factory=class_row(Account))
         found = cursor.execute(SQL["load_accounts"], {"account_ids": [account_id]}).fetchone()
-        if found is None:
+        if found is None or tenant_id not in ("", found.tenant_id):
             raise NotFound("there is no such account; create it with PUT", code="unknown_account")
         return found
 

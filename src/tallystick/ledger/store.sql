@@ -291,7 +291,8 @@ SELECT o.hold_id::text, o.account_id, o.kind, coalesce(h.status, e.kind, 'unknow
 FROM ledger.operation o LEFT JOIN ledger.hold h ON h.hold_id = o.operation_id
 LEFT JOIN ledger.operation e ON e.hold_id = o.operation_id AND e.outcome = 'posted'
     AND e.kind IN ('capture', 'release', 'hold_expiry', 'resolve', 'return')
-WHERE o.operation_id = %(hold_id)s::uuid AND o.hold_id = o.operation_id AND o.outcome = 'posted';
+WHERE o.operation_id = %(hold_id)s::uuid AND o.hold_id = o.operation_id AND o.outcome = 'posted'
+    AND %(tenant_id)s IN ('', o.tenant_id);
 
 -- name: load_due_holds
 -- Holds and leases whose time is over, oldest first. Index: hold_due.
