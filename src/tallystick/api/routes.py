@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from tallystick.api import access_routes as access
 from tallystick.api import backfill_routes as backfills
 from tallystick.api import broken_routes as broken
 from tallystick.api import hold_routes as holds
@@ -451,4 +452,5 @@ ROUTES = (
         needs="usage:write",
     ),
     *backfills.ROUTES,
+    *access.ROUTES,
 )

@@ -13,10 +13,10 @@ from contextlib import ExitStack, contextmanager
 import msgspec
 from psycopg_pool import ConnectionPool
 
+from tallystick.access import Access, Sealer
 from tallystick.analytics.runs import Runs
 from tallystick.analytics.stats import Stats
 from tallystick.analytics.store import FactStore
-from tallystick.api.access import Authenticator
 from tallystick.api.feed import BalanceFeed
 from tallystick.api.gate import Gate
 from tallystick.api.metrics import Metrics
@@ -24,7 +24,7 @@ from tallystick.api.services import Services
 from tallystick.backfill import Backfills
 from tallystick.bootstrap.engine import Engine
 from tallystick.bootstrap.options import engine_options, kafka_of, require_urls
-from tallystick.bootstrap.secrets import load_admin_key, owner_only_secret
+from tallystick.bootstrap.secrets import load_access_key, load_admin_key, owner_only_secret
 from tallystick.broken import BrokenMessages
 from tallystick.catalog import Catalog
 from tallystick.clock import Clock, SystemClock
@@ -45,6 +45,7 @@ from tallystick.plumbing.embedded.postgres import EmbeddedPostgres
 from tallystick.plumbing.log import CORRECTIONS, PostgresLog
 from tallystick.plumbing.log.heads import Heads, KafkaHeads, PostgresHeads
 from tallystick.plumbing.log.kafka import KafkaOptions, KafkaWriter, Watermarks, ensure_topics
+from tallystick.plumbing.outbound import Outbound
 from tallystick.plumbing.postgres import BY_INDEX, make_async_pool, migrate_postgres, open_pool
 from tallystick.reconcile.doubles import Doubles
 from tallystick.reconcile.freshness import Freshness
@@ -82,6 +83,7 @@ class Platform(msgspec.Struct):
     broken: BrokenMessages
     backfills: Backfills
     doubles: Doubles
+    access: Access
 
     def ready(self) -> tuple[bool, dict[str, object]]:
         """Whether stores answer and followers progress, and what each said."""
@@ -164,7 +166,33 @@ def open_platform(
             broken=BrokenMessages(pool, clickhouse, door, clock),
             backfills=Backfills(pool, catalog, clock, ids),
             doubles=Doubles(pool, clickhouse, clock),
+            access=_open_access(settings, folder, admin_key, postgres_url, clock, stack),
         )
+
+
+def _open_access(
+    settings: Settings,
+    folder: DataFolder,
+    admin_key: str,
+    postgres_url: str,
+    clock: Clock,
+    stack: ExitStack,
+) -> Access:
+    """It has connections of its own, so that a busy API still sees a revocation."""
+    pool = open_pool(postgres_url, connections_max=4)
+    stack.callback(pool.close)
+    access = Access(
+        pool,
+        Sealer(load_access_key(settings, folder.path)),
+        clock,
+        Uuid7Source(clock),
+        admin_key=admin_key,
+        issuer=settings.public_url or f"http://{settings.host}:{settings.port}",
+        outbound=Outbound(allows_private=settings.allow_private_addresses),
+    )
+    stack.callback(access.close)
+    access.start()
+    return access
 
 
 def _start_postgres(
@@ -267,10 +295,9 @@ def _make_committer(postgres_url: str, clock: Clock, stack: ExitStack) -> Commit
 
 def services_of(parts: Platform) -> Services:
     """What the HTTP surface is given."""
-    authenticator = Authenticator(parts.admin_key, parts.clock)
     return Services(
-        authenticator=authenticator,
-        gate=Gate(authenticator),
+        access=parts.access,
+        gate=Gate(parts.access),
         authorizer=Authorizer(parts.committer),
         clock=parts.clock,
         door=parts.door,

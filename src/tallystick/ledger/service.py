@@ -52,7 +52,7 @@ from tallystick.ledger.rules import AccountState, LotState
 from tallystick.ledger.store import SQL, Connection, Plan, drive
 from tallystick.ledger.views import balance_of
 from tallystick.ledger.writing import write_book
-from tallystick.plumbing.postgres import transaction
+from tallystick.plumbing.postgres import acting_for, transaction
 from tallystick.plumbing.sql import load_statements
 from tallystick.units import INT64_MAX
 
@@ -278,12 +278,15 @@ class Ledger:
         """
         arguments = {"account_id": account_id, "lots_max": _BUCKETS_MAX}
         with transaction(self._pool) as connection:
-            connection.autocommit = True
+            is_alone = not acting_for.get()  # then no transaction has begun, and none is needed
+            if is_alone:
+                connection.autocommit = True
             try:
                 cursor = connection.execute(SQL["load_balance"], arguments, binary=True)
                 rows = cursor.fetchall()
             finally:
-                connection.autocommit = False
+                if is_alone:
+                    connection.autocommit = False
         if not rows or tenant_id not in ("", rows[0][1]):
             raise NotFound("there is no such account; create it with PUT", code="unknown_account")
         lots = [LotState(*row[16:]) for row in rows if row[16] is not None]
