@@ -18,14 +18,14 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from random import Random
 
 import psutil
 import psycopg
 
-from benchmarks.ledger import ACCOUNTS, Store, drive, holds, store
+from benchmarks.ledger import ACCOUNTS, drive, holds, store
 from tallystick.access import OPERATOR, Access, Grant, Sealer
 from tallystick.clock import SystemClock
 from tallystick.errors import Unauthorized
@@ -128,13 +128,12 @@ async def revocation(one: Access, other: Access) -> float:
         return time.perf_counter() - started
 
 
-def cpu_seconds(made: Store) -> float:
-    used = sum(psutil.Process().cpu_times()[:2])
-    for one in psutil.Process().children(recursive=True):
-        try:
-            used += sum(one.cpu_times()[:2])
-        except psutil.Error:
-            continue
+def cpu_seconds() -> dict[int, float]:
+    """Processor time so far of this process and each of its children."""
+    used = {}
+    for one in (psutil.Process(), *psutil.Process().children(recursive=True)):
+        with suppress(psutil.Error):
+            used[one.pid] = sum(one.cpu_times()[:2])
     return used
 
 
@@ -152,9 +151,11 @@ def row_security() -> list[str]:
 
         def run(tag: str) -> float:
             requests = holds(tag, 6_000, account=lambda _: choose.randint(1, ACCOUNTS))
-            before = cpu_seconds(made)
+            before = cpu_seconds()
             drive(made.ledger, requests, 1, 50)
-            return (cpu_seconds(made) - before) / len(requests) * 1e6
+            after = cpu_seconds()
+            spent = sum(after[pid] - before[pid] for pid in before.keys() & after.keys())
+            return spent / len(requests) * 1e6
 
         run("warm")
         spent: dict[str, list[float]] = {"DISABLE": [], "ENABLE": []}
@@ -163,7 +164,7 @@ def row_security() -> list[str]:
                 switch(_TABLES, verb)
                 run(f"{turn}{verb}w")
                 spent[verb].append(run(f"{turn}{verb}"))
-        without, within = (min(spent[verb]) for verb in ("DISABLE", "ENABLE"))
+        without, within = (statistics.median(spent[verb]) for verb in ("DISABLE", "ENABLE"))
         lines.append(
             f"| hold with row security | {within:.1f} us of processor, {without:.1f} without: "
             f"{100 * (within / without - 1):+.1f}% |"

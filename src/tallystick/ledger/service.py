@@ -103,6 +103,8 @@ class Ledger:
         }
         with transaction(self._pool) as connection:
             connection.execute(SQL["insert_account"], arguments)
+            if acting_for.get():  # an account of another tenant is there, but not to be seen
+                self._account(connection, account_id)
             connection.execute(SQL["insert_balance"], arguments)
             # the lock comes first: of two changes at once each sees what the other has left
             book = drive(connection, read_accounts(self._ids, self._clock, [account_id]))

@@ -17,7 +17,7 @@ from typing import Any
 import psycopg
 from psycopg_pool import AsyncConnectionPool, ConnectionPool, PoolTimeout
 
-from tallystick.errors import StoreUnavailable, TallystickError
+from tallystick.errors import Forbidden, StoreUnavailable, TallystickError
 
 _MIGRATION_LOCK = 7_215_001
 _ASSUME_ROLE = b"""
@@ -110,6 +110,10 @@ def transaction(pool: ConnectionPool) -> Iterator[psycopg.Connection[Any]]:
             yield connection
     except (psycopg.OperationalError, PoolTimeout) as error:
         raise StoreUnavailable("PostgreSQL cannot be reached") from error
+    except psycopg.errors.InsufficientPrivilege as error:
+        if not tenant_id:
+            raise
+        raise Forbidden("this belongs to another tenant", code="tenant_mismatch") from error
 
 
 def load_migrations(store: str) -> list[tuple[str, str]]:
