@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -339,3 +342,21 @@ def test_no_secret_is_written_anywhere(scene: Scene) -> None:
         if path.is_file():
             content = path.read_bytes()
             assert not any(secret in content for secret in wanted), path
+
+
+def test_keys_by_the_command_line(scene: Scene) -> None:
+    def run(*words: str) -> Any:
+        command = [sys.executable, "-m", "tallystick.cli.main", "admin", "key", *words]
+        more = ["--data", str(scene.server.folder), "--json"]
+        done = subprocess.run([*command, *more], capture_output=True, check=True, timeout=60)
+        return json.loads(done.stdout)
+
+    made = run("create", "from the shell", "--tenant", "acme", "--role", "viewer")
+    assert scene.ask("GET", "/v1/whoami", made["key"]).json()["tenant_id"] == "acme"
+    listed = run("list", "--tenant", "acme")["api_keys"]
+    assert listed[0]["name"] == "from the shell" and "key" not in listed[0]
+    rotated = run("rotate", made["key_id"])
+    assert scene.ask("GET", "/v1/whoami", made["key"]).status_code == 401
+    assert scene.ask("GET", "/v1/whoami", rotated["key"]).status_code == 200
+    assert run("revoke", made["key_id"])["revoked_at"]
+    assert scene.ask("GET", "/v1/whoami", rotated["key"]).status_code == 401

@@ -11,6 +11,7 @@ fills memory nor asks the store for the same one twice.
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable
@@ -43,7 +44,7 @@ class Known(Generic[T]):
         self._tick = tick
         self._lock = threading.Lock()
         self._version = -1
-        self._fresh_until = float("-inf")
+        self._fresh_until = -math.inf
         self._found: dict[str, T] = {}
         self._absent: set[str] = set()
         self.derived: dict[Any, Any] = {}
@@ -66,7 +67,7 @@ class Known(Generic[T]):
         """This process changed something: believe nothing until asked again."""
         with self._lock:
             self._forget(-1)
-            self._fresh_until = float("-inf")
+            self._fresh_until = -math.inf
 
     def _forget(self, version: int) -> None:
         self._version = version

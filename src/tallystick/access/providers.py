@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import math
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -142,7 +143,7 @@ class Providers:
         keys = self._keys_of(provider, said.header)
         claims = check_signature(token, keys, provider.algorithms)
         check_claims(claims, now_seconds, issuer=provider.issuer, audience=provider.audience)
-        return principal_of_claims(provider, claims), float(claims["exp"])
+        return principal_of_claims(provider, claims), int(claims["exp"])
 
     def _keys_of(
         self, provider: IdentityProvider, header: Mapping[str, Any]
@@ -173,7 +174,7 @@ class Providers:
             keys = read_key_set(self._outbound.fetch(provider.jwks_url, bytes_max=_SET_BYTES_MAX))
             found = _KeySet(keys, now, now)
         except TallystickError:
-            old = known or _KeySet([], float("-inf"), now)
+            old = known or _KeySet([], -math.inf, now)
             is_good = now - old.fetched_at < KEYS_SECONDS_MAX
             found = _KeySet(old.keys if is_good else [], old.fetched_at, now)
             if not found.keys:

@@ -216,7 +216,7 @@ class Access:
             raise Unauthorized(_NOT_GOOD)
         allowed = entry.principal.permissions & set(str(claims.get("scope", "")).split())
         principal = replace(entry.principal, permissions=allowed, roles=frozenset())
-        until = min(float(claims["exp"]), now + _TOKEN_BELIEVED_SECONDS)
+        until = min(int(claims["exp"]), now + _TOKEN_BELIEVED_SECONDS)
         return _Believed(principal, until, prefix)
 
     # Sessions of the dashboard

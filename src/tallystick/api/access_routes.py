@@ -89,17 +89,21 @@ def _moment(text: str | None) -> int | None:
     return None if text is None else read_moment(text, "expires_at")
 
 
-async def _create(services: Services, request: Request, kind: str) -> Response:
-    body = await read_json(request, CredentialBody)
+def grant_of(body: CredentialBody, tenant_id: str) -> Grant:
+    """What the body asks for, for a tenant."""
     if not body.name.strip():
         raise InvalidInput("name says what it is for", field="name")
     given = msgspec.structs.asdict(body)
-    tenant_id = tenant_of(request, body.tenant_id)
-    asked = Grant(**given | {"tenant_id": tenant_id, "expires_at": _moment(body.expires_at)})
+    return Grant(**given | {"tenant_id": tenant_id, "expires_at": _moment(body.expires_at)})
+
+
+async def _create(services: Services, request: Request, kind: str) -> Response:
+    body = await read_json(request, CredentialBody)
+    asked = grant_of(body, tenant_of(request, body.tenant_id))
     made, secret = await asyncio.to_thread(
         services.access.create, kind, asked, principal_of(request)
     )
-    answer = respond({**credential_json(made), **_secret_json(made, secret)}, 201)
+    answer = respond(with_secret(made, secret), 201)
     answer.headers.update(_NO_STORE)
     return answer
 
@@ -161,7 +165,7 @@ async def _rotate(services: Services, request: Request, kind: str) -> Response:
         body.overlap_seconds,
         principal_of(request),
     )
-    answer = respond({**credential_json(rotated), **_secret_json(rotated, secret)})
+    answer = respond(with_secret(rotated, secret))
     answer.headers.update(_NO_STORE)
     return answer
 
@@ -287,8 +291,10 @@ def credential_json(found: Credential) -> dict[str, Any]:
     }
 
 
-def _secret_json(found: Credential, secret: str) -> dict[str, str]:
-    return {"key" if found.kind == "key" else "client_secret": secret}
+def with_secret(found: Credential, secret: str) -> dict[str, Any]:
+    """Show a key or client that was just made, with its secret, this once."""
+    name = "key" if found.kind == "key" else "client_secret"
+    return {**credential_json(found), name: secret}
 
 
 def provider_json(found: IdentityProvider) -> dict[str, Any]:

@@ -8,7 +8,7 @@ Everything that it started stops with it, also when this process is killed.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 
 import msgspec
 from psycopg_pool import ConnectionPool
@@ -135,8 +135,7 @@ def open_platform(
             options = engine_options(settings, folder, postgres_url, secret)
             options = msgspec.structs.replace(options, has_wipe=has_wipe, is_restoring=is_restoring)
             engine, clickhouse_url = _start_engine(options, folder, stack)
-        clickhouse = ClickHouse(clickhouse_url)
-        stack.callback(clickhouse.close)
+        clickhouse = stack.enter_context(closing(ClickHouse(clickhouse_url)))
         heads = _heads(kafka := kafka_of(settings), pool)
         door = _start_door(settings, kafka, folder, secret, pool, clock, stack)
         ids = Uuid7Source(clock)

@@ -8,7 +8,7 @@ DO $$
 DECLARE
     whom text := 'tallystick_tenant';
     own  text := $own$current_setting('tallystick.tenant', true)$own$;
-    is_other text := 'false';
+    is_other text := '';  -- or a condition for who acts for nobody
     found record;
 BEGIN
     BEGIN
@@ -20,24 +20,24 @@ BEGIN
     EXCEPTION WHEN insufficient_privilege OR undefined_object THEN
         RAISE NOTICE 'the role tallystick_tenant could not be made: %', SQLERRM;
         whom := 'PUBLIC';
-        is_other := format('coalesce(%s, %L) = %L', own, '', '');
+        is_other := format('coalesce(%s, %L) = %L OR ', own, '', '');
     END;
 
     FOR found IN
-        SELECT c.table_schema, c.table_name, format('%s OR tenant_id = %s', is_other, own) AS rule
+        SELECT c.table_schema, c.table_name, format('%stenant_id = %s', is_other, own) AS rule
         FROM information_schema.columns c
         JOIN information_schema.tables t USING (table_schema, table_name)
         WHERE c.column_name = 'tenant_id' AND t.table_type = 'BASE TABLE'
             AND c.table_schema NOT IN ('pg_catalog', 'information_schema', 'catalog')
         UNION ALL VALUES
             -- price lists of everybody belong to no tenant
-            ('catalog', 'rate_card', format('%s OR tenant_id IN (%L, %s)', is_other, '', own)),
+            ('catalog', 'rate_card', format('%stenant_id IN (%L, %s)', is_other, '', own)),
             -- a backfill may name several tenants: it is one's when it names that one alone
-            ('backfill', 'backfill', format('%s OR tenant_ids = ARRAY[%s]', is_other, own)),
+            ('backfill', 'backfill', format('%stenant_ids = ARRAY[%s]', is_other, own)),
             -- balances and lots are named by their account, whose row is or is not there
-            ('ledger', 'balance', format('%s OR EXISTS (SELECT FROM ledger.account a
+            ('ledger', 'balance', format('%sEXISTS (SELECT FROM ledger.account a
                 WHERE a.account_id = balance.account_id)', is_other)),
-            ('ledger', 'lot', format('%s OR EXISTS (SELECT FROM ledger.account a
+            ('ledger', 'lot', format('%sEXISTS (SELECT FROM ledger.account a
                 WHERE a.account_id = lot.account_id)', is_other))
     LOOP
         EXECUTE format('ALTER TABLE %I.%I ENABLE ROW LEVEL SECURITY', found.table_schema,
