@@ -360,3 +360,16 @@ def test_keys_by_the_command_line(scene: Scene) -> None:
     assert scene.ask("GET", "/v1/whoami", rotated["key"]).status_code == 200
     assert run("revoke", made["key_id"])["revoked_at"]
     assert scene.ask("GET", "/v1/whoami", rotated["key"]).status_code == 401
+
+
+def test_a_stream_ends_with_its_key(scene: Scene) -> None:
+    made = scene.key(tenant_id="acme", roles=["viewer"])
+    headers = {"Authorization": f"Bearer {made['key']}"}
+    path = "/v1/accounts/acme/balance/stream"
+    with scene.server.client.stream("GET", path, headers=headers) as answer:
+        pieces = answer.iter_text()
+        assert "event: balance" in next(pieces)
+        scene.ask("DELETE", f"/v1/api-keys/{made['key_id']}").raise_for_status()
+        grant = {"account_id": "acme", "amount": "1", "idempotency_key": "after"}
+        scene.ask("POST", "/v1/grants", json=grant).raise_for_status()
+        assert "event: balance" not in "".join(pieces)

@@ -22,7 +22,7 @@ from joserfc.jwk import ECKey, Key, OKPKey, RSAKey, import_key
 
 from tallystick.access.model import IdentityProvider, Principal
 from tallystick.access.rules import check_claims, principal_of_claims
-from tallystick.errors import InvalidInput, TallystickError, Unauthorized
+from tallystick.errors import InvalidInput, StoreUnavailable, TallystickError, Unauthorized
 from tallystick.plumbing.outbound import Outbound
 
 TOKEN_BYTES_MAX = 8 * 1024
@@ -31,6 +31,7 @@ KEYS_SECONDS_MAX = 3600
 FETCH_SECONDS_MIN = 15
 _SET_BYTES_MAX = 256 * 1024
 _KEYS_MAX = 50
+_WAIT_SECONDS = 1.0
 _NOT_GOOD = "the key or token is not good"
 
 
@@ -124,7 +125,7 @@ class Providers:
         self._outbound = outbound
         self._tick = tick
         self._sets: dict[str, _KeySet] = {}
-        self._lock = threading.Lock()
+        self._locks: dict[str, threading.Lock] = {}
 
     def check(
         self, token: str, trusted: Iterable[IdentityProvider], now_seconds: float
@@ -153,11 +154,16 @@ class Providers:
         known = self._sets.get(provider.provider_id)
         if known is not None and self._is_enough(known, header):
             return known.keys
-        with self._lock:  # one fetch at a time, whoever waits
+        lock = self._locks.setdefault(provider.provider_id, threading.Lock())
+        if not lock.acquire(timeout=_WAIT_SECONDS):  # one fetch of a provider at a time
+            raise StoreUnavailable("the identity provider's keys are being fetched")
+        try:
             known = self._sets.get(provider.provider_id)
             if known is None or not self._is_enough(known, header):
                 known = self._fetch(provider, known)
-        return known.keys
+            return known.keys
+        finally:
+            lock.release()
 
     def _is_enough(self, known: _KeySet, header: Mapping[str, Any]) -> bool:
         now = self._tick()

@@ -10,7 +10,7 @@ from __future__ import annotations
 from starlette.requests import Request
 
 from tallystick.access import Access, Principal
-from tallystick.errors import Forbidden, Unauthorized
+from tallystick.errors import Forbidden, TallystickError, Unauthorized
 from tallystick.plumbing.postgres import acting_for
 
 
@@ -35,6 +35,16 @@ class Gate:
         # rate limits, then audit, come here
         act_for(request, principal)
         return principal
+
+    async def still_admits(self, request: Request) -> bool:
+        """Whether who asked may still be answered: an answer that goes on asks before each part."""
+        text = request.headers["authorization"].partition(" ")[2].strip()
+        try:
+            principal = await self._access.authenticate(text, address_of(request))
+        except TallystickError:
+            return False
+        found: Principal = request.state.principal
+        return principal == found
 
 
 def act_for(request: Request, principal: Principal) -> None:

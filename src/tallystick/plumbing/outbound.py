@@ -8,6 +8,7 @@ is followed, no proxy of the environment is asked, and the answer has a bound.
 from __future__ import annotations
 
 import socket
+import time
 from ipaddress import ip_address
 from urllib.parse import urlsplit
 
@@ -16,6 +17,7 @@ import httpx
 from tallystick.errors import InvalidInput, StoreUnavailable
 
 _TIMEOUT = httpx.Timeout(3.0)
+_SECONDS_MAX = 5.0
 
 
 class Outbound:
@@ -73,9 +75,11 @@ def is_public(text: str) -> bool:
 
 
 def _read(answer: httpx.Response, bytes_max: int) -> bytes:
-    body = b""
+    body, ends_at = b"", time.monotonic() + _SECONDS_MAX
     for piece in answer.iter_bytes():
         body += piece
         if len(body) > bytes_max:
             raise StoreUnavailable("the answer is too large")
+        if time.monotonic() > ends_at:
+            raise StoreUnavailable("the answer is too slow")
     return body
