@@ -1,10 +1,17 @@
-CREATE SCHEMA audit;
+CREATE SCHEMA access;
 CREATE SCHEMA backfill;
 CREATE SCHEMA broken;
 CREATE SCHEMA catalog;
 CREATE SCHEMA charger;
 CREATE SCHEMA ledger;
 CREATE SCHEMA log;
+CREATE FUNCTION access.note_change() RETURNS trigger
+    LANGUAGE plpgsql
+    AS $$
+BEGIN
+    UPDATE access.change SET version = version + 1;
+    RETURN NULL;
+END $$;
 CREATE FUNCTION log.refuse_change() RETURNS trigger
     LANGUAGE plpgsql
     AS $$
@@ -12,33 +19,69 @@ BEGIN
     RAISE EXCEPTION 'history is append-only: % on %.% is refused',
         TG_OP, TG_TABLE_SCHEMA, TG_TABLE_NAME USING ERRCODE = 'integrity_constraint_violation';
 END $$;
-CREATE TABLE audit.record (
-    record_id bigint NOT NULL,
-    at bigint NOT NULL,
+CREATE TABLE access.change (
+    is_only boolean DEFAULT true NOT NULL,
+    version bigint NOT NULL,
+    CONSTRAINT change_is_only_check CHECK (is_only)
+);
+CREATE TABLE access.credential (
+    credential_id text NOT NULL,
+    kind text NOT NULL,
+    prefix text NOT NULL,
     tenant_id text NOT NULL,
-    subject text NOT NULL,
+    name text NOT NULL,
+    roles text[] NOT NULL,
+    scopes text[] NOT NULL,
+    account_id text NOT NULL,
     service_id text NOT NULL,
     cost_center text NOT NULL,
-    method text NOT NULL,
-    route text NOT NULL,
-    target text NOT NULL,
-    status smallint NOT NULL,
-    decision text NOT NULL,
-    code text NOT NULL,
-    remote text NOT NULL,
-    requests integer NOT NULL,
-    duration_us integer NOT NULL,
-    transaction bigint DEFAULT ((pg_current_xact_id())::text)::bigint NOT NULL,
-    CONSTRAINT record_decision_check CHECK ((decision = ANY (ARRAY['allowed'::text, 'denied'::text, 'failed'::text]))),
-    CONSTRAINT record_requests_check CHECK ((requests > 0))
+    tier text NOT NULL,
+    attribution jsonb NOT NULL,
+    models text[] NOT NULL,
+    addresses text[] NOT NULL,
+    hash bytea NOT NULL,
+    old_hash bytea,
+    old_until bigint,
+    expires_at bigint,
+    revoked_at bigint,
+    created_at bigint NOT NULL,
+    created_by text NOT NULL,
+    CONSTRAINT credential_check CHECK (((old_hash IS NULL) = (old_until IS NULL))),
+    CONSTRAINT credential_hash_check CHECK ((length(hash) = 32)),
+    CONSTRAINT credential_kind_check CHECK ((kind = ANY (ARRAY['key'::text, 'client'::text]))),
+    CONSTRAINT credential_old_hash_check CHECK ((length(old_hash) = 32)),
+    CONSTRAINT credential_prefix_check CHECK ((prefix ~ '^[a-z0-9]{8}$'::text))
 );
-ALTER TABLE audit.record ALTER COLUMN record_id ADD GENERATED ALWAYS AS IDENTITY (
-    SEQUENCE NAME audit.record_record_id_seq
-    START WITH 1
-    INCREMENT BY 1
-    NO MINVALUE
-    NO MAXVALUE
-    CACHE 1
+ALTER TABLE ONLY access.credential FORCE ROW LEVEL SECURITY;
+CREATE TABLE access.credential_use (
+    credential_id text NOT NULL,
+    used_at bigint NOT NULL
+)
+WITH (fillfactor='50');
+CREATE TABLE access.identity_provider (
+    provider_id text NOT NULL,
+    tenant_id text NOT NULL,
+    issuer text NOT NULL,
+    audience text NOT NULL,
+    jwks_url text NOT NULL,
+    jwks text NOT NULL,
+    algorithms text[] NOT NULL,
+    tenant_claim text NOT NULL,
+    roles_claim text NOT NULL,
+    role_map jsonb NOT NULL,
+    default_roles text[] NOT NULL,
+    attribution_claims jsonb NOT NULL,
+    created_at bigint NOT NULL,
+    created_by text NOT NULL,
+    CONSTRAINT identity_provider_check CHECK (((tenant_id <> ''::text) OR (tenant_claim <> ''::text))),
+    CONSTRAINT identity_provider_check1 CHECK (((jwks_url = ''::text) <> (jwks = ''::text)))
+);
+ALTER TABLE ONLY access.identity_provider FORCE ROW LEVEL SECURITY;
+CREATE TABLE access.signing_key (
+    key_id text NOT NULL,
+    public_key text NOT NULL,
+    sealed bytea NOT NULL,
+    created_at bigint NOT NULL
 );
 CREATE TABLE backfill.backfill (
     backfill_id text NOT NULL,
@@ -73,6 +116,7 @@ CREATE TABLE backfill.backfill (
     CONSTRAINT backfill_status_check CHECK ((status = ANY (ARRAY['planned'::text, 'running'::text, 'paused'::text, 'done'::text, 'failed'::text, 'reverted'::text])))
 )
 WITH (fillfactor='70');
+ALTER TABLE ONLY backfill.backfill FORCE ROW LEVEL SECURITY;
 CREATE TABLE backfill.report_line (
     backfill_id text NOT NULL,
     piece integer NOT NULL,
@@ -85,6 +129,7 @@ CREATE TABLE backfill.report_line (
     credit_units_before bigint NOT NULL,
     credit_units_after bigint NOT NULL
 );
+ALTER TABLE ONLY backfill.report_line FORCE ROW LEVEL SECURITY;
 CREATE TABLE backfill.report_run (
     backfill_id text NOT NULL,
     piece integer NOT NULL,
@@ -94,6 +139,7 @@ CREATE TABLE backfill.report_run (
     cost_units bigint NOT NULL,
     credit_units bigint NOT NULL
 );
+ALTER TABLE ONLY backfill.report_run FORCE ROW LEVEL SECURITY;
 CREATE TABLE broken.action (
     action_id bigint NOT NULL,
     tenant_id text NOT NULL,
@@ -108,6 +154,7 @@ CREATE TABLE broken.action (
     CONSTRAINT action_kind_check CHECK ((kind = ANY (ARRAY['fix'::text, 'dismiss'::text]))),
     CONSTRAINT action_outcome_check CHECK ((outcome = ANY (ARRAY['accepted'::text, 'duplicate'::text, 'conflict'::text, 'dismissed'::text])))
 );
+ALTER TABLE ONLY broken.action FORCE ROW LEVEL SECURITY;
 ALTER TABLE broken.action ALTER COLUMN action_id ADD GENERATED ALWAYS AS IDENTITY (
     SEQUENCE NAME broken.action_action_id_seq
     START WITH 1
@@ -126,6 +173,7 @@ CREATE TABLE broken.state (
     changed_by text NOT NULL,
     CONSTRAINT state_status_check CHECK ((status = ANY (ARRAY['open'::text, 'claimed'::text, 'fixed'::text, 'dismissed'::text])))
 );
+ALTER TABLE ONLY broken.state FORCE ROW LEVEL SECURITY;
 CREATE TABLE catalog.rate_card (
     rate_card_id text NOT NULL,
     kind text NOT NULL,
@@ -133,6 +181,7 @@ CREATE TABLE catalog.rate_card (
     CONSTRAINT rate_card_kind_check CHECK ((kind = ANY (ARRAY['cost'::text, 'credit'::text]))),
     CONSTRAINT rate_card_rate_card_id_check CHECK (((length(rate_card_id) >= 1) AND (length(rate_card_id) <= 128)))
 );
+ALTER TABLE ONLY catalog.rate_card FORCE ROW LEVEL SECURITY;
 CREATE TABLE catalog.rate_card_version (
     version_id integer NOT NULL,
     rate_card_id text NOT NULL,
@@ -158,6 +207,7 @@ CREATE TABLE charger.pending_run (
     shard smallint GENERATED ALWAYS AS ((abs((hashtextextended(((tenant_id || ' '::text) || charge_key), (0)::bigint) % (8)::bigint)))::smallint) STORED NOT NULL
 )
 WITH (fillfactor='70');
+ALTER TABLE ONLY charger.pending_run FORCE ROW LEVEL SECURITY;
 CREATE TABLE ledger.account (
     account_id text NOT NULL,
     tenant_id text NOT NULL,
@@ -166,6 +216,7 @@ CREATE TABLE ledger.account (
     CONSTRAINT account_account_id_check CHECK (((length(account_id) >= 1) AND (length(account_id) <= 128))),
     CONSTRAINT account_tenant_id_check CHECK (((length(tenant_id) >= 1) AND (length(tenant_id) <= 128)))
 );
+ALTER TABLE ONLY ledger.account FORCE ROW LEVEL SECURITY;
 CREATE TABLE ledger.balance (
     account_id text NOT NULL,
     sequence bigint DEFAULT 0 NOT NULL,
@@ -194,6 +245,7 @@ CREATE TABLE ledger.balance (
     CONSTRAINT inv_03_not_below_limit CHECK (((overage_limit_units IS NULL) OR (((((credited - debited) - held) - leased) >= (- overage_limit_units)) AND ((overage + overage_held) <= overage_limit_units))))
 )
 WITH (fillfactor='50');
+ALTER TABLE ONLY ledger.balance FORCE ROW LEVEL SECURITY;
 CREATE TABLE ledger.block (
     block_number bigint NOT NULL,
     previous bytea NOT NULL,
@@ -232,6 +284,7 @@ CREATE TABLE ledger.hold (
     CONSTRAINT hold_status_check CHECK ((status = ANY (ARRAY['held'::text, 'unknown'::text])))
 )
 WITH (fillfactor='80');
+ALTER TABLE ONLY ledger.hold FORCE ROW LEVEL SECURITY;
 CREATE TABLE ledger.limit_window (
     limit_id text NOT NULL,
     asset text NOT NULL,
@@ -268,6 +321,7 @@ CREATE TABLE ledger.lot (
     CONSTRAINT lot_source_check CHECK ((source = ANY (ARRAY['plan'::text, 'topup'::text, 'promo'::text, 'refund'::text])))
 )
 WITH (fillfactor='50');
+ALTER TABLE ONLY ledger.lot FORCE ROW LEVEL SECURITY;
 CREATE TABLE ledger.operation (
     account_id text NOT NULL,
     sequence bigint NOT NULL,
@@ -318,6 +372,7 @@ END),
     CONSTRAINT operation_shortfall_check CHECK ((shortfall >= 0)),
     CONSTRAINT operation_units_check CHECK ((units >= 0))
 );
+ALTER TABLE ONLY ledger.operation FORCE ROW LEVEL SECURITY;
 CREATE TABLE ledger.run_charge (
     tenant_id text NOT NULL,
     run_id text NOT NULL,
@@ -338,6 +393,7 @@ CREATE TABLE ledger.run_charge (
     CONSTRAINT run_charge_target_check CHECK ((target >= 0))
 )
 WITH (fillfactor='70');
+ALTER TABLE ONLY ledger.run_charge FORCE ROW LEVEL SECURITY;
 CREATE TABLE log.batch (
     partition smallint NOT NULL,
     offset_start bigint NOT NULL,
@@ -373,8 +429,20 @@ CREATE TABLE public.schema_migration (
     digest text NOT NULL,
     applied_at timestamp with time zone DEFAULT now() NOT NULL
 );
-ALTER TABLE ONLY audit.record
-    ADD CONSTRAINT record_pkey PRIMARY KEY (record_id);
+ALTER TABLE ONLY access.change
+    ADD CONSTRAINT change_pkey PRIMARY KEY (is_only);
+ALTER TABLE ONLY access.credential
+    ADD CONSTRAINT credential_pkey PRIMARY KEY (credential_id);
+ALTER TABLE ONLY access.credential
+    ADD CONSTRAINT credential_prefix_key UNIQUE (prefix);
+ALTER TABLE ONLY access.credential_use
+    ADD CONSTRAINT credential_use_pkey PRIMARY KEY (credential_id);
+ALTER TABLE ONLY access.identity_provider
+    ADD CONSTRAINT identity_provider_issuer_audience_key UNIQUE (issuer, audience);
+ALTER TABLE ONLY access.identity_provider
+    ADD CONSTRAINT identity_provider_pkey PRIMARY KEY (provider_id);
+ALTER TABLE ONLY access.signing_key
+    ADD CONSTRAINT signing_key_pkey PRIMARY KEY (key_id);
 ALTER TABLE ONLY backfill.backfill
     ADD CONSTRAINT backfill_idempotency_key_key UNIQUE (idempotency_key);
 ALTER TABLE ONLY backfill.backfill
@@ -427,11 +495,7 @@ ALTER TABLE ONLY log.lease
     ADD CONSTRAINT lease_pkey PRIMARY KEY (name);
 ALTER TABLE ONLY public.schema_migration
     ADD CONSTRAINT schema_migration_pkey PRIMARY KEY (name);
-CREATE INDEX record_by_time ON audit.record USING brin (at);
-CREATE INDEX record_by_transaction ON audit.record USING btree (transaction);
-CREATE INDEX record_not_allowed ON audit.record USING btree (record_id) WHERE (decision <> 'allowed'::text);
-CREATE INDEX record_of_subject ON audit.record USING btree (subject, record_id);
-CREATE INDEX record_of_tenant ON audit.record USING btree (tenant_id, record_id);
+CREATE INDEX credential_of_tenant ON access.credential USING btree (kind, tenant_id, created_at);
 CREATE INDEX backfill_open ON backfill.backfill USING btree (created_at) WHERE (status = ANY (ARRAY['planned'::text, 'running'::text]));
 CREATE UNIQUE INDEX one_revert_at_a_time ON backfill.backfill USING btree (reverts) WHERE ((reverts <> ''::text) AND (status <> ALL (ARRAY['failed'::text, 'reverted'::text])));
 CREATE INDEX action_by_message ON broken.action USING btree (broken_id, action_id);
@@ -451,7 +515,10 @@ CREATE INDEX operation_by_transaction ON ledger.operation USING btree (transacti
 CREATE INDEX operation_of_run ON ledger.operation USING btree (tenant_id, run_id, posted_at) WHERE (run_id <> ''::text);
 CREATE INDEX operation_refers_to ON ledger.operation USING btree (refers_to) WHERE (refers_to IS NOT NULL);
 CREATE INDEX run_charge_stale ON ledger.run_charge USING btree (updated_at) WHERE is_stale;
-CREATE TRIGGER record_is_append_only BEFORE DELETE OR UPDATE OR TRUNCATE ON audit.record FOR EACH STATEMENT EXECUTE FUNCTION log.refuse_change();
+CREATE TRIGGER credential_changes AFTER INSERT OR DELETE OR UPDATE ON access.credential FOR EACH STATEMENT EXECUTE FUNCTION access.note_change();
+CREATE TRIGGER credential_is_never_deleted BEFORE DELETE OR TRUNCATE ON access.credential FOR EACH STATEMENT EXECUTE FUNCTION log.refuse_change();
+CREATE TRIGGER identity_provider_changes AFTER INSERT OR DELETE OR UPDATE ON access.identity_provider FOR EACH STATEMENT EXECUTE FUNCTION access.note_change();
+CREATE TRIGGER signing_key_changes AFTER INSERT OR DELETE OR UPDATE ON access.signing_key FOR EACH STATEMENT EXECUTE FUNCTION access.note_change();
 CREATE TRIGGER report_line_is_append_only BEFORE DELETE OR UPDATE OR TRUNCATE ON backfill.report_line FOR EACH STATEMENT EXECUTE FUNCTION log.refuse_change();
 CREATE TRIGGER report_run_is_append_only BEFORE DELETE OR UPDATE OR TRUNCATE ON backfill.report_run FOR EACH STATEMENT EXECUTE FUNCTION log.refuse_change();
 CREATE TRIGGER action_is_append_only BEFORE DELETE OR UPDATE OR TRUNCATE ON broken.action FOR EACH STATEMENT EXECUTE FUNCTION log.refuse_change();
@@ -468,3 +535,52 @@ ALTER TABLE ONLY backfill.report_run
     ADD CONSTRAINT report_run_backfill_id_fkey FOREIGN KEY (backfill_id) REFERENCES backfill.backfill(backfill_id);
 ALTER TABLE ONLY catalog.rate_card_version
     ADD CONSTRAINT rate_card_version_rate_card_id_fkey FOREIGN KEY (rate_card_id) REFERENCES catalog.rate_card(rate_card_id);
+ALTER TABLE access.credential ENABLE ROW LEVEL SECURITY;
+ALTER TABLE access.identity_provider ENABLE ROW LEVEL SECURITY;
+CREATE POLICY of_all ON access.credential USING (true);
+CREATE POLICY of_all ON access.identity_provider USING (true);
+CREATE POLICY of_tenant ON access.credential AS RESTRICTIVE TO tallystick_tenant USING ((tenant_id = current_setting('tallystick.tenant'::text, true)));
+CREATE POLICY of_tenant ON access.identity_provider AS RESTRICTIVE TO tallystick_tenant USING ((tenant_id = current_setting('tallystick.tenant'::text, true)));
+ALTER TABLE backfill.backfill ENABLE ROW LEVEL SECURITY;
+CREATE POLICY of_all ON backfill.backfill USING (true);
+CREATE POLICY of_all ON backfill.report_line USING (true);
+CREATE POLICY of_all ON backfill.report_run USING (true);
+CREATE POLICY of_tenant ON backfill.backfill AS RESTRICTIVE TO tallystick_tenant USING ((tenant_ids = ARRAY[current_setting('tallystick.tenant'::text, true)]));
+CREATE POLICY of_tenant ON backfill.report_line AS RESTRICTIVE TO tallystick_tenant USING ((tenant_id = current_setting('tallystick.tenant'::text, true)));
+CREATE POLICY of_tenant ON backfill.report_run AS RESTRICTIVE TO tallystick_tenant USING ((tenant_id = current_setting('tallystick.tenant'::text, true)));
+ALTER TABLE backfill.report_line ENABLE ROW LEVEL SECURITY;
+ALTER TABLE backfill.report_run ENABLE ROW LEVEL SECURITY;
+ALTER TABLE broken.action ENABLE ROW LEVEL SECURITY;
+CREATE POLICY of_all ON broken.action USING (true);
+CREATE POLICY of_all ON broken.state USING (true);
+CREATE POLICY of_tenant ON broken.action AS RESTRICTIVE TO tallystick_tenant USING ((tenant_id = current_setting('tallystick.tenant'::text, true)));
+CREATE POLICY of_tenant ON broken.state AS RESTRICTIVE TO tallystick_tenant USING ((tenant_id = current_setting('tallystick.tenant'::text, true)));
+ALTER TABLE broken.state ENABLE ROW LEVEL SECURITY;
+CREATE POLICY of_all ON catalog.rate_card USING (true);
+CREATE POLICY of_tenant ON catalog.rate_card AS RESTRICTIVE TO tallystick_tenant USING ((tenant_id = ANY (ARRAY[''::text, current_setting('tallystick.tenant'::text, true)])));
+ALTER TABLE catalog.rate_card ENABLE ROW LEVEL SECURITY;
+CREATE POLICY of_all ON charger.pending_run USING (true);
+CREATE POLICY of_tenant ON charger.pending_run AS RESTRICTIVE TO tallystick_tenant USING ((tenant_id = current_setting('tallystick.tenant'::text, true)));
+ALTER TABLE charger.pending_run ENABLE ROW LEVEL SECURITY;
+ALTER TABLE ledger.account ENABLE ROW LEVEL SECURITY;
+ALTER TABLE ledger.balance ENABLE ROW LEVEL SECURITY;
+ALTER TABLE ledger.hold ENABLE ROW LEVEL SECURITY;
+ALTER TABLE ledger.lot ENABLE ROW LEVEL SECURITY;
+CREATE POLICY of_all ON ledger.account USING (true);
+CREATE POLICY of_all ON ledger.balance USING (true);
+CREATE POLICY of_all ON ledger.hold USING (true);
+CREATE POLICY of_all ON ledger.lot USING (true);
+CREATE POLICY of_all ON ledger.operation USING (true);
+CREATE POLICY of_all ON ledger.run_charge USING (true);
+CREATE POLICY of_tenant ON ledger.account AS RESTRICTIVE TO tallystick_tenant USING ((tenant_id = current_setting('tallystick.tenant'::text, true)));
+CREATE POLICY of_tenant ON ledger.balance AS RESTRICTIVE TO tallystick_tenant USING ((EXISTS ( SELECT
+   FROM ledger.account a
+  WHERE (a.account_id = balance.account_id))));
+CREATE POLICY of_tenant ON ledger.hold AS RESTRICTIVE TO tallystick_tenant USING ((tenant_id = current_setting('tallystick.tenant'::text, true)));
+CREATE POLICY of_tenant ON ledger.lot AS RESTRICTIVE TO tallystick_tenant USING ((EXISTS ( SELECT
+   FROM ledger.account a
+  WHERE (a.account_id = lot.account_id))));
+CREATE POLICY of_tenant ON ledger.operation AS RESTRICTIVE TO tallystick_tenant USING ((tenant_id = current_setting('tallystick.tenant'::text, true)));
+CREATE POLICY of_tenant ON ledger.run_charge AS RESTRICTIVE TO tallystick_tenant USING ((tenant_id = current_setting('tallystick.tenant'::text, true)));
+ALTER TABLE ledger.operation ENABLE ROW LEVEL SECURITY;
+ALTER TABLE ledger.run_charge ENABLE ROW LEVEL SECURITY;

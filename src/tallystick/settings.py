@@ -40,6 +40,13 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     kafka_partitions: int = 12
     kafka_replication: int = 3
     """Partitions and replicas of topics that `migrate` makes."""
+    access_key: str = ""
+    """The secret under which API keys are hashed and signing keys sealed, the same for all
+    processes; empty: made from redaction_key, else the data folder's own."""
+    public_url: str = ""
+    """Where callers reach this: the issuer of our tokens; empty: http://host:port."""
+    allow_private_addresses: bool = False
+    """Let keys of identity providers be fetched by http and from private addresses (tests)."""
     redaction_key: str = ""
     """The key of content hashes, the same for all processes; empty: the data folder's own."""
     instance_id: str = ""

@@ -18,6 +18,7 @@ from starlette.routing import BaseRoute, Route
 from starlette.types import Receive, Scope, Send
 
 from tallystick.api.auditing import audit
+from tallystick.api.oauth import oauth_routes
 from tallystick.api.openapi import build_openapi
 from tallystick.api.problems import from_error, on_http_error, on_unexpected_error
 from tallystick.api.requests import respond
@@ -77,6 +78,7 @@ def create_app(services: Services, pages: Sequence[BaseRoute] = ()) -> ShortWay:
         Route("/healthz", healthz),
         Route("/readyz", readyz),
         _route(services, METRICS),
+        *oauth_routes(services),
         Route("/openapi.json", openapi),
         *(_route(services, entry) for entry in ROUTES),
         *pages,

@@ -1,33 +1,59 @@
 """The gate: what every request passes before its route, in this order.
 
-Who asks (a key, token or session), whether they may use the route, and whether it is too
-much. What the gate found is `request.state.principal`.
+Who asks (a key or token), whether they may use the route, whose data they see, and whether it
+is too much. What the gate found is `request.state.principal`; the tenant is also set for
+every transaction of the request, where PostgreSQL shows no row of another one.
 """
 
 from __future__ import annotations
 
 from starlette.requests import Request
 
-from tallystick.access import OPERATOR, Principal
-from tallystick.api.access import Authenticator
-from tallystick.errors import Forbidden
+from tallystick.access import Access, Principal
+from tallystick.errors import Forbidden, TallystickError, Unauthorized
+from tallystick.plumbing.postgres import acting_for
 
 
 class Gate:
     """Lets requests in, or raises Unauthorized, Forbidden or TooManyRequests."""
 
-    def __init__(self, authenticator: Authenticator) -> None:
-        self._authenticator = authenticator
+    def __init__(self, access: Access) -> None:
+        self._access = access
 
     async def admit(
         self, request: Request, needs: str, *, is_for_operator: bool = False
     ) -> Principal:
-        """Check a request for a route that needs a permission."""
-        self._authenticator.require_key(request)
-        principal = OPERATOR
-        if not principal.may(needs):
+        """Check a request for a route that needs a permission ("": any principal)."""
+        scheme, _, text = request.headers.get("authorization", "").partition(" ")
+        if scheme.lower() != "bearer":
+            raise Unauthorized("send Authorization: Bearer <key>")
+        principal = await self._access.authenticate(text.strip(), address_of(request))
+        request.state.principal = principal  # a refusal is on record under who was refused
+        if needs and not principal.may(needs):
             raise Forbidden(f"this needs the permission {needs}")
         if is_for_operator and principal.tenant_id:
             raise Forbidden("this is for the operator, who belongs to no tenant")
-        request.state.principal = principal
+        # rate limits come here
+        act_for(request, principal)
         return principal
+
+    async def still_admits(self, request: Request) -> bool:
+        """Whether who asked may still be answered: an answer that goes on asks before each part."""
+        text = request.headers["authorization"].partition(" ")[2].strip()
+        try:
+            principal = await self._access.authenticate(text, address_of(request))
+        except TallystickError:
+            return False
+        found: Principal = request.state.principal
+        return principal == found
+
+
+def act_for(request: Request, principal: Principal) -> None:
+    """From here on the request is its principal's, and reads that tenant's rows alone."""
+    request.state.principal = principal
+    acting_for.set(principal.tenant_id)
+
+
+def address_of(request: Request) -> str:
+    """The address that the connection comes from, "" when there is none."""
+    return request.client.host if request.client else ""

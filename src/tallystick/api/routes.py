@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from tallystick.api import access_routes as access
 from tallystick.api import audit_routes as audit
 from tallystick.api import backfill_routes as backfills
 from tallystick.api import broken_routes as broken
@@ -463,4 +464,5 @@ ROUTES = (
     ),
     *backfills.ROUTES,
     *audit.ROUTES,
+    *access.ROUTES,
 )

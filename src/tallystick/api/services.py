@@ -6,9 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from tallystick.access import Access
 from tallystick.analytics.runs import Runs
 from tallystick.analytics.stats import Stats
-from tallystick.api.access import Authenticator
 from tallystick.api.feed import BalanceFeed
 from tallystick.api.gate import Gate
 from tallystick.api.metrics import Metrics
@@ -32,7 +32,7 @@ from tallystick.reconcile.verify import Verifier
 class Services:
     """The slices behind the routes."""
 
-    authenticator: Authenticator
+    access: Access
     gate: Gate
     authorizer: Authorizer
     audit: AuditTrail

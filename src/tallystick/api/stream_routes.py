@@ -28,6 +28,8 @@ async def get_balance_stream(services: Services, request: Request) -> Response:
 
     async def events() -> AsyncIterator[bytes]:
         async for sequence in services.feed.changes(account_id):
+            if not await services.gate.still_admits(request):
+                return  # the key was revoked or changed meanwhile
             if sequence is None:
                 yield b": still here\n\n"
                 continue

@@ -8,16 +8,16 @@ Everything that it started stops with it, also when this process is killed.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from typing import Any, NamedTuple
 
 import msgspec
 from psycopg_pool import ConnectionPool
 
+from tallystick.access import Access, Sealer
 from tallystick.analytics.runs import Runs
 from tallystick.analytics.stats import Stats
 from tallystick.analytics.store import FactStore
-from tallystick.api.access import Authenticator
 from tallystick.api.feed import BalanceFeed
 from tallystick.api.gate import Gate
 from tallystick.api.metrics import Metrics
@@ -26,7 +26,7 @@ from tallystick.audit import SEALED, AuditTrail
 from tallystick.backfill import Backfills
 from tallystick.bootstrap.engine import Engine
 from tallystick.bootstrap.options import engine_options, kafka_of, require_urls
-from tallystick.bootstrap.secrets import load_admin_key, owner_only_secret
+from tallystick.bootstrap.secrets import load_access_key, load_admin_key, owner_only_secret
 from tallystick.broken import BrokenMessages
 from tallystick.catalog import Catalog
 from tallystick.clock import Clock, SystemClock
@@ -47,6 +47,7 @@ from tallystick.plumbing.embedded.postgres import EmbeddedPostgres
 from tallystick.plumbing.log import CORRECTIONS, PostgresLog
 from tallystick.plumbing.log.heads import Heads, KafkaHeads, PostgresHeads
 from tallystick.plumbing.log.kafka import KafkaOptions, KafkaWriter, Watermarks, ensure_topics
+from tallystick.plumbing.outbound import Outbound
 from tallystick.plumbing.postgres import BY_INDEX, make_async_pool, migrate_postgres, open_pool
 from tallystick.reconcile.doubles import Doubles
 from tallystick.reconcile.freshness import Freshness
@@ -85,6 +86,7 @@ class Platform(msgspec.Struct):
     broken: BrokenMessages
     backfills: Backfills
     doubles: Doubles
+    access: Access
 
     def ready(self) -> tuple[bool, dict[str, object]]:
         """Whether stores answer and followers progress, and what each said."""
@@ -136,8 +138,7 @@ def open_platform(
             options = engine_options(settings, folder, postgres_url, secret)
             options = msgspec.structs.replace(options, has_wipe=has_wipe, is_restoring=is_restoring)
             engine, clickhouse_url = _start_engine(options, folder, stack)
-        clickhouse = ClickHouse(clickhouse_url)
-        stack.callback(clickhouse.close)
+        clickhouse = stack.enter_context(closing(ClickHouse(clickhouse_url)))
         heads = _heads(kafka := kafka_of(settings), pool)
         door = _start_door(settings, kafka, folder, secret, pool, clock, stack)
         stores = _Stores(pool, postgres_url, clickhouse, heads, door, catalog, clock)
@@ -147,6 +148,7 @@ def open_platform(
             admin_key=admin_key,
             engine=engine,
             postgres=postgres,
+            access=_open_access(settings, folder, admin_key, postgres_url, clock, stack),
             **_slices(stores, stack),
         )
 
@@ -190,6 +192,31 @@ def _slices(stores: _Stores, stack: ExitStack) -> dict[str, Any]:
         "backfills": Backfills(pool, catalog, clock, ids),
         "doubles": Doubles(pool, clickhouse, clock),
     }
+
+
+def _open_access(
+    settings: Settings,
+    folder: DataFolder,
+    admin_key: str,
+    postgres_url: str,
+    clock: Clock,
+    stack: ExitStack,
+) -> Access:
+    """It has connections of its own, so that a busy API still sees a revocation."""
+    pool = open_pool(postgres_url, connections_max=4)
+    stack.callback(pool.close)
+    access = Access(
+        pool,
+        Sealer(load_access_key(settings, folder.path)),
+        clock,
+        Uuid7Source(clock),
+        admin_key=admin_key,
+        issuer=settings.public_url or f"http://{settings.host}:{settings.port}",
+        outbound=Outbound(allows_private=settings.allow_private_addresses),
+    )
+    stack.callback(access.close)
+    access.start()
+    return access
 
 
 def _start_postgres(
@@ -292,10 +319,9 @@ def _make_committer(postgres_url: str, clock: Clock, stack: ExitStack) -> Commit
 
 def services_of(parts: Platform) -> Services:
     """What the HTTP surface is given."""
-    authenticator = Authenticator(parts.admin_key, parts.clock)
     return Services(
-        authenticator=authenticator,
-        gate=Gate(authenticator),
+        access=parts.access,
+        gate=Gate(parts.access),
         authorizer=Authorizer(parts.committer),
         audit=parts.audit,
         clock=parts.clock,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hmac
 import os
 import secrets
 from pathlib import Path
@@ -23,6 +24,15 @@ def load_admin_key(settings: Settings, folder: Path) -> str:
             code="admin_key_missing",
         )
     return owner_only_secret(path)
+
+
+def load_access_key(settings: Settings, folder: Path) -> str:
+    """The access secret: set, made from another shared secret, or the folder's own."""
+    if settings.access_key:
+        return settings.access_key
+    if settings.redaction_key:
+        return hmac.new(settings.redaction_key.encode(), b"access", "sha256").hexdigest()
+    return owner_only_secret(folder / "access.key")
 
 
 def owner_only_secret(path: Path) -> str:

@@ -28,16 +28,19 @@ def ask(
     path: str,
     offline: Callable[[Services], dict[str, Any]],
     body: dict[str, Any] | None = None,
+    method: str | None = None,
 ) -> dict[str, Any]:
     """Answer from the folder itself, or from the server that owns it."""
     try:
         with open_platform(settings) as platform:
             return offline(services_of(platform))
     except DataFolderInUse:
-        return fetch(settings, path, body)
+        return fetch(settings, path, body, method)
 
 
-def fetch(settings: Settings, path: str, body: dict[str, Any] | None) -> dict[str, Any]:
+def fetch(
+    settings: Settings, path: str, body: dict[str, Any] | None, method: str | None = None
+) -> dict[str, Any]:
     """Ask the server that owns the folder; raise its problem."""
     folder = settings.data_folder
     key = load_admin_key(settings, folder)
@@ -45,6 +48,7 @@ def fetch(settings: Settings, path: str, body: dict[str, Any] | None) -> dict[st
         read_address(folder).url + path,
         data=None if body is None else json.dumps(body).encode(),
         headers={"Authorization": f"Bearer {key}", "Content-Type": "application/json"},
+        method=method,
     )
     try:
         with urlopen(request, timeout=_TIMEOUT_SECONDS) as answer:

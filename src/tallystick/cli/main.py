@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from tallystick import __version__
-from tallystick.cli import audit, backfill, broken
+from tallystick.cli import admin, audit, backfill, broken
 from tallystick.errors import TallystickError
 from tallystick.settings import Settings, load_settings
 
@@ -20,6 +20,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="The open control plane for AI usage, credits and cost.",
 )
+app.add_typer(admin.app, name="admin")
 app.add_typer(broken.app, name="broken")
 app.add_typer(backfill.app, name="backfill")
 app.command("audit")(audit.audit)

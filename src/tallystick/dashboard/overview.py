@@ -30,8 +30,13 @@ RANGES = {
 }
 
 
-def build_overview(services: Services, span: str, tenant: str) -> dict[str, Any]:
-    """Gather everything for one range and tenant ("" is all)."""
+def build_overview(
+    services: Services, span: str, tenant: str, *, is_operator: bool
+) -> dict[str, Any]:
+    """Gather everything for one range and tenant ("" is all).
+
+    Freshness and the names of other tenants are for the operator.
+    """
     if span not in RANGES:
         raise InvalidInput(f"range must be one of {', '.join(RANGES)}", field="range")
     chosen = RANGES[span]
@@ -43,15 +48,14 @@ def build_overview(services: Services, span: str, tenant: str) -> dict[str, Any]
         return services.stats.query(StatsQuery(from_at, to_at, interval, group_by, filters))
 
     tools = [row for row in ask("tool") if row["tool"]]
-    tenants = [row["tenant"] for row in services.stats.query(
-        StatsQuery(from_at, to_at, "none", ("tenant",), {})
-    )]  # fmt: skip
+    everyone = StatsQuery(from_at, to_at, "none", ("tenant",), {})
+    rows = services.stats.query(everyone) if is_operator else []
     return {
         "span": span,
         "tenant": tenant,
-        "tenants": sorted({*tenants, tenant} - {""}),
+        "tenants": sorted({*(row["tenant"] for row in rows), tenant} - {""}),
         "total": (ask() or [{}])[0],
-        "freshness": services.freshness.report(),
+        "freshness": services.freshness.report() if is_operator else None,
         "charts": {
             "cost_by_model": _over_time(
                 ask("model", interval=chosen.interval), "model", "cost_usd"

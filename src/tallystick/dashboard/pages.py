@@ -20,15 +20,23 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 
-from tallystick.access import OPERATOR
-from tallystick.api.access import SESSION_COOKIE, SESSION_HOURS
-from tallystick.api.requests import read_body, tenant_of
+from tallystick.access import SESSION_HOURS
+from tallystick.api.gate import act_for, address_of
+from tallystick.api.requests import principal_of, read_body, tenant_of
 from tallystick.api.services import Services
 from tallystick.api.usage_routes import run_story
 from tallystick.clock import format_time
 from tallystick.dashboard import broken_pages
+from tallystick.dashboard.broken_pages import SESSION_COOKIE
 from tallystick.dashboard.overview import RANGES, build_overview
-from tallystick.errors import Conflict, InvalidInput, TallystickError, Unrepairable
+from tallystick.errors import (
+    Conflict,
+    Forbidden,
+    InvalidInput,
+    TallystickError,
+    Unauthorized,
+    Unrepairable,
+)
 
 Page = Callable[[Request], Awaitable[Response]]
 _HEADERS = {
@@ -80,10 +88,16 @@ class _Pages:
         """Send who has no session to the login."""
 
         async def guard(request: Request) -> Response:
-            if not self._services.authenticator.has_session(request):
-                return RedirectResponse("/login", 303)
-            request.state.principal = OPERATOR
             try:
+                cookie = request.cookies.get(SESSION_COOKIE, "")
+                principal = await self._services.access.principal_of_session(
+                    cookie, address_of(request)
+                )
+                if principal is None:
+                    return RedirectResponse("/login", 303)
+                if not principal.may("usage:read"):
+                    raise Forbidden("this needs the permission usage:read")
+                act_for(request, principal)
                 return await page(request)
             except TallystickError as error:
                 return self._render("problem.html", error.http_status, message=error.message)
@@ -94,7 +108,10 @@ class _Pages:
         """Usage and cost over time, errors by tool, credits, freshness."""
         span = request.query_params.get("range", "24h")
         tenant = tenant_of(request, request.query_params.get("tenant", ""))
-        content = await asyncio.to_thread(build_overview, self._services, span, tenant)
+        is_operator = not principal_of(request).tenant_id
+        content = await asyncio.to_thread(
+            build_overview, self._services, span, tenant, is_operator=is_operator
+        )
         return self._render("overview.html", ranges=list(RANGES), **content)
 
     async def runs(self, request: Request) -> Response:
@@ -146,12 +163,17 @@ class _Pages:
         if request.method == "GET":
             return self._render("login.html", message="")
         body = await read_body(request, _LOGIN_BYTES_MAX)
-        if not self._services.authenticator.is_key(_form_value(body, "key").strip()):
+        key = _form_value(body, "key").strip()
+        try:
+            session = await self._services.access.new_session(key, address_of(request))
+        except (Unauthorized, Forbidden):
             return self._render("login.html", 401, message="That is not the key.")
+        except TallystickError as error:
+            return self._render("login.html", error.http_status, message=error.message)
         answer = RedirectResponse("/", 303)
         answer.set_cookie(
             SESSION_COOKIE,
-            self._services.authenticator.new_session(),
+            session,
             max_age=SESSION_HOURS * 3600,
             httponly=True,
             samesite="strict",

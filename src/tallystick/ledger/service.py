@@ -52,7 +52,7 @@ from tallystick.ledger.rules import AccountState, LotState
 from tallystick.ledger.store import SQL, Connection, Plan, drive
 from tallystick.ledger.views import balance_of
 from tallystick.ledger.writing import write_book
-from tallystick.plumbing.postgres import transaction
+from tallystick.plumbing.postgres import acting_for, transaction
 from tallystick.plumbing.sql import load_statements
 from tallystick.units import INT64_MAX
 
@@ -103,6 +103,8 @@ class Ledger:
         }
         with transaction(self._pool) as connection:
             connection.execute(SQL["insert_account"], arguments)
+            if acting_for.get():  # an account of another tenant is there, but not to be seen
+                self._account(connection, account_id)
             connection.execute(SQL["insert_balance"], arguments)
             # the lock comes first: of two changes at once each sees what the other has left
             book = drive(connection, read_accounts(self._ids, self._clock, [account_id]))
@@ -278,12 +280,15 @@ class Ledger:
         """
         arguments = {"account_id": account_id, "lots_max": _BUCKETS_MAX}
         with transaction(self._pool) as connection:
-            connection.autocommit = True
+            is_alone = not acting_for.get()  # then no transaction has begun, and none is needed
+            if is_alone:
+                connection.autocommit = True
             try:
                 cursor = connection.execute(SQL["load_balance"], arguments, binary=True)
                 rows = cursor.fetchall()
             finally:
-                connection.autocommit = False
+                if is_alone:
+                    connection.autocommit = False
         if not rows or tenant_id not in ("", rows[0][1]):
             raise NotFound("there is no such account; create it with PUT", code="unknown_account")
         lots = [LotState(*row[16:]) for row in rows if row[16] is not None]

@@ -10,13 +10,14 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from importlib.resources import files
 from typing import Any
 
 import psycopg
 from psycopg_pool import AsyncConnectionPool, ConnectionPool, PoolTimeout
 
-from tallystick.errors import StoreUnavailable, TallystickError
+from tallystick.errors import Forbidden, StoreUnavailable, TallystickError
 
 _MIGRATION_LOCK = 7_215_001
 _ASSUME_ROLE = b"""
@@ -24,6 +25,16 @@ SELECT set_config('role', rolname, false) FROM pg_roles
 WHERE rolname = 'tallystick_app' AND pg_has_role(current_user, oid, 'MEMBER')
 """
 """Without the role (it could not be made) the connection stays what it is."""
+
+acting_for: ContextVar[str] = ContextVar("acting_for", default="")
+"""The tenant for which this context (a request) reads and writes; "" is the operator."""
+
+_ACT_FOR = b"""
+SELECT set_config('tallystick.tenant', %s, true), (SELECT set_config('role', rolname, true)
+    FROM pg_roles WHERE rolname = 'tallystick_tenant'
+        AND pg_has_role(session_user, oid, 'MEMBER'))
+"""
+"""Until the transaction ends; policies of 0910_row_security.sql ask for both."""
 
 _BOOKKEEPING = """
 CREATE TABLE IF NOT EXISTS public.schema_migration (
@@ -87,12 +98,22 @@ def make_async_pool(url: str, *, connections: int, settings: str = "") -> AsyncC
 
 @contextmanager
 def transaction(pool: ConnectionPool) -> Iterator[psycopg.Connection[Any]]:
-    """One transaction; StoreUnavailable when PostgreSQL cannot be reached."""
+    """One transaction; StoreUnavailable when PostgreSQL cannot be reached.
+
+    It is one for the tenant that this context acts for: rows of others are not there.
+    """
+    tenant_id = acting_for.get()
     try:
         with pool.connection() as connection:
+            if tenant_id:
+                connection.execute(_ACT_FOR, (tenant_id,))
             yield connection
     except (psycopg.OperationalError, PoolTimeout) as error:
         raise StoreUnavailable("PostgreSQL cannot be reached") from error
+    except psycopg.errors.InsufficientPrivilege as error:
+        if not tenant_id:
+            raise
+        raise Forbidden("this belongs to another tenant", code="tenant_mismatch") from error
 
 
 def load_migrations(store: str) -> list[tuple[str, str]]:
