@@ -281,7 +281,7 @@ class Reference:
         code = ""
         if self.size(parts) < r.units:
             code = "credit_exhausted"
-        elif any(units > self.room(limit_id) for limit_id, units in limits.items()):
+        elif any(max(units, 1) > self.room(limit_id) for limit_id, units in limits.items()):
             code = "budget_exceeded"
         if code:
             self.back(parts)
@@ -434,7 +434,7 @@ class Reference:
         more = {
             limit_id: r.units for limit_id in claim.limits if self.windows[limit_id][0][0] == "C"
         }
-        if any(units > self.room(limit_id) for limit_id, units in more.items()):
+        if any(max(units, 1) > self.room(limit_id) for limit_id, units in more.items()):
             self.back(parts)
             return "declined", "budget_exceeded", 0, 0
         for limit_id, units in more.items():

@@ -17,6 +17,8 @@ from tallystick.broken import BrokenMessages
 from tallystick.catalog import Catalog
 from tallystick.clock import Clock
 from tallystick.enforcement.authorization import Authorizer
+from tallystick.enforcement.budgets import Budgets
+from tallystick.enforcement.budgets.enforcing import Enforcing
 from tallystick.events.door import Door
 from tallystick.ledger import Ledger
 from tallystick.ledger.committer import Committer
@@ -34,6 +36,8 @@ class Services:
     authenticator: Authenticator
     gate: Gate
     authorizer: Authorizer
+    budgets: Budgets
+    enforcing: Enforcing
     clock: Clock
     door: Door
     ledger: Ledger

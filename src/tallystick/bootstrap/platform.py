@@ -29,6 +29,8 @@ from tallystick.broken import BrokenMessages
 from tallystick.catalog import Catalog
 from tallystick.clock import Clock, SystemClock
 from tallystick.enforcement.authorization import Authorizer
+from tallystick.enforcement.budgets import Budgets
+from tallystick.enforcement.budgets.enforcing import Enforcing
 from tallystick.errors import StoreUnavailable
 from tallystick.events.appending import Appender, JudgingAppender, KafkaAppender, seal_key
 from tallystick.events.dedup import DedupIndex
@@ -268,10 +270,14 @@ def _make_committer(postgres_url: str, clock: Clock, stack: ExitStack) -> Commit
 def services_of(parts: Platform) -> Services:
     """What the HTTP surface is given."""
     authenticator = Authenticator(parts.admin_key, parts.clock)
+    budgets = Budgets(parts.pool, parts.clock)
+    enforcing = Enforcing(budgets, parts.clock)
     return Services(
         authenticator=authenticator,
         gate=Gate(authenticator),
-        authorizer=Authorizer(parts.committer),
+        authorizer=Authorizer(parts.committer, enforcing),
+        budgets=budgets,
+        enforcing=enforcing,
         clock=parts.clock,
         door=parts.door,
         ledger=parts.ledger,

@@ -94,9 +94,6 @@ def _read_history(book: Book, needs: Needs) -> Plan[None]:
             parts = list(zip(row[9], row[10], used, strict=True))
             fields: list[Any] = [*row[1:9], parts]
             book.resolutions[row[0]] = Resolution(*fields)
-        limit_ids = {part[0] for one in book.resolutions.values() for part in one.limits}
-        if limit_ids - book.limits.keys():
-            yield from lock_limits(book, limit_ids)
     charge_ids = needs.charge_ids | {
         one.operation_id for one in book.resolutions.values() if one.kind == "resolve"
     }
@@ -121,8 +118,25 @@ def _read_history(book: Book, needs: Needs) -> Plan[None]:
     yield from read_spent_lots(book)
 
 
+def roll_limits(book: Book) -> Plan[None]:
+    """Let go what has left rolling windows, before anything is decided on them."""
+    due = [
+        limit_id
+        for limit_id, limit in book.limits.items()
+        if limit.rolls_at is not None and limit.rolls_at <= book.now
+    ]
+    if not due:
+        return
+    (found,) = yield _batch("load_slices", limit_ids=text_array(due))
+    slices: dict[str, list[tuple[int, int]]] = {limit_id: [] for limit_id in due}
+    for limit_id, begin, used in found:
+        slices[limit_id].append((begin, used))
+    for limit_id in due:
+        book.roll_limit(limit_id, slices[limit_id])
+
+
 def lock_limits(book: Book, limit_ids: Iterable[str]) -> Plan[None]:
-    """Lock further limits, such as those that an ended hold has named."""
+    """Lock limits and nothing else, or those that a run's open holds name."""
     (found,) = yield _batch("lock_limits", limit_ids=text_array(limit_ids), operation_ids="{}")
     for row in found:
         book.limits.setdefault(row[0], LimitState(*row))
