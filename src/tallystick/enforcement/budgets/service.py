@@ -101,11 +101,20 @@ class Budgets:
             revision=revision,
         )
 
-    def refresh_carried(self, budget: Budget) -> int:
-        """Bring what windows under way carry over up to the window before; how many changed."""
+    def refresh_carried(self) -> int:
+        """Bring what windows carry over up to the windows before them; how many changed.
+
+        What is held of a window counts as used until it is settled: what is carried over can
+        only grow, by what holds give back.
+        """
         with transaction(self._pool) as connection:
-            store.share_budgets(connection, [(budget.tenant_id, budget.budget_id)])
-            return self._retune(connection, budget)
+            carrying = store.load_carrying(connection)
+        changed = 0
+        for budget in carrying:
+            with transaction(self._pool) as connection:
+                (found,) = store.share_budgets(connection, [(budget.tenant_id, budget.budget_id)])
+                changed += self._retune(connection, found)
+        return changed
 
     def _retune(self, connection: Connection, budget: Budget) -> int:
         """Set the capacity of windows under way to what the terms say."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from decimal import Decimal
 from typing import Any
 
 import msgspec
@@ -171,6 +172,32 @@ def load_windows(connection: Connection, limit_ids: Sequence[str]) -> list[Windo
     """Windows by id."""
     arguments = {"limit_ids": list(limit_ids)}
     return _windows(connection.execute(_SQL["load_windows"], arguments).fetchall())
+
+
+def load_carrying(connection: Connection) -> list[Budget]:
+    """Active budgets that carry over."""
+    return _budgets(connection.execute(_SQL["load_carrying"]).fetchall())
+
+
+def load_crossed(
+    connection: Connection, now: int, limit: int
+) -> list[tuple[str, Decimal, str, int]]:
+    """Thresholds to be told: (limit id, share, gravest action, amount with carry-over)."""
+    arguments = {"now": now, "limit": limit}
+    return connection.execute(_SQL["load_crossed"], arguments).fetchall()
+
+
+def upsert_crossing(
+    connection: Connection, limit_id: str, at: Decimal, total: int, now: int
+) -> None:
+    """Remember that a threshold was crossed."""
+    arguments = {"limit_id": limit_id, "at": at, "total": total, "now": now}
+    connection.execute(_SQL["upsert_crossing"], arguments)
+
+
+def clear_crossings(connection: Connection, now: int) -> list[tuple[str, Decimal]]:
+    """Take crossings back that are over: (limit id, share)."""
+    return connection.execute(_SQL["clear_crossings"], {"now": now}).fetchall()
 
 
 def load_tenant(connection: Connection, account_id: str) -> str:

@@ -101,7 +101,7 @@ UPDATE ledger.limit_window l SET capacity = n.capacity, kind = n.kind,
     overrun = greatest(l.used + l.held - n.capacity, 0)
 FROM unnest(%(limit_ids)s::text[], %(capacities)s::bigint[], %(kinds)s::text[])
     AS n(limit_id, capacity, kind)
-WHERE l.limit_id = n.limit_id;
+WHERE l.limit_id = n.limit_id AND (l.capacity <> n.capacity OR l.kind <> n.kind);
 
 -- name: update_carried
 -- Change what is carried over. Index: primary key.
@@ -123,6 +123,50 @@ SELECT w.limit_id, w.tenant_id, w.budget_id, w.each::text, w.start_at, w.end_at,
     l.capacity, l.used, l.held, l.overrun, l.let_through
 FROM enforcement.budget_window w JOIN ledger.limit_window l USING (limit_id)
 WHERE w.limit_id = ANY(%(limit_ids)s::text[]);
+
+-- name: load_carrying
+-- Active budgets that carry over. Reads all budgets.
+SELECT tenant_id, budget_id, revision, status, content::text, created_at, changed_at, changed_by
+FROM enforcement.budget WHERE status = 'active' AND content->>'carry_over_max' <> '0';
+
+-- name: load_crossed
+-- Thresholds that are reached and not told yet, in windows under way. Index: window_of_budget,
+-- primary keys.
+SELECT w.limit_id, t.at, (array_agg(t.action ORDER BY array_position(
+        ARRAY['block', 'downgrade', 'throttle', 'alert'], t.action)))[1] AS action,
+    (b.content->>'amount')::bigint + w.carried AS total
+FROM enforcement.budget b
+JOIN enforcement.budget_window w USING (tenant_id, budget_id)
+JOIN ledger.limit_window l USING (limit_id)
+CROSS JOIN LATERAL jsonb_to_recordset(b.content->'thresholds') AS t(at numeric, action text)
+LEFT JOIN enforcement.budget_crossing c ON c.limit_id = w.limit_id AND c.at = t.at
+WHERE b.status = 'active' AND (w.end_at IS NULL OR w.end_at > %(now)s) AND l.used + l.held > 0
+    AND l.used + l.held >= floor(t.at * ((b.content->>'amount')::bigint + w.carried))
+    AND (c.limit_id IS NULL OR c.cleared_at IS NOT NULL)
+GROUP BY w.limit_id, t.at, b.content, w.carried ORDER BY w.limit_id, t.at LIMIT %(limit)s;
+
+-- name: upsert_crossing
+-- Remember that a threshold was crossed. Index: primary key.
+INSERT INTO enforcement.budget_crossing (limit_id, at, total, crossed_at)
+VALUES (%(limit_id)s, %(at)s, %(total)s, %(now)s)
+ON CONFLICT (limit_id, at) DO UPDATE SET total = excluded.total,
+    crossed_at = excluded.crossed_at, cleared_at = NULL;
+
+-- name: clear_crossings
+-- Take crossings back: the window is over, the budget ended, the threshold is gone, or an edit
+-- or the passing of time (rolling) left less than it. What holds give back does not: the next
+-- hold would only raise it again. Index: crossing_uncleared.
+UPDATE enforcement.budget_crossing c SET cleared_at = %(now)s
+FROM enforcement.budget_window w
+JOIN enforcement.budget b USING (tenant_id, budget_id)
+JOIN ledger.limit_window l USING (limit_id)
+WHERE c.cleared_at IS NULL AND w.limit_id = c.limit_id AND (
+    b.status <> 'active' OR w.end_at <= %(now)s
+    OR NOT EXISTS (SELECT FROM jsonb_to_recordset(b.content->'thresholds') AS t(at numeric)
+        WHERE t.at = c.at)
+    OR ((w.end_at IS NULL OR (b.content->>'amount')::bigint + w.carried <> c.total)
+        AND l.used + l.held < floor(c.at * ((b.content->>'amount')::bigint + w.carried))))
+RETURNING c.limit_id, c.at;
 
 -- name: load_account_tenants
 -- Whose accounts are. Index: primary key.

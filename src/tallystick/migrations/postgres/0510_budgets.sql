@@ -84,6 +84,7 @@ CREATE INDEX window_under_way ON enforcement.budget_window (end_at);
 CREATE TABLE enforcement.budget_crossing (
     limit_id   text    NOT NULL,
     at         numeric NOT NULL,                          -- share of the amount
+    total      bigint  NOT NULL,                          -- amount and carry-over at that time
     crossed_at bigint  NOT NULL,
     cleared_at bigint,
     PRIMARY KEY (limit_id, at)
