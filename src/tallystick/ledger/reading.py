@@ -56,7 +56,7 @@ def _read_main(book: Book, needs: Needs) -> Plan[None]:
     is_indirect = bool(needs.operation_ids or needs.refunded_runs)
     names = ["lock_accounts_of" if is_indirect else "lock_accounts"]
     if needs.limit_ids or needs.operation_ids:
-        names.append("lock_limits")
+        names.append("lock_limits" if needs.operation_ids else "lock_limits_named")
     names.append("load_lots_of" if is_indirect else "load_lots")
     if needs.key_hashes:
         names.append("load_known")
@@ -69,7 +69,7 @@ def _read_main(book: Book, needs: Needs) -> Plan[None]:
     rows = dict(zip(names, (yield Batch(queries)), strict=True))
     for row in rows[names[0]]:
         book.accounts[row[0]] = AccountState(*row)
-    for row in rows.get("lock_limits", ()):
+    for row in rows.get("lock_limits") or rows.get("lock_limits_named") or ():
         book.limits[row[0]] = LimitState(*row)
     _take_lots(book, rows.get("load_lots_of") or rows.get("load_lots") or ())
     for row in rows.get("load_known", ()):
@@ -137,7 +137,7 @@ def roll_limits(book: Book) -> Plan[None]:
 
 def lock_limits(book: Book, limit_ids: Iterable[str]) -> Plan[None]:
     """Lock limits and nothing else, or those that a run's open holds name."""
-    (found,) = yield _batch("lock_limits", limit_ids=text_array(limit_ids), operation_ids="{}")
+    (found,) = yield _batch("lock_limits_named", limit_ids=text_array(limit_ids))
     for row in found:
         book.limits.setdefault(row[0], LimitState(*row))
 

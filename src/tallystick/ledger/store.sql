@@ -141,6 +141,14 @@ SELECT h.tenant_id, h.run_id, r.account_id, r.target, r.charged, r.shortfall, r.
 FROM ledger.hold h JOIN ledger.run_charge r USING (tenant_id, run_id)
 WHERE h.hold_id = ANY(%(operation_ids)s::uuid[]) AND h.run_id <> '';
 
+-- name: lock_limits_named
+-- Limits by id, locked in id order after the balances. Locks: the limit rows.
+-- Index: primary key.
+SELECT limit_id, asset, capacity, used, held, overrun, kind, let_through, rolled, slice_micros,
+    slices, rolls_at
+FROM ledger.limit_window WHERE limit_id = ANY(%(limit_ids)s::text[])
+ORDER BY limit_id FOR UPDATE;
+
 -- name: lock_limits
 -- Limits that requests name, or the holds that they name, open or ended; locked in id order
 -- after the balances. Locks: the limit rows. Index: primary key, unique id of the operation.

@@ -17,6 +17,9 @@ from tallystick.enforcement.budgets.rules import each_of, limit_id_of, window_at
 CHECK_SECONDS = 0.25
 """From this age on a copy is compared with the store; meanwhile others work with it."""
 
+_PARTS_MAX = 100_000
+"""Windows of a tenant remembered: those of the users that are at work."""
+
 EDIT_SECONDS_MAX = 0.5
 """No work is decided on an older copy; it waits for the comparison instead."""
 
@@ -84,6 +87,20 @@ class TenantIndex:
             group = self._groups.setdefault(signature, _Group(*signature))
             values = tuple(scope[name] for name in fixed)
             group.budgets.setdefault(values, []).append(budget)
+        self._parts: dict[tuple[str, _Each], WindowPart] = {}
+
+    def parts(self, attribution: Mapping[str, str], at: int) -> list[WindowPart]:
+        """The windows that filled attribution falls under at a moment."""
+        found = []
+        for budget, each in self.match(attribution):
+            key = (budget.budget_id, each)
+            part = self._parts.get(key)
+            if part is None or not part.window.has(at):
+                if len(self._parts) > _PARTS_MAX:
+                    self._parts.clear()
+                part = self._parts[key] = part_of(budget, each, at)
+            found.append(part)
+        return found
 
     def match(self, attribution: Mapping[str, str]) -> list[tuple[Budget, _Each]]:
         """Budgets that filled attribution falls under, with the values of their "*"."""
@@ -148,26 +165,13 @@ class ActiveBudgets:
         index = self._indexes.get(tenant_id)
         if index is None:
             return []
-        return [
-            part_of(budget, each, at)
-            for budget, each in index.match(fill_attribution(tenant_id, attribution))
-        ]
-
-
-_windows: dict[tuple[str, int, str], Window] = {}
-"""Windows of now by (period, anchor, zone): most work falls into the same few."""
+        return index.parts(fill_attribution(tenant_id, attribution), at)
 
 
 def part_of(budget: Budget, each: _Each, at: int) -> WindowPart:
     """The window of a budget at a moment."""
     terms = budget.terms
-    key = (terms.window, terms.anchor_day, terms.time_zone)
-    window = _windows.get(key)
-    if window is None or window.end_at is None or not window.start_at <= at < window.end_at:
-        window = window_at(terms, at)
-        if len(_windows) > 1000:
-            _windows.clear()
-        _windows[key] = window
+    window = window_at(terms, at)
     values = [value for _, value in each]
     limit_id = limit_id_of(budget.tenant_id, budget.budget_id, terms, values, window)
     return WindowPart(budget, each, window, limit_id)

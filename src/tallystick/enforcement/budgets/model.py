@@ -96,6 +96,10 @@ class Window(msgspec.Struct, frozen=True):
     start_at: int
     end_at: int | None
 
+    def has(self, at: int) -> bool:
+        """Whether a moment is in it."""
+        return self.end_at is None or self.start_at <= at < self.end_at
+
 
 class WindowView(msgspec.Struct, frozen=True):
     """A window with what the ledger counted in it."""
