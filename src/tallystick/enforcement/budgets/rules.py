@@ -127,7 +127,7 @@ def limit_id_of(
 
 @lru_cache(maxsize=100_000)
 def _digest(each: tuple[str, ...]) -> str:
-    return hashlib.sha256(msgspec.json.encode(each)).hexdigest()[:24]
+    return "e" + hashlib.sha256(msgspec.json.encode(each)).hexdigest()[:24]
 
 
 def budget_id_of(limit_id: str) -> str:
@@ -138,7 +138,7 @@ def budget_id_of(limit_id: str) -> str:
     """
     if not limit_id.startswith("budget:"):
         return ""
-    has_each = not limit_id.rsplit("/", 1)[1].isdigit() and not limit_id.endswith("/rolling")
+    has_each = limit_id.rpartition("/")[2].startswith("e")
     parts = limit_id.rsplit("/", 3 if has_each else 2)
     return parts[1]
 
