@@ -147,6 +147,7 @@ CREATE TABLE enforcement.budget (
 CREATE TABLE enforcement.budget_crossing (
     limit_id text NOT NULL,
     at numeric NOT NULL,
+    total bigint NOT NULL,
     crossed_at bigint NOT NULL,
     cleared_at bigint
 );

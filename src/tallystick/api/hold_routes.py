@@ -7,13 +7,14 @@ one commit.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
+from tallystick.api.asks import actual_of, attribution_of, work_ask
 from tallystick.api.problems import problem_content
 from tallystick.api.requests import (
     credits_of,
@@ -25,14 +26,11 @@ from tallystick.api.requests import (
 from tallystick.api.services import Services
 from tallystick.bounds import (
     ATOMIC_ITEMS_MAX,
-    ATTRIBUTION_MAX,
     BATCH_ITEMS_MAX,
     BODY_BYTES_MAX,
-    ID_LENGTH_MAX,
-    TOKENS_MAX,
 )
 from tallystick.clock import format_time
-from tallystick.enforcement.authorization import Actual, Ask, actuals_of, capture_request, told
+from tallystick.enforcement.authorization import Ask, actuals_of, capture_request, told
 from tallystick.enforcement.budgets.showing import show_decision
 from tallystick.errors import InvalidInput, TallystickError
 from tallystick.ledger import (
@@ -46,23 +44,6 @@ from tallystick.ledger import (
     StartRequest,
 )
 from tallystick.ledger import Request as LedgerRequest
-from tallystick.units import USD, parse_amount
-
-
-class Cost(Protocol):
-    """A body that says what work costs."""
-
-    amount: str
-    cost_usd: str | None
-    tokens: int | None
-
-
-class Work(Cost, Protocol):
-    """A body that says what work is for, too."""
-
-    account_id: str
-    run_id: str
-    attribution: dict[str, str]
 
 
 class HoldBody(msgspec.Struct):
@@ -186,7 +167,7 @@ async def post_capture(services: Services, request: Request) -> Response:
     body = await read_json(request, CaptureBody)
     outcome = await services.authorizer.capture(
         request.path_params["hold_id"],
-        _actual_of(body),
+        actual_of(body),
         reason=body.reason,
         idempotency_key=idempotency_key(request, body.idempotency_key),
     )
@@ -227,7 +208,7 @@ async def post_extend(services: Services, request: Request) -> Response:
         hold_id=request.path_params.get("hold_id") or request.path_params["lease_id"],
         ttl_seconds=body.ttl_seconds,
         units=credits_of(body.amount),
-        actuals=actuals_of(_actual_of(body)),
+        actuals=actuals_of(actual_of(body)),
         epoch=body.epoch,
         idempotency_key=idempotency_key(request, body.idempotency_key),
     )
@@ -249,7 +230,7 @@ async def post_lease(services: Services, request: Request) -> Response:
         worker=body.worker,
         idempotency_key=idempotency_key(request, body.idempotency_key),
     )
-    attribution = _attribution_of(request, body.attribution)
+    attribution = attribution_of(request, body.attribution)
     return await answer_outcome(services, await services.authorizer.lease(lease, attribution))
 
 
@@ -277,71 +258,16 @@ async def post_return(services: Services, request: Request) -> Response:
     return await apply_request(services, give_back)
 
 
-def _attribution_of(request: Request, said: Mapping[str, str]) -> dict[str, str]:
-    """What the caller says, under what its key says: that a caller cannot change."""
-    if len(said) > ATTRIBUTION_MAX or any(
-        max(len(name), len(value)) > ID_LENGTH_MAX or "\0" in name + value
-        for name, value in said.items()
-    ):
-        raise InvalidInput(
-            f"attribution may have {ATTRIBUTION_MAX} names of {ID_LENGTH_MAX} characters",
-            field="attribution",
-        )
-    return {**said, **request.state.principal.attribution}
-
-
-def work_ask(
-    request: Request,
-    body: Work,
-    key: str,
-    *,
-    ttl_seconds: int = 300,
-    has_started: bool = False,
-) -> Ask:
-    """The ask of a body that says what work is for and what it may cost."""
-    details: dict[str, Any] = {}
-    attribution = _attribution_of(request, body.attribution)
-    if attribution:
-        details["attribution"] = attribution
-    actual = _actual_of(body)
-    if actual.usd_units is not None:
-        details["cost_usd_units"] = actual.usd_units
-    if actual.tokens is not None:
-        details["tokens"] = actual.tokens
-    return Ask(
-        account_id=body.account_id,
-        credit_units=actual.credit_units,
-        tenant_id=request.state.principal.tenant_id,
-        usd_units=actual.usd_units or 0,
-        tokens=actual.tokens or 0,
-        run_id=body.run_id,
-        attribution=attribution,
-        ttl_seconds=ttl_seconds,
-        has_started=has_started,
-        details=msgspec.json.encode(details).decode() if details else "",
-        idempotency_key=key,
-    )
-
-
 def hold_ask(request: Request, body: HoldBody, key: str) -> Ask:
     """The ask of a hold."""
     return work_ask(request, body, key, ttl_seconds=body.ttl_seconds, has_started=body.started)
-
-
-def _actual_of(body: Cost) -> Actual:
-    if body.tokens is not None and not 0 <= body.tokens <= TOKENS_MAX:
-        raise InvalidInput(f"tokens must be from 0 to {TOKENS_MAX}", field="tokens")
-    usd = None if body.cost_usd is None else parse_amount(body.cost_usd, USD, field="cost_usd")
-    if usd is not None and usd < 0:
-        raise InvalidInput("cost_usd must be at least 0", field="cost_usd")
-    return Actual(credit_units=credits_of(body.amount), usd_units=usd, tokens=body.tokens)
 
 
 def _capture_item(item: msgspec.Raw) -> LedgerRequest:
     body = _capture_decoder.decode(item)
     return capture_request(
         body.hold_id,
-        _actual_of(body),
+        actual_of(body),
         reason=body.reason,
         idempotency_key=body.idempotency_key,
     )

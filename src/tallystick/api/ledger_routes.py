@@ -9,7 +9,8 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
-from tallystick.api.hold_routes import answer_outcome, apply_request, work_ask
+from tallystick.api.asks import work_ask
+from tallystick.api.hold_routes import answer_outcome, apply_request
 from tallystick.api.requests import (
     credits_of,
     credits_text,

@@ -37,7 +37,9 @@ def ask(
         return fetch(settings, path, body)
 
 
-def fetch(settings: Settings, path: str, body: dict[str, Any] | None) -> dict[str, Any]:
+def fetch(
+    settings: Settings, path: str, body: dict[str, Any] | None, method: str | None = None
+) -> dict[str, Any]:
     """Ask the server that owns the folder; raise its problem."""
     folder = settings.data_folder
     key = load_admin_key(settings, folder)
@@ -45,6 +47,7 @@ def fetch(settings: Settings, path: str, body: dict[str, Any] | None) -> dict[st
         read_address(folder).url + path,
         data=None if body is None else json.dumps(body).encode(),
         headers={"Authorization": f"Bearer {key}", "Content-Type": "application/json"},
+        method=method,
     )
     try:
         with urlopen(request, timeout=_TIMEOUT_SECONDS) as answer:

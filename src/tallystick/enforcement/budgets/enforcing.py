@@ -97,6 +97,8 @@ class Enforcing:
 
     async def _view(self, parts: Sequence[WindowPart]) -> dict[str, WindowView]:
         now = self._monotonic()
+        if len(self._views) > _REMEMBERED_MAX:
+            self._views.clear()
         stale = [
             part.limit_id
             for part in parts
@@ -104,8 +106,6 @@ class Enforcing:
         ]
         if stale:
             loaded = await asyncio.to_thread(self._budgets.load_windows, stale)
-            if len(self._views) > _REMEMBERED_MAX:
-                self._views.clear()
             self._views.update((limit_id, (now, view)) for limit_id, view in loaded.items())
         return {part.limit_id: self._views[part.limit_id][1] for part in parts}
 

@@ -6,7 +6,10 @@ Amounts are decimal text in the asset's main unit, times RFC 3339.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from decimal import Decimal
 from typing import Any
+
+import msgspec
 
 from tallystick.clock import format_time
 from tallystick.enforcement.budgets.model import ASSETS, Budget, WindowView
@@ -36,13 +39,18 @@ def show_budget(budget: Budget) -> dict[str, Any]:
         "carry_over_max": amount_text(terms.carry_over_max, terms.asset),
         "enforcement": "hard" if terms.is_hard else "soft",
         "shadow": terms.is_shadow,
-        "thresholds": [{"at": float(one.at), "action": one.action} for one in terms.thresholds],
+        "thresholds": [{"at": _number(one.at), "action": one.action} for one in terms.thresholds],
         "status": budget.status,
         "revision": budget.revision,
         "created_at": format_time(budget.created_at) if budget.created_at else None,
         "changed_at": format_time(budget.changed_at),
         "changed_by": budget.changed_by,
     }
+
+
+def _number(share: Decimal) -> msgspec.Raw:
+    """A share as a JSON number, digit by digit."""
+    return msgspec.Raw(f"{share.normalize():f}".encode())
 
 
 def show_window(view: WindowView, asset: str) -> dict[str, Any]:
