@@ -141,20 +141,10 @@ def test_one_hold_counts_every_asset_and_its_capture_says_the_actual(scene: Scen
         held = await scene.authorizer.hold(ask)
         more = Actual(credit_units=2, usd_units=30, tokens=100)
         await scene.authorizer.extend(held.hold_id, more, idempotency_key="e")
-        assert counted() == {
-            "USD": (0, 100),
-            "CREDIT": (0, 3),
-            "tokens": (0, 600),
-            "requests": (0, 1),
-        }
+        assert counted() == [(0, 100), (0, 3), (0, 600), (0, 1)]
         actual = Actual(credit_units=2, usd_units=40)
         await scene.authorizer.capture(held.hold_id, actual, idempotency_key="c")
-        assert counted() == {
-            "USD": (40, 0),
-            "CREDIT": (2, 0),
-            "tokens": (600, 0),
-            "requests": (1, 0),
-        }
+        assert counted() == [(40, 0), (2, 0), (600, 0), (1, 0)]
 
     def counted() -> list[tuple[int, int]]:
         found = []
