@@ -3,6 +3,7 @@
     make bench                      all of it, about half an hour
     make bench ARGS=ingest          one part: idle, ingest, latency or archive
     make bench ARGS=ledger          the ledger (ledger.py)
+    make bench ARGS=budgets         what budgets add to an authorization (budgets.py)
     make bench ARGS=pipeline        the event pipeline (pipeline.py)
 
 Method. The server runs as its users run it, on a fresh data folder; the load comes from this
@@ -29,7 +30,7 @@ import msgspec
 import psutil
 from tests.server import Server
 
-from benchmarks import ledger
+from benchmarks import budgets, ledger
 from benchmarks.archive import archive
 from tallystick.clock import SystemClock, format_time
 
@@ -209,11 +210,13 @@ PARTS = {"idle": idle, "latency": latency, "ingest": ingest, "archive": archive}
 def main() -> None:
     if sys.argv[1:] in ([], ["ledger"]):
         ledger.main([])
+    if sys.argv[1:] in ([], ["budgets"]):
+        budgets.main()
     if sys.argv[1:] in ([], ["pipeline"]):
         from benchmarks import pipeline  # which takes its load from here
 
         pipeline.main([])
-    if sys.argv[1:] in (["ledger"], ["pipeline"]):
+    if sys.argv[1:] in (["ledger"], ["pipeline"], ["budgets"]):
         return
     chosen = sys.argv[1:] or list(PARTS)
     memory_gib = psutil.virtual_memory().total / 2**30

@@ -1,8 +1,10 @@
 CREATE SCHEMA access;
+CREATE SCHEMA audit;
 CREATE SCHEMA backfill;
 CREATE SCHEMA broken;
 CREATE SCHEMA catalog;
 CREATE SCHEMA charger;
+CREATE SCHEMA enforcement;
 CREATE SCHEMA ledger;
 CREATE SCHEMA log;
 CREATE FUNCTION access.note_change() RETURNS trigger
@@ -82,6 +84,35 @@ CREATE TABLE access.signing_key (
     public_key text NOT NULL,
     sealed bytea NOT NULL,
     created_at bigint NOT NULL
+);
+CREATE TABLE audit.record (
+    record_id bigint NOT NULL,
+    at bigint NOT NULL,
+    tenant_id text NOT NULL,
+    subject text NOT NULL,
+    service_id text NOT NULL,
+    cost_center text NOT NULL,
+    method text NOT NULL,
+    route text NOT NULL,
+    target text NOT NULL,
+    status smallint NOT NULL,
+    decision text NOT NULL,
+    code text NOT NULL,
+    remote text NOT NULL,
+    requests integer NOT NULL,
+    duration_us integer NOT NULL,
+    transaction bigint DEFAULT ((pg_current_xact_id())::text)::bigint NOT NULL,
+    CONSTRAINT record_decision_check CHECK ((decision = ANY (ARRAY['allowed'::text, 'denied'::text, 'failed'::text]))),
+    CONSTRAINT record_requests_check CHECK ((requests > 0))
+);
+ALTER TABLE ONLY audit.record FORCE ROW LEVEL SECURITY;
+ALTER TABLE audit.record ALTER COLUMN record_id ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME audit.record_record_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
 );
 CREATE TABLE backfill.backfill (
     backfill_id text NOT NULL,
@@ -208,6 +239,54 @@ CREATE TABLE charger.pending_run (
 )
 WITH (fillfactor='70');
 ALTER TABLE ONLY charger.pending_run FORCE ROW LEVEL SECURITY;
+CREATE TABLE enforcement.budget (
+    tenant_id text NOT NULL,
+    budget_id text NOT NULL,
+    revision integer NOT NULL,
+    status text NOT NULL,
+    content jsonb NOT NULL,
+    edit bigint NOT NULL,
+    created_at bigint NOT NULL,
+    changed_at bigint NOT NULL,
+    changed_by text NOT NULL,
+    CONSTRAINT budget_budget_id_check CHECK ((budget_id ~ '^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$'::text)),
+    CONSTRAINT budget_revision_check CHECK ((revision > 0)),
+    CONSTRAINT budget_status_check CHECK ((status = ANY (ARRAY['active'::text, 'paused'::text, 'deleted'::text])))
+);
+ALTER TABLE ONLY enforcement.budget FORCE ROW LEVEL SECURITY;
+CREATE TABLE enforcement.budget_crossing (
+    limit_id text NOT NULL,
+    at numeric NOT NULL,
+    total bigint NOT NULL,
+    crossed_at bigint NOT NULL,
+    cleared_at bigint
+);
+CREATE TABLE enforcement.budget_edits (
+    is_one boolean DEFAULT true NOT NULL,
+    edits bigint NOT NULL,
+    CONSTRAINT budget_edits_is_one_check CHECK (is_one)
+);
+CREATE TABLE enforcement.budget_revision (
+    tenant_id text NOT NULL,
+    budget_id text NOT NULL,
+    revision integer NOT NULL,
+    status text NOT NULL,
+    content jsonb NOT NULL,
+    changed_at bigint NOT NULL,
+    changed_by text NOT NULL
+);
+ALTER TABLE ONLY enforcement.budget_revision FORCE ROW LEVEL SECURITY;
+CREATE TABLE enforcement.budget_window (
+    limit_id text NOT NULL,
+    tenant_id text NOT NULL,
+    budget_id text NOT NULL,
+    each jsonb NOT NULL,
+    start_at bigint NOT NULL,
+    end_at bigint,
+    carried bigint NOT NULL,
+    CONSTRAINT budget_window_carried_check CHECK ((carried >= 0))
+);
+ALTER TABLE ONLY enforcement.budget_window FORCE ROW LEVEL SECURITY;
 CREATE TABLE ledger.account (
     account_id text NOT NULL,
     tenant_id text NOT NULL,
@@ -285,6 +364,19 @@ CREATE TABLE ledger.hold (
 )
 WITH (fillfactor='80');
 ALTER TABLE ONLY ledger.hold FORCE ROW LEVEL SECURITY;
+CREATE TABLE ledger.limit_slice (
+    limit_id text NOT NULL,
+    slice_at bigint NOT NULL,
+    used bigint NOT NULL
+);
+CREATE TABLE ledger.limit_usage (
+    limit_id text NOT NULL,
+    source_key text NOT NULL,
+    units bigint NOT NULL,
+    CONSTRAINT limit_usage_source_key_check CHECK (((length(source_key) >= 1) AND (length(source_key) <= 256))),
+    CONSTRAINT limit_usage_units_check CHECK ((units >= 0))
+)
+WITH (fillfactor='80');
 CREATE TABLE ledger.limit_window (
     limit_id text NOT NULL,
     asset text NOT NULL,
@@ -292,11 +384,20 @@ CREATE TABLE ledger.limit_window (
     used bigint DEFAULT 0 NOT NULL,
     held bigint DEFAULT 0 NOT NULL,
     overrun bigint DEFAULT 0 NOT NULL,
+    kind text DEFAULT 'hard'::text NOT NULL,
+    let_through bigint DEFAULT 0 NOT NULL,
+    rolled bigint DEFAULT 0 NOT NULL,
+    slice_micros bigint,
+    slices integer,
+    rolls_at bigint,
     CONSTRAINT inv_03_window_not_over_capacity CHECK ((((used + held) - overrun) <= capacity)),
     CONSTRAINT limit_window_capacity_check CHECK ((capacity >= 0)),
     CONSTRAINT limit_window_held_check CHECK ((held >= 0)),
+    CONSTRAINT limit_window_kind_check CHECK ((kind = ANY (ARRAY['hard'::text, 'soft'::text, 'shadow'::text]))),
     CONSTRAINT limit_window_limit_id_check CHECK (((length(limit_id) >= 1) AND (length(limit_id) <= 256))),
     CONSTRAINT limit_window_overrun_check CHECK ((overrun >= 0)),
+    CONSTRAINT limit_window_slice_micros_check CHECK ((slice_micros > 0)),
+    CONSTRAINT limit_window_slices_check CHECK ((slices > 0)),
     CONSTRAINT limit_window_used_check CHECK ((used >= 0))
 )
 WITH (fillfactor='50');
@@ -443,6 +544,8 @@ ALTER TABLE ONLY access.identity_provider
     ADD CONSTRAINT identity_provider_pkey PRIMARY KEY (provider_id);
 ALTER TABLE ONLY access.signing_key
     ADD CONSTRAINT signing_key_pkey PRIMARY KEY (key_id);
+ALTER TABLE ONLY audit.record
+    ADD CONSTRAINT record_pkey PRIMARY KEY (record_id);
 ALTER TABLE ONLY backfill.backfill
     ADD CONSTRAINT backfill_idempotency_key_key UNIQUE (idempotency_key);
 ALTER TABLE ONLY backfill.backfill
@@ -465,6 +568,16 @@ ALTER TABLE ONLY catalog.rate_card_version
     ADD CONSTRAINT rate_card_version_rate_card_id_effective_at_digest_key UNIQUE (rate_card_id, effective_at, digest);
 ALTER TABLE ONLY charger.pending_run
     ADD CONSTRAINT pending_run_pkey PRIMARY KEY (tenant_id, charge_key);
+ALTER TABLE ONLY enforcement.budget_crossing
+    ADD CONSTRAINT budget_crossing_pkey PRIMARY KEY (limit_id, at);
+ALTER TABLE ONLY enforcement.budget_edits
+    ADD CONSTRAINT budget_edits_pkey PRIMARY KEY (is_one);
+ALTER TABLE ONLY enforcement.budget
+    ADD CONSTRAINT budget_pkey PRIMARY KEY (tenant_id, budget_id);
+ALTER TABLE ONLY enforcement.budget_revision
+    ADD CONSTRAINT budget_revision_pkey PRIMARY KEY (tenant_id, budget_id, revision);
+ALTER TABLE ONLY enforcement.budget_window
+    ADD CONSTRAINT budget_window_pkey PRIMARY KEY (limit_id);
 ALTER TABLE ONLY ledger.account
     ADD CONSTRAINT account_pkey PRIMARY KEY (account_id);
 ALTER TABLE ONLY ledger.balance
@@ -477,6 +590,10 @@ ALTER TABLE ONLY ledger.hold
     ADD CONSTRAINT hold_pkey PRIMARY KEY (hold_id);
 ALTER TABLE ONLY ledger.run_charge
     ADD CONSTRAINT inv_05_one_charge_per_run PRIMARY KEY (tenant_id, run_id);
+ALTER TABLE ONLY ledger.limit_slice
+    ADD CONSTRAINT limit_slice_pkey PRIMARY KEY (limit_id, slice_at);
+ALTER TABLE ONLY ledger.limit_usage
+    ADD CONSTRAINT limit_usage_pkey PRIMARY KEY (limit_id, source_key);
 ALTER TABLE ONLY ledger.limit_window
     ADD CONSTRAINT limit_window_pkey PRIMARY KEY (limit_id);
 ALTER TABLE ONLY ledger.lot
@@ -496,17 +613,27 @@ ALTER TABLE ONLY log.lease
 ALTER TABLE ONLY public.schema_migration
     ADD CONSTRAINT schema_migration_pkey PRIMARY KEY (name);
 CREATE INDEX credential_of_tenant ON access.credential USING btree (kind, tenant_id, created_at);
+CREATE INDEX record_by_time ON audit.record USING brin (at);
+CREATE INDEX record_by_transaction ON audit.record USING btree (transaction);
+CREATE INDEX record_not_allowed ON audit.record USING btree (record_id) WHERE (decision <> 'allowed'::text);
+CREATE INDEX record_of_subject ON audit.record USING btree (subject, record_id);
+CREATE INDEX record_of_tenant ON audit.record USING btree (tenant_id, record_id);
 CREATE INDEX backfill_open ON backfill.backfill USING btree (created_at) WHERE (status = ANY (ARRAY['planned'::text, 'running'::text]));
 CREATE UNIQUE INDEX one_revert_at_a_time ON backfill.backfill USING btree (reverts) WHERE ((reverts <> ''::text) AND (status <> ALL (ARRAY['failed'::text, 'reverted'::text])));
 CREATE INDEX action_by_message ON broken.action USING btree (broken_id, action_id);
 CREATE INDEX state_by_id ON broken.state USING btree (broken_id);
 CREATE INDEX pending_run_due ON charger.pending_run USING btree (shard, has_ended, touched_at);
+CREATE INDEX budget_by_edit ON enforcement.budget USING btree (edit);
+CREATE INDEX crossing_uncleared ON enforcement.budget_crossing USING btree (limit_id) WHERE (cleared_at IS NULL);
+CREATE INDEX window_of_budget ON enforcement.budget_window USING btree (tenant_id, budget_id, end_at);
+CREATE INDEX window_under_way ON enforcement.budget_window USING btree (end_at);
 CREATE INDEX account_of_tenant ON ledger.account USING btree (tenant_id, created_at, account_id);
 CREATE INDEX hold_due ON ledger.hold USING btree (due_at);
 CREATE INDEX hold_of_account ON ledger.hold USING btree (account_id);
 CREATE INDEX hold_of_run ON ledger.hold USING btree (tenant_id, run_id) WHERE (run_id <> ''::text);
 CREATE UNIQUE INDEX inv_04_one_outcome_per_key ON ledger.operation USING btree (key_hash);
 CREATE UNIQUE INDEX inv_07_one_resolution_per_hold ON ledger.operation USING btree (hold_id) WHERE ((outcome = 'posted'::text) AND (kind = ANY (ARRAY['capture'::text, 'release'::text, 'hold_expiry'::text, 'resolve'::text, 'return'::text])));
+CREATE INDEX limit_rolling ON ledger.limit_window USING btree (rolls_at) WHERE (rolls_at IS NOT NULL);
 CREATE INDEX lot_expiring ON ledger.lot USING btree (expires_at) WHERE ((NOT is_spent) AND (expires_at IS NOT NULL));
 CREATE INDEX lot_of_account ON ledger.lot USING btree (account_id, created_at);
 CREATE INDEX lot_unspent ON ledger.lot USING btree (account_id) WHERE (NOT is_spent);
@@ -519,10 +646,12 @@ CREATE TRIGGER credential_changes AFTER INSERT OR DELETE OR UPDATE ON access.cre
 CREATE TRIGGER credential_is_never_deleted BEFORE DELETE OR TRUNCATE ON access.credential FOR EACH STATEMENT EXECUTE FUNCTION log.refuse_change();
 CREATE TRIGGER identity_provider_changes AFTER INSERT OR DELETE OR UPDATE ON access.identity_provider FOR EACH STATEMENT EXECUTE FUNCTION access.note_change();
 CREATE TRIGGER signing_key_changes AFTER INSERT OR DELETE OR UPDATE ON access.signing_key FOR EACH STATEMENT EXECUTE FUNCTION access.note_change();
+CREATE TRIGGER record_is_append_only BEFORE DELETE OR UPDATE OR TRUNCATE ON audit.record FOR EACH STATEMENT EXECUTE FUNCTION log.refuse_change();
 CREATE TRIGGER report_line_is_append_only BEFORE DELETE OR UPDATE OR TRUNCATE ON backfill.report_line FOR EACH STATEMENT EXECUTE FUNCTION log.refuse_change();
 CREATE TRIGGER report_run_is_append_only BEFORE DELETE OR UPDATE OR TRUNCATE ON backfill.report_run FOR EACH STATEMENT EXECUTE FUNCTION log.refuse_change();
 CREATE TRIGGER action_is_append_only BEFORE DELETE OR UPDATE OR TRUNCATE ON broken.action FOR EACH STATEMENT EXECUTE FUNCTION log.refuse_change();
 CREATE TRIGGER version_is_append_only BEFORE DELETE OR UPDATE OR TRUNCATE ON catalog.rate_card_version FOR EACH STATEMENT EXECUTE FUNCTION log.refuse_change();
+CREATE TRIGGER budget_revision_is_append_only BEFORE DELETE OR UPDATE OR TRUNCATE ON enforcement.budget_revision FOR EACH STATEMENT EXECUTE FUNCTION log.refuse_change();
 CREATE TRIGGER balance_is_never_deleted BEFORE DELETE OR TRUNCATE ON ledger.balance FOR EACH STATEMENT EXECUTE FUNCTION log.refuse_change();
 CREATE TRIGGER block_is_append_only BEFORE DELETE OR UPDATE OR TRUNCATE ON ledger.block FOR EACH STATEMENT EXECUTE FUNCTION log.refuse_change();
 CREATE TRIGGER lot_is_never_deleted BEFORE DELETE OR TRUNCATE ON ledger.lot FOR EACH STATEMENT EXECUTE FUNCTION log.refuse_change();
@@ -541,6 +670,9 @@ CREATE POLICY of_all ON access.credential USING (true);
 CREATE POLICY of_all ON access.identity_provider USING (true);
 CREATE POLICY of_tenant ON access.credential AS RESTRICTIVE TO tallystick_tenant USING ((tenant_id = current_setting('tallystick.tenant'::text, true)));
 CREATE POLICY of_tenant ON access.identity_provider AS RESTRICTIVE TO tallystick_tenant USING ((tenant_id = current_setting('tallystick.tenant'::text, true)));
+CREATE POLICY of_all ON audit.record USING (true);
+CREATE POLICY of_tenant ON audit.record AS RESTRICTIVE TO tallystick_tenant USING ((tenant_id = current_setting('tallystick.tenant'::text, true)));
+ALTER TABLE audit.record ENABLE ROW LEVEL SECURITY;
 ALTER TABLE backfill.backfill ENABLE ROW LEVEL SECURITY;
 CREATE POLICY of_all ON backfill.backfill USING (true);
 CREATE POLICY of_all ON backfill.report_line USING (true);
@@ -562,6 +694,15 @@ ALTER TABLE catalog.rate_card ENABLE ROW LEVEL SECURITY;
 CREATE POLICY of_all ON charger.pending_run USING (true);
 CREATE POLICY of_tenant ON charger.pending_run AS RESTRICTIVE TO tallystick_tenant USING ((tenant_id = current_setting('tallystick.tenant'::text, true)));
 ALTER TABLE charger.pending_run ENABLE ROW LEVEL SECURITY;
+ALTER TABLE enforcement.budget ENABLE ROW LEVEL SECURITY;
+ALTER TABLE enforcement.budget_revision ENABLE ROW LEVEL SECURITY;
+ALTER TABLE enforcement.budget_window ENABLE ROW LEVEL SECURITY;
+CREATE POLICY of_all ON enforcement.budget USING (true);
+CREATE POLICY of_all ON enforcement.budget_revision USING (true);
+CREATE POLICY of_all ON enforcement.budget_window USING (true);
+CREATE POLICY of_tenant ON enforcement.budget AS RESTRICTIVE TO tallystick_tenant USING ((tenant_id = current_setting('tallystick.tenant'::text, true)));
+CREATE POLICY of_tenant ON enforcement.budget_revision AS RESTRICTIVE TO tallystick_tenant USING ((tenant_id = current_setting('tallystick.tenant'::text, true)));
+CREATE POLICY of_tenant ON enforcement.budget_window AS RESTRICTIVE TO tallystick_tenant USING ((tenant_id = current_setting('tallystick.tenant'::text, true)));
 ALTER TABLE ledger.account ENABLE ROW LEVEL SECURITY;
 ALTER TABLE ledger.balance ENABLE ROW LEVEL SECURITY;
 ALTER TABLE ledger.hold ENABLE ROW LEVEL SECURITY;

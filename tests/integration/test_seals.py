@@ -93,6 +93,8 @@ SKIPPED = {
     ("ledger.limit_window", "asset"),
     ("ledger.limit_window", "capacity"),
     ("ledger.limit_window", "limit_id"),
+    ("ledger.limit_window", "kind"),
+    ("ledger.limit_window", "let_through"),
     ("ledger.hold", "status"),
     ("ledger.hold", "limit_ids"),
     ("ledger.hold", "limit_units"),

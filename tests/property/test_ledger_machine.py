@@ -47,6 +47,7 @@ _serial = count()
 amounts = st.integers(1, 30)
 which = st.integers(0, 9)
 runs = st.sampled_from(["", *RUNS])
+parts = st.integers(-5, 15)
 
 
 class Machine(RuleBasedStateMachine):
@@ -73,7 +74,10 @@ class Machine(RuleBasedStateMachine):
         self.limit = f"usd:{self.name}"
         self.ledger.put_limit(self.limit, asset="USD/9", capacity=40)
         reference = Reference(limit, policy, unknown)
-        reference.windows[self.limit] = ["USD/9", 40, 0, 0]
+        reference.window(self.limit, "USD/9", 40)
+        self.soft = f"soft:{self.name}"
+        self.ledger.put_limit(self.soft, asset="USD/9", capacity=10, kind="soft")
+        reference.window(self.soft, "USD/9", 10, "soft")
         self.auditor = Auditor(reference, self.name, f"t-{self.name}")
         self.group: list[Request] = []
         self.names: dict[str, list[str]] = {"hold": [], "lease": [], "charge": []}
@@ -94,18 +98,24 @@ class Machine(RuleBasedStateMachine):
         until = None if seconds is None else self.clock.micros + seconds * SECOND
         self.add(GrantRequest, self.name, units, priority=priority, expires_at=until)
 
-    @rule(units=amounts, run=runs, is_after=st.booleans())
-    def charge(self, units: int, run: str, is_after: bool) -> None:
-        self.add(ChargeRequest, self.name, units, run, is_after_the_fact=is_after)
+    @rule(units=amounts, run=runs, is_after=st.booleans(), part=parts)
+    def charge(self, units: int, run: str, is_after: bool, part: int) -> None:
+        limits = self.limits_of(part)
+        self.add(ChargeRequest, self.name, units, run, "", is_after, limits)
 
-    @rule(units=amounts, run=runs, started=st.booleans(), part=st.integers(0, 15))
+    def limits_of(self, units: int) -> tuple[LimitPart, ...]:
+        """Parts of both limits; below 0 of none."""
+        return tuple(LimitPart(one, units) for one in (self.limit, self.soft) if units >= 0)
+
+    @rule(units=amounts, run=runs, started=st.booleans(), part=parts)
     def hold(self, units: int, run: str, started: bool, part: int) -> None:
-        limits = (LimitPart(self.limit, part),) if part else ()
+        limits = self.limits_of(part)
         self.add(HoldRequest, self.name, units, 20, run, started, limits)
 
-    @rule(index=which, units=st.integers(0, 40))
-    def capture(self, index: int, units: int) -> None:
-        self.add(CaptureRequest, self.pick("hold", index), units)
+    @rule(index=which, units=st.integers(0, 40), usd=parts)
+    def capture(self, index: int, units: int, usd: int) -> None:
+        actuals = (("USD/9", usd),) if usd >= 0 else ()
+        self.add(CaptureRequest, self.pick("hold", index), units, actuals=actuals)
 
     @rule(index=which)
     def release(self, index: int) -> None:

@@ -103,4 +103,5 @@ class Auditor:
         assert balance.granted == total + balance.expired - balance.refunded, "INV-15"
         for limit in ledger.load_limits(list(reference.windows)):
             window = reference.windows[limit.limit_id]
-            assert (limit.used, limit.held) == (window[2], window[3]), limit.limit_id
+            counted = (limit.used, limit.held, limit.let_through)
+            assert counted == (window[2], window[3], window[5]), limit.limit_id

@@ -106,7 +106,8 @@ class Reference:
         self.runs: dict[str, Run] = {}
         self.charges: dict[str, list[Part]] = {}
         self.rests: dict[str, int] = {}
-        self.windows: dict[str, list[Any]] = {}  # [asset, capacity, used, held]
+        self.windows: dict[str, list[Any]] = {}
+        """[asset, capacity, used, held, kind, how often it let work through]"""
         self.serial = 0
         self.now = 0
 
@@ -172,8 +173,20 @@ class Reference:
         self.windows[limit_id][3] += held
 
     def room(self, limit_id: str) -> int:
-        _, capacity, used, held = self.windows[limit_id]
+        _, capacity, used, held = self.windows[limit_id][:4]
         return max(int(capacity) - int(used) - int(held), 0)
+
+    def window(self, limit_id: str, asset: str, capacity: int, kind: str = "hard") -> None:
+        self.windows[limit_id] = [asset, capacity, 0, 0, kind, 0]
+
+    def refuses(self, limits: dict[str, int]) -> bool:
+        """Whether a hard limit has no room; if not, the others are passed, and count it."""
+        full = [one for one, units in limits.items() if max(units, 1) > self.room(one)]
+        if any(self.windows[limit_id][4] == "hard" for limit_id in full):
+            return True
+        for limit_id in full:
+            self.windows[limit_id][5] += 1
+        return False
 
     # Requests
 
@@ -200,6 +213,12 @@ class Reference:
         if self.size(parts) < r.units and not r.is_after_the_fact:
             self.back(parts)
             return "declined", "credit_exhausted", 0, 0
+        limits = {part.limit_id: part.units for part in r.limits}
+        if not r.is_after_the_fact and self.refuses(limits):
+            self.back(parts)
+            return "declined", "budget_exceeded", 0, 0
+        for limit_id, units in limits.items():
+            self.count(limit_id, units, 0)
         moved = self.spend(parts)
         self.remember(name, parts, r.run_id)
         if r.run_id:
@@ -281,7 +300,7 @@ class Reference:
         code = ""
         if self.size(parts) < r.units:
             code = "credit_exhausted"
-        elif any(units > self.room(limit_id) for limit_id, units in limits.items()):
+        elif self.refuses(limits):
             code = "budget_exceeded"
         if code:
             self.back(parts)
@@ -330,23 +349,35 @@ class Reference:
         for limit_id, held in claim.limits.items():
             self.count(limit_id, claim.counted[limit_id], -held)
 
-    def usage(self, claim: Claim, units: int, said: Any = ()) -> dict[str, int]:
+    def usage(
+        self, claim: Claim, units: int, request: CaptureRequest | None = None
+    ) -> dict[str, int]:
         used = {}
         for limit_id, held in claim.limits.items():
             is_credit = self.windows[limit_id][0] == "CREDIT/6"
             used[limit_id] = units if is_credit else held if units else 0
+            for asset, actual in request.actuals if request else ():
+                if asset == self.windows[limit_id][0]:
+                    used[limit_id] = actual
+        said = request.limits if request else ()
         return used | {part.limit_id: part.units for part in said}
 
     def on_CaptureRequest(self, r: CaptureRequest, name: str) -> tuple[str, str, int, int]:  # noqa: N802
         claim = self.claims[r.hold_id]
         if claim.end:
-            return self.late(r.hold_id, claim, r.units, claim.taken, "hold")
+            return self.late(r.hold_id, claim, r.units, claim.taken, "hold", r)
         if r.units > claim.left + claim.drawn and self.policy == "reject":
             return "declined", "capture_above_hold", 0, 0
-        return self.end_by_capture(name, claim, r.units, "capture", "", r.limits)
+        return self.end_by_capture(name, claim, r.units, "capture", "", r)
 
     def end_by_capture(
-        self, name: str, claim: Claim, units: int, end: str, code: str, said: Any = ()
+        self,
+        name: str,
+        claim: Claim,
+        units: int,
+        end: str,
+        code: str,
+        request: CaptureRequest | None = None,
     ) -> tuple[str, str, int, int]:
         wanted = units
         if claim.run:
@@ -359,7 +390,7 @@ class Reference:
                 run.target += units
             run.captured += units
         parts = self.draw(claim, min(wanted, claim.left))
-        used = self.usage(claim, units, said)
+        used = self.usage(claim, units, request)
         moved = self.spend(parts)
         self.finish(claim, end, used)
         if moved < wanted and self.policy == "overage":
@@ -374,7 +405,13 @@ class Reference:
         return "posted", code, moved, wanted - moved
 
     def late(
-        self, name: str, claim: Claim, units: int, taken: int, kind: str
+        self,
+        name: str,
+        claim: Claim,
+        units: int,
+        taken: int,
+        kind: str,
+        request: CaptureRequest | None = None,
     ) -> tuple[str, str, int, int]:
         if claim.settled:
             raise Refused(f"{kind}_captured")
@@ -388,7 +425,7 @@ class Reference:
             if run.facts:
                 delta = max(run.captured - run.charged - run.shortfall, 0)
             run.target = max(run.target + delta, 0)
-        for limit_id, used in self.usage(claim, units).items():
+        for limit_id, used in self.usage(claim, units, request).items():
             self.count(limit_id, used - claim.counted[limit_id], 0)
         if delta >= 0:
             parts = self.take(delta)
@@ -431,10 +468,10 @@ class Reference:
         if self.size(parts) < r.units:
             self.back(parts)
             return "declined", "credit_exhausted", 0, 0
-        more = {
-            limit_id: r.units for limit_id in claim.limits if self.windows[limit_id][0][0] == "C"
-        }
-        if any(units > self.room(limit_id) for limit_id, units in more.items()):
+        said = {"CREDIT/6": r.units} | dict(r.actuals)
+        more = {one: said.get(self.windows[one][0], 0) for one in claim.limits}
+        more = {limit_id: units for limit_id, units in more.items() if units}
+        if self.refuses(more):
             self.back(parts)
             return "declined", "budget_exceeded", 0, 0
         for limit_id, units in more.items():

@@ -84,12 +84,17 @@ class Workload:
             self.random.randint(1, 12),
             run_id=self.random.choice(["", "", *RUNS]),
             is_after_the_fact=self.random.random() < 0.3,
+            limits=tuple(
+                LimitPart(limit, self.random.randint(0, 5))
+                for limit in self.limits
+                if self.random.random() < 0.2
+            ),
             idempotency_key=self.key,
         )
 
     def hold(self, now: int) -> Request:
         limits = tuple(
-            LimitPart(limit, self.random.randint(1, 9))
+            LimitPart(limit, self.random.randint(0, 9))
             for limit in self.limits
             if self.random.random() < 0.4
         )
@@ -119,7 +124,10 @@ class Workload:
 
     def capture(self, now: int) -> Request:
         hold_id = self.random.choice(self.holds)
-        return CaptureRequest(hold_id, self.random.randint(0, 15), idempotency_key=self.key)
+        actuals = (("USD/9", self.random.randint(0, 12)),) if self.random.random() < 0.5 else ()
+        return CaptureRequest(
+            hold_id, self.random.randint(0, 15), actuals=actuals, idempotency_key=self.key
+        )
 
     def release(self, now: int) -> Request:
         return ReleaseRequest(self.random.choice(self.holds), idempotency_key=self.key)
@@ -132,7 +140,8 @@ class Workload:
         units, seconds = self.random.choice([(0, 60), (3, 0), (2, 90)])
         epoch = self.random.choice([1, 1, 2])
         name = self.random.choice(names)
-        return ExtendRequest(name, seconds, units, epoch, idempotency_key=self.key)
+        actuals = (("USD/9", self.random.randint(0, 6)),) if self.random.random() < 0.4 else ()
+        return ExtendRequest(name, seconds, units, epoch, actuals=actuals, idempotency_key=self.key)
 
     def report(self, now: int) -> Request:
         epoch = self.random.choice([1, 1, 1, 2])

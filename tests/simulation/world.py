@@ -69,11 +69,15 @@ class World:
             capture_policy=policy,
             unknown_policy=unknown,
         )
-        limits = {f"usd:{name}": "USD/9", f"credit:{name}": "CREDIT/6"}
+        limits = {
+            f"usd:{name}": ("USD/9", "hard"),
+            f"credit:{name}": ("CREDIT/6", "hard"),
+            f"soft:{name}": ("USD/9", random.choice(["soft", "shadow"])),
+        }
         reference = Reference(limit, policy, unknown)
-        for limit_id, asset in limits.items():
-            self.ledger.put_limit(limit_id, asset=asset, capacity=60)
-            reference.windows[limit_id] = [asset, 60, 0, 0]
+        for limit_id, (asset, kind) in limits.items():
+            self.ledger.put_limit(limit_id, asset=asset, capacity=60, kind=kind)
+            reference.window(limit_id, asset, 60, kind)
         self.workload = Workload(random, name, f"t-{name}", list(limits))
         self.auditor = Auditor(reference, name, f"t-{name}")
         self.waiting: list[Request] = []

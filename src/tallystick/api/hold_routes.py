@@ -14,6 +14,7 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
+from tallystick.api.asks import actual_of, attribution_of, work_ask
 from tallystick.api.problems import problem_content
 from tallystick.api.requests import (
     credits_of,
@@ -26,18 +27,16 @@ from tallystick.api.requests import (
 from tallystick.api.services import Services
 from tallystick.bounds import (
     ATOMIC_ITEMS_MAX,
-    ATTRIBUTION_MAX,
     BATCH_ITEMS_MAX,
     BODY_BYTES_MAX,
-    ID_LENGTH_MAX,
 )
 from tallystick.clock import format_time
+from tallystick.enforcement.authorization import Ask, actuals_of, capture_request, told
+from tallystick.enforcement.budgets.showing import show_decision
 from tallystick.errors import InvalidInput, TallystickError
 from tallystick.ledger import (
-    CaptureRequest,
     ExtendRequest,
     Hold,
-    HoldRequest,
     LeaseRequest,
     Outcome,
     ReleaseRequest,
@@ -46,7 +45,6 @@ from tallystick.ledger import (
     StartRequest,
 )
 from tallystick.ledger import Request as LedgerRequest
-from tallystick.units import USD, parse_amount
 
 
 class HoldBody(msgspec.Struct):
@@ -74,6 +72,8 @@ class CaptureBody(msgspec.Struct):
     """Body of POST /v1/holds/{hold_id}/capture."""
 
     amount: str
+    cost_usd: str | None = None
+    tokens: int | None = None
     reason: str = ""
     idempotency_key: str = ""
 
@@ -83,6 +83,8 @@ class CaptureItem(msgspec.Struct):
 
     hold_id: str
     amount: str
+    cost_usd: str | None = None
+    tokens: int | None = None
     reason: str = ""
     idempotency_key: str = ""
 
@@ -112,6 +114,8 @@ class ExtendBody(msgspec.Struct):
 
     ttl_seconds: int = 0
     amount: str = "0"
+    cost_usd: str | None = None
+    tokens: int | None = None
     epoch: int | None = None
     idempotency_key: str = ""
 
@@ -123,6 +127,7 @@ class LeaseBody(msgspec.Struct):
     amount: str
     ttl_seconds: int = 60
     worker: str = ""
+    attribution: dict[str, str] = {}
     idempotency_key: str = ""
 
 
@@ -137,15 +142,19 @@ class ReportBody(msgspec.Struct):
 async def post_hold(services: Services, request: Request) -> Response:
     """Set credit aside, or decline with 402."""
     body = await read_json(request, HoldBody)
-    return await apply_request(
-        services, request, _hold_of(body, idempotency_key(request, body.idempotency_key))
-    )
+    ask = hold_ask(request, body, idempotency_key(request, body.idempotency_key))
+    return await answer_outcome(services, await services.authorizer.hold(ask))
 
 
 async def post_holds_batch(services: Services, request: Request) -> Response:
     """Set credit aside for many pieces of work."""
     body = await read_json(request, HoldsBody, BODY_BYTES_MAX)
-    return await _apply_batch(services, request, body.items, body.all_or_nothing, _hold_item)
+
+    def hold_item(item: msgspec.Raw) -> Ask:
+        found = _hold_decoder.decode(item)
+        return hold_ask(request, found, found.idempotency_key)
+
+    return await _apply_batch(services, request, body.items, body.all_or_nothing, hold_item)
 
 
 async def get_hold(services: Services, request: Request) -> Response:
@@ -158,13 +167,13 @@ async def get_hold(services: Services, request: Request) -> Response:
 async def post_capture(services: Services, request: Request) -> Response:
     """Charge what the work cost and free the rest."""
     body = await read_json(request, CaptureBody)
-    capture = CaptureRequest(
-        hold_id=request.path_params["hold_id"],
-        units=credits_of(body.amount),
+    outcome = await services.authorizer.capture(
+        request.path_params["hold_id"],
+        actual_of(body),
         reason=body.reason,
         idempotency_key=idempotency_key(request, body.idempotency_key),
     )
-    return await apply_request(services, request, capture)
+    return await answer_outcome(services, outcome)
 
 
 async def post_captures_batch(services: Services, request: Request) -> Response:
@@ -201,6 +210,7 @@ async def post_extend(services: Services, request: Request) -> Response:
         hold_id=request.path_params.get("hold_id") or request.path_params["lease_id"],
         ttl_seconds=body.ttl_seconds,
         units=credits_of(body.amount),
+        actuals=actuals_of(actual_of(body)),
         epoch=body.epoch,
         idempotency_key=idempotency_key(request, body.idempotency_key),
     )
@@ -222,7 +232,9 @@ async def post_lease(services: Services, request: Request) -> Response:
         worker=body.worker,
         idempotency_key=idempotency_key(request, body.idempotency_key),
     )
-    return await apply_request(services, request, lease)
+    attribution = attribution_of(request, body.attribution)
+    outcome = await services.authorizer.lease(lease, attribution, tenant_id=tenant_of(request))
+    return await answer_outcome(services, outcome)
 
 
 async def post_report(services: Services, request: Request) -> Response:
@@ -249,43 +261,16 @@ async def post_return(services: Services, request: Request) -> Response:
     return await apply_request(services, request, give_back)
 
 
-def _hold_of(body: HoldBody, key: str) -> HoldRequest:
-    details: dict[str, Any] = {}
-    if body.attribution:
-        if len(body.attribution) > ATTRIBUTION_MAX or any(
-            max(len(name), len(value)) > ID_LENGTH_MAX or "\0" in name + value
-            for name, value in body.attribution.items()
-        ):
-            raise InvalidInput(
-                f"attribution may have {ATTRIBUTION_MAX} names of {ID_LENGTH_MAX} characters",
-                field="attribution",
-            )
-        details["attribution"] = body.attribution
-    if body.cost_usd is not None:
-        details["cost_usd_units"] = parse_amount(body.cost_usd, USD, field="cost_usd")
-    if body.tokens is not None:
-        details["tokens"] = body.tokens
-    return HoldRequest(
-        account_id=body.account_id,
-        units=credits_of(body.amount),
-        ttl_seconds=body.ttl_seconds,
-        run_id=body.run_id,
-        has_started=body.started,
-        details=msgspec.json.encode(details).decode() if details else "",
-        idempotency_key=key,
-    )
-
-
-def _hold_item(item: msgspec.Raw) -> LedgerRequest:
-    body = _hold_decoder.decode(item)
-    return _hold_of(body, body.idempotency_key)
+def hold_ask(request: Request, body: HoldBody, key: str) -> Ask:
+    """The ask of a hold."""
+    return work_ask(request, body, key, ttl_seconds=body.ttl_seconds, has_started=body.started)
 
 
 def _capture_item(item: msgspec.Raw) -> LedgerRequest:
     body = _capture_decoder.decode(item)
-    return CaptureRequest(
-        hold_id=body.hold_id,
-        units=credits_of(body.amount),
+    return capture_request(
+        body.hold_id,
+        actual_of(body),
         reason=body.reason,
         idempotency_key=body.idempotency_key,
     )
@@ -298,8 +283,18 @@ _capture_decoder = msgspec.json.Decoder(CaptureItem)
 async def apply_request(services: Services, http: Request, request: LedgerRequest) -> Response:
     """Apply one request of the ledger for who asks, and answer with what became of it."""
     outcome = await services.committer.apply(request, tenant_id=tenant_of(http))
+    return await answer_outcome(services, told(outcome))
+
+
+async def answer_outcome(services: Services, outcome: Outcome) -> Response:
+    """Answer with what became of work, and of a decline with what the budget still has."""
     if outcome.status == "declined":
         content = declined_json(outcome)
+        if outcome.limit_id:
+            content["budget"] = await asyncio.to_thread(
+                show_decision, services.budgets, outcome.limit_id
+            )
+            content |= {name: content["budget"][name] for name in ("available", "resets_at")}
         media_type = "application/problem+json"
         return respond(content, content["status"], media_type=media_type)
     return respond(outcome_json(outcome), 201 if outcome.kind in _MADE else 200)
@@ -310,17 +305,17 @@ async def _apply_batch(
     request: Request,
     items: Sequence[msgspec.Raw],
     all_or_nothing: bool,
-    make: Callable[[msgspec.Raw], LedgerRequest],
+    make: Callable[[msgspec.Raw], Ask | LedgerRequest],
 ) -> Response:
     """Read, apply and answer a batch in slices, so that single requests pass between them."""
     limit = ATOMIC_ITEMS_MAX if all_or_nothing else BATCH_ITEMS_MAX
     if not 0 < len(items) <= limit:
         raise InvalidInput(f"a batch has 1 to {limit} items", code="batch_too_large", field="items")
-    requests: list[LedgerRequest | TallystickError] = []
+    requests: list[Ask | LedgerRequest | TallystickError] = []
     for start in range(0, len(items), _SLICE):
         requests += [_read_item(item, make) for item in items[start : start + _SLICE]]
         await asyncio.sleep(0)
-    answers = await services.committer.apply_batch(
+    answers = await services.authorizer.apply_batch(
         requests, all_or_nothing=all_or_nothing, tenant_id=tenant_of(request)
     )
     parts: list[bytes] = []
@@ -333,8 +328,8 @@ async def _apply_batch(
 
 
 def _read_item(
-    item: msgspec.Raw, make: Callable[[msgspec.Raw], LedgerRequest]
-) -> LedgerRequest | TallystickError:
+    item: msgspec.Raw, make: Callable[[msgspec.Raw], Ask | LedgerRequest]
+) -> Ask | LedgerRequest | TallystickError:
     try:
         return make(item)
     except TallystickError as error:

@@ -9,7 +9,8 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
-from tallystick.api.hold_routes import apply_request
+from tallystick.api.asks import work_ask
+from tallystick.api.hold_routes import answer_outcome, apply_request
 from tallystick.api.requests import (
     credits_of,
     credits_text,
@@ -25,7 +26,6 @@ from tallystick.clock import format_time
 from tallystick.ledger import (
     Account,
     Balance,
-    ChargeRequest,
     EntryView,
     GrantRequest,
     RefundRequest,
@@ -63,6 +63,9 @@ class ChargeBody(msgspec.Struct):
     run_id: str = ""
     reason: str = ""
     after_the_fact: bool = False
+    cost_usd: str | None = None
+    tokens: int | None = None
+    attribution: dict[str, str] = {}
     idempotency_key: str = ""
 
 
@@ -116,15 +119,11 @@ async def post_grant(services: Services, request: Request) -> Response:
 async def post_charge(services: Services, request: Request) -> Response:
     """Charge credit now, or decline with 402."""
     body = await read_json(request, ChargeBody)
-    charge = ChargeRequest(
-        account_id=body.account_id,
-        units=credits_of(body.amount),
-        idempotency_key=idempotency_key(request, body.idempotency_key),
-        run_id=body.run_id,
-        reason=body.reason,
-        is_after_the_fact=body.after_the_fact,
+    ask = work_ask(request, body, idempotency_key(request, body.idempotency_key))
+    outcome = await services.authorizer.charge(
+        ask, reason=body.reason, is_after_the_fact=body.after_the_fact
     )
-    return await apply_request(services, request, charge)
+    return await answer_outcome(services, outcome)
 
 
 async def post_refund(services: Services, request: Request) -> Response:

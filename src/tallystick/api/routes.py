@@ -6,6 +6,7 @@ from tallystick.api import access_routes as access
 from tallystick.api import audit_routes as audit
 from tallystick.api import backfill_routes as backfills
 from tallystick.api import broken_routes as broken
+from tallystick.api import budget_routes as budgets
 from tallystick.api import hold_routes as holds
 from tallystick.api import ledger_routes as ledger
 from tallystick.api import otlp_routes as otlp
@@ -465,4 +466,5 @@ ROUTES = (
     *backfills.ROUTES,
     *audit.ROUTES,
     *access.ROUTES,
+    *budgets.ROUTES,
 )

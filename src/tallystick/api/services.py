@@ -18,6 +18,8 @@ from tallystick.broken import BrokenMessages
 from tallystick.catalog import Catalog
 from tallystick.clock import Clock
 from tallystick.enforcement.authorization import Authorizer
+from tallystick.enforcement.budgets import Budgets
+from tallystick.enforcement.budgets.enforcing import Enforcing
 from tallystick.events.door import Door
 from tallystick.ledger import Ledger
 from tallystick.ledger.committer import Committer
@@ -36,6 +38,8 @@ class Services:
     gate: Gate
     authorizer: Authorizer
     audit: AuditTrail
+    budgets: Budgets
+    enforcing: Enforcing
     clock: Clock
     door: Door
     ledger: Ledger

@@ -31,6 +31,8 @@ from tallystick.broken import BrokenMessages
 from tallystick.catalog import Catalog
 from tallystick.clock import Clock, SystemClock
 from tallystick.enforcement.authorization import Authorizer
+from tallystick.enforcement.budgets import Budgets
+from tallystick.enforcement.budgets.enforcing import Enforcing
 from tallystick.errors import StoreUnavailable
 from tallystick.events.appending import Appender, JudgingAppender, KafkaAppender, seal_key
 from tallystick.events.dedup import DedupIndex
@@ -319,11 +321,15 @@ def _make_committer(postgres_url: str, clock: Clock, stack: ExitStack) -> Commit
 
 def services_of(parts: Platform) -> Services:
     """What the HTTP surface is given."""
+    budgets = Budgets(parts.pool, parts.clock)
+    enforcing = Enforcing(budgets, parts.clock)
     return Services(
         access=parts.access,
         gate=Gate(parts.access),
-        authorizer=Authorizer(parts.committer),
+        authorizer=Authorizer(parts.committer, enforcing),
         audit=parts.audit,
+        budgets=budgets,
+        enforcing=enforcing,
         clock=parts.clock,
         door=parts.door,
         ledger=parts.ledger,

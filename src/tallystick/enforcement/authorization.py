@@ -1,17 +1,38 @@
 """Authorization: one decision over the credit account and every limit that matches.
 
 Whoever is about to make work (a hold over HTTP, the gateway, a lease) asks here. What is
-declined is an outcome that says which limit decided; what a mitigation forbids is `Blocked`.
+declined is an outcome that says which limit decided; what a mitigation forbids is `Blocked`,
+and what must wait is `TooManyRequests`. Budgets decide inside the ledger's hold, so they
+cannot be raced; guards and throttles come before it and touch nothing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
 
 import msgspec
 
-from tallystick.ledger import CaptureRequest, ExtendRequest, HoldRequest, Outcome, ReleaseRequest
+from tallystick.enforcement.budgets.enforcing import Enforcing
+from tallystick.enforcement.budgets.matching import WindowPart
+from tallystick.enforcement.budgets.rules import budget_id_of
+from tallystick.errors import Conflict, TallystickError, TooManyRequests
+from tallystick.ledger import (
+    CaptureRequest,
+    ChargeRequest,
+    ExtendRequest,
+    HoldRequest,
+    LeaseRequest,
+    LimitPart,
+    Outcome,
+    ReleaseRequest,
+)
+from tallystick.ledger import Request as LedgerRequest
 from tallystick.ledger.committer import Committer
+from tallystick.ledger.group import Answer
+from tallystick.units import CREDIT, USD
+
+_CREDIT, _USD = str(CREDIT), str(USD)
 
 
 class Ask(msgspec.Struct, frozen=True, kw_only=True):
@@ -44,26 +65,86 @@ class Actual(msgspec.Struct, frozen=True, kw_only=True):
     tokens: int | None = None
 
 
+class Advice(msgspec.Struct, frozen=True):
+    """What thresholds say of work before it is asked for."""
+
+    downgrade: bool = False
+    """A cheaper model should do it."""
+    throttle_seconds: int = 0
+    """It should wait so long."""
+    decided_by: str = ""
+    """budget:<id>, the first that says so."""
+
+
+class Guard(Protocol):
+    """Something that may forbid work before it is decided: a mitigation, a rate limit."""
+
+    async def check(self, ask: Ask) -> None:
+        """Raise Blocked or TooManyRequests; return for work that may go on."""
+        ...
+
+
 class Authorizer:
     """Decides before work is made, and settles after it."""
 
-    def __init__(self, committer: Committer) -> None:
+    def __init__(
+        self,
+        committer: Committer,
+        enforcing: Enforcing | None = None,
+        guards: Sequence[Guard] = (),
+    ) -> None:
+        """Without `enforcing` no budget limits anything."""
         self._committer = committer
+        self._enforcing = enforcing
+        self.guards = list(guards)
 
     async def hold(self, ask: Ask) -> Outcome:
         """Set aside all that the work may cost, or decline; a decline is an outcome too."""
-        return await self._committer.apply(
-            HoldRequest(
-                account_id=ask.account_id,
-                units=ask.credit_units,
-                ttl_seconds=ask.ttl_seconds,
-                run_id=ask.run_id,
-                has_started=ask.has_started,
-                details=ask.details,
-                idempotency_key=ask.idempotency_key,
-            ),
-            tenant_id=ask.tenant_id,
+        held = await self.prepare_hold(ask)
+        return told(await self._committer.apply(held, tenant_id=ask.tenant_id))
+
+    async def prepare_hold(self, ask: Ask) -> HoldRequest:
+        """The hold with a part of every matching budget; raises what guards raise."""
+        return HoldRequest(
+            account_id=ask.account_id,
+            units=ask.credit_units,
+            ttl_seconds=ask.ttl_seconds,
+            run_id=ask.run_id,
+            has_started=ask.has_started,
+            limits=await self._parts(ask),
+            details=ask.details,
+            idempotency_key=ask.idempotency_key,
         )
+
+    async def charge(
+        self, ask: Ask, *, reason: str = "", is_after_the_fact: bool = False
+    ) -> Outcome:
+        """Hold and capture in one; what has happened already is counted, never declined."""
+        parts = await self._parts(ask, is_after_the_fact=is_after_the_fact)
+        request = ChargeRequest(
+            account_id=ask.account_id,
+            units=ask.credit_units,
+            run_id=ask.run_id,
+            reason=reason,
+            is_after_the_fact=is_after_the_fact,
+            limits=parts,
+            details=ask.details,
+            idempotency_key=ask.idempotency_key,
+        )
+        return told(await self._committer.apply(request, tenant_id=ask.tenant_id))
+
+    async def lease(
+        self, request: LeaseRequest, attribution: Mapping[str, str], *, tenant_id: str = ""
+    ) -> Outcome:
+        """Lend credit, unless a hard budget could limit the work: nobody would ask it then."""
+        if self._enforcing is not None:
+            found = await self._enforcing.may_match(request.account_id, attribution)
+            if found:
+                raise Conflict(
+                    f"budget {found[0].budget_id} limits such work call by call; take holds",
+                    code="lease_under_budget",
+                )
+        return told(await self._committer.apply(request, tenant_id=tenant_id))
 
     async def extend(
         self,
@@ -75,14 +156,17 @@ class Authorizer:
         tenant_id: str = "",
     ) -> Outcome:
         """Set more aside for work under way, or decline."""
-        return await self._committer.apply(
-            ExtendRequest(
-                hold_id=hold_id,
-                ttl_seconds=ttl_seconds,
-                units=more.credit_units,
-                idempotency_key=idempotency_key,
-            ),
-            tenant_id=tenant_id,
+        return told(
+            await self._committer.apply(
+                ExtendRequest(
+                    hold_id=hold_id,
+                    ttl_seconds=ttl_seconds,
+                    units=more.credit_units,
+                    actuals=actuals_of(more),
+                    idempotency_key=idempotency_key,
+                ),
+                tenant_id=tenant_id,
+            )
         )
 
     async def capture(
@@ -95,15 +179,8 @@ class Authorizer:
         tenant_id: str = "",
     ) -> Outcome:
         """Charge what the work cost and free the rest."""
-        return await self._committer.apply(
-            CaptureRequest(
-                hold_id=hold_id,
-                units=actual.credit_units,
-                reason=reason,
-                idempotency_key=idempotency_key,
-            ),
-            tenant_id=tenant_id,
-        )
+        request = capture_request(hold_id, actual, reason=reason, idempotency_key=idempotency_key)
+        return await self._committer.apply(request, tenant_id=tenant_id)
 
     async def release(
         self, hold_id: str, *, reason: str = "", idempotency_key: str, tenant_id: str = ""
@@ -113,3 +190,91 @@ class Authorizer:
             ReleaseRequest(hold_id=hold_id, reason=reason, idempotency_key=idempotency_key),
             tenant_id=tenant_id,
         )
+
+    async def apply_batch(
+        self,
+        items: Sequence[Ask | LedgerRequest | TallystickError],
+        *,
+        all_or_nothing: bool,
+        tenant_id: str = "",
+    ) -> list[Answer]:
+        """Many asks or requests, each on its own or as a whole; failures stay in their place."""
+        prepared: list[LedgerRequest | TallystickError] = []
+        for item in items:
+            try:
+                prepared.append(await self.prepare_hold(item) if isinstance(item, Ask) else item)
+            except TallystickError as error:
+                prepared.append(error)
+        answers = await self._committer.apply_batch(
+            prepared, all_or_nothing=all_or_nothing, tenant_id=tenant_id
+        )
+        return [told(one) if isinstance(one, Outcome) else one for one in answers]
+
+    async def advice(self, ask: Ask) -> Advice:
+        """What thresholds say of work; figures are at most half a second old."""
+        if self._enforcing is None:
+            return Advice()
+        parts = await self._enforcing.match(ask.account_id, ask.tenant_id, ask.attribution)
+        downgrade, seconds, deciders = False, 0, []
+        for part, is_downgrade, wait in await self._enforcing.thresholds(parts, _units_of(ask)):
+            downgrade, seconds = downgrade or is_downgrade, max(seconds, wait)
+            if is_downgrade or wait:
+                deciders.append(f"budget:{part.budget.budget_id}")
+        return Advice(downgrade, seconds, deciders[0] if deciders else "")
+
+    async def _parts(self, ask: Ask, *, is_after_the_fact: bool = False) -> tuple[LimitPart, ...]:
+        if not is_after_the_fact:
+            for guard in self.guards:
+                await guard.check(ask)
+        if self._enforcing is None:
+            return ()
+        parts = await self._enforcing.match(ask.account_id, ask.tenant_id, ask.attribution)
+        if not parts:
+            return ()
+        units = _units_of(ask)
+        if not is_after_the_fact:
+            await self._throttle(parts, units)
+        return tuple([LimitPart(part.limit_id, units[part.asset]) for part in parts])
+
+    async def _throttle(self, parts: Sequence[WindowPart], units: Mapping[str, int]) -> None:
+        assert self._enforcing is not None
+        for part, _, seconds in await self._enforcing.thresholds(parts, units):
+            if seconds:
+                raise TooManyRequests(
+                    "the rest of the budget is given out evenly until its window ends",
+                    decided_by=f"budget:{part.budget.budget_id}",
+                    retry_after_seconds=seconds,
+                )
+
+
+def capture_request(
+    hold_id: str, actual: Actual, *, reason: str = "", idempotency_key: str
+) -> CaptureRequest:
+    """The capture that counts each limit of the hold by its asset."""
+    return CaptureRequest(
+        hold_id=hold_id,
+        units=actual.credit_units,
+        reason=reason,
+        actuals=actuals_of(actual),
+        idempotency_key=idempotency_key,
+    )
+
+
+def told(outcome: Outcome) -> Outcome:
+    """Name the budget that decided instead of its window in the ledger, which stays in limit_id."""
+    limit_id = outcome.decided_by.removeprefix("limit:")
+    budget_id = budget_id_of(limit_id)
+    if not budget_id:
+        return outcome
+    changes: dict[str, Any] = {"decided_by": f"budget:{budget_id}", "limit_id": limit_id}
+    return msgspec.structs.replace(outcome, **changes)
+
+
+def _units_of(ask: Ask) -> dict[str, int]:
+    return {_CREDIT: ask.credit_units, _USD: ask.usd_units, "tokens": ask.tokens, "requests": 1}
+
+
+def actuals_of(actual: Actual) -> tuple[tuple[str, int], ...]:
+    """What is known beside credit, by the ledger's assets."""
+    said = ((_USD, actual.usd_units), ("tokens", actual.tokens))
+    return tuple([(asset, units) for asset, units in said if units is not None])

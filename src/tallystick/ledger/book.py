@@ -149,6 +149,10 @@ class Book:
         self.lots: dict[str, LotState] = {}
         self.holds: dict[str, HoldState] = {}
         self.limits: dict[str, LimitState] = {}
+        self.slices: dict[tuple[str, int], int] = {}
+        """What to add to slices of rolling limits, by (limit, begin)."""
+        self.rolled_limits: set[str] = set()
+        """Rolling limits whose slices are written anew."""
         self.run_charges: dict[RunKey, RunCharge] = {}
         self.run_spends: dict[RunKey, list[Spend]] = {}
         """What runs took and gave back, oldest first; read for runs that may be refunded."""
@@ -314,8 +318,7 @@ class Book:
         else:
             account.held += set_aside
         for limit_id, used, limit_held in change.limits:
-            self.limits[limit_id].count(used, limit_held)
-            self.touched_limits.add(limit_id)
+            self.count_limit(limit_id, used, limit_held)
         account.check()
         account.sequence += 1
         operation = Operation(
@@ -343,6 +346,25 @@ class Book:
         self.operations.append(operation)
         self._remember(operation)
         return operation
+
+    def count_limit(self, limit_id: str, used: int, held: int) -> None:
+        """Move a limit; of a rolling one what was used belongs to the slice of now."""
+        limit = self.limits[limit_id]
+        counted = limit.count(used, held)
+        self.touched_limits.add(limit_id)
+        if limit.slice_micros and counted:
+            begin = self.now // limit.slice_micros * limit.slice_micros
+            key = (limit_id, begin)
+            self.slices[key] = self.slices.get(key, 0) + counted
+            leaves_at = begin + limit.span
+            limit.rolls_at = min(limit.rolls_at or leaves_at, leaves_at)
+
+    def roll_limit(self, limit_id: str, slices: Sequence[tuple[int, int]]) -> None:
+        """Let the slices of a limit go that have left its window."""
+        for begin, used in self.limits[limit_id].roll(slices, self.now):
+            self.slices[limit_id, begin] = used
+        self.rolled_limits.add(limit_id)
+        self.touched_limits.add(limit_id)
 
     def _remember(self, operation: Operation) -> None:
         """Keep what was read of history up to date for later requests of the same group."""

@@ -14,6 +14,12 @@ from tallystick.errors import Conflict, InvalidInput, NotFound
 from tallystick.ledger.book import Book, Change, ChargeStory, Operation, outcome_of
 from tallystick.ledger.intake import Prepared
 from tallystick.ledger.leases import check_epoch, give_back, open_lease, report
+from tallystick.ledger.limits import (
+    check_limits_exist,
+    decline_for_limit,
+    find_refusing,
+    said_of_limits,
+)
 from tallystick.ledger.model import (
     CaptureRequest,
     ChargeRequest,
@@ -22,6 +28,7 @@ from tallystick.ledger.model import (
     GrantRequest,
     HoldRequest,
     LeaseRequest,
+    LimitPart,
     Outcome,
     RefundRequest,
     ReleaseRequest,
@@ -70,6 +77,7 @@ def _grant(book: Book, item: Prepared, request: GrantRequest) -> Operation:
 
 def _charge(book: Book, item: Prepared, request: ChargeRequest) -> Operation:
     account = find_account(book, request.account_id, request.units)
+    check_limits_exist(book, request.limits)
     run = (account.tenant_id, request.run_id)
     if request.run_id and run in book.run_charges:
         raise Conflict(
@@ -80,6 +88,11 @@ def _charge(book: Book, item: Prepared, request: ChargeRequest) -> Operation:
     shortfall = request.units - spend.total
     if shortfall and not request.is_after_the_fact:
         return decline_for_credit(book, account, "charge", request.units, run_id=request.run_id)
+    parts = [] if request.is_after_the_fact else request.limits
+    refusing, passed = find_refusing(book, parts)
+    if refusing is not None:
+        more: dict[str, Any] = {"run_id": request.run_id, "details": request.details}
+        return decline_for_limit(book, account, "charge", request.units, refusing, **more)
     if request.run_id:
         charge = RunCharge(*run, account.account_id)
         charge.target, charge.charged, charge.shortfall = request.units, spend.total, shortfall
@@ -88,10 +101,12 @@ def _charge(book: Book, item: Prepared, request: ChargeRequest) -> Operation:
         account,
         "charge",
         request.units,
-        Change(spend),
+        Change(spend, limits=[(limit_id, used, 0) for limit_id, used in request.limits]),
         shortfall=shortfall,
         run_id=request.run_id,
         reason=request.reason,
+        details=request.details,
+        decided_by=passed,
     )
 
 
@@ -142,9 +157,7 @@ def _story_of(book: Book, item: Prepared, request: RefundRequest) -> ChargeStory
 
 def _hold(book: Book, item: Prepared, request: HoldRequest) -> Operation:
     account = find_account(book, request.account_id, request.units)
-    unknown = [part.limit_id for part in request.limits if part.limit_id not in book.limits]
-    if unknown:
-        raise NotFound(f"there is no limit {unknown[0]}", code="unknown_limit")
+    check_limits_exist(book, request.limits)
     run = (account.tenant_id, request.run_id)
     if request.run_id and book.run_accounts.setdefault(run, request.account_id) != (
         request.account_id
@@ -157,24 +170,15 @@ def _hold(book: Book, item: Prepared, request: HoldRequest) -> Operation:
     spend = plan_spend(account, request.units, book.now)
     if spend.total < request.units:
         return decline_for_credit(book, account, "hold", request.units, **more)
-    for part in request.limits:
-        limit = book.limits[part.limit_id]
-        if part.units > limit.room:
-            return book.decline(
-                account,
-                "hold",
-                request.units,
-                code="budget_exceeded",
-                decided_by=f"limit:{part.limit_id}",
-                reason="wait" if part.units <= limit.room + limit.held else "never",
-                **more,
-            )
+    refusing, passed = find_refusing(book, request.limits)
+    if refusing is not None:
+        return decline_for_limit(book, account, "hold", request.units, refusing, **more)
     hold = new_hold(book, account, "hold", spend, request.ttl_seconds)
     hold.run_id = request.run_id
     hold.limits = [(part.limit_id, part.units) for part in request.limits]
     hold.has_started = request.has_started
     code = "started" if request.has_started else ""
-    return book.open_hold(account, hold, code=code, details=request.details)
+    return book.open_hold(account, hold, code=code, details=request.details, decided_by=passed)
 
 
 def _start(book: Book, item: Prepared, request: StartRequest) -> Operation:
@@ -193,15 +197,13 @@ def _more_of_limits(
     book: Book, hold: HoldState, request: ExtendRequest
 ) -> list[tuple[str, int, int]]:
     """What an extension takes of each limit of its hold: as said, or as much as of credit."""
-    said = {part.limit_id: part.units for part in request.limits}
-    unnamed = said.keys() - {limit_id for limit_id, _ in hold.limits}
-    if unnamed:
-        raise InvalidInput(f"the hold does not name limit {min(unnamed)}", field="limits")
+    names = [limit_id for limit_id, _ in hold.limits]
+    said = said_of_limits(book, names, request.limits, request.actuals)
     more = {
         limit_id: said.get(
             limit_id, request.units if book.limits[limit_id].asset == CREDIT_ASSET else 0
         )
-        for limit_id, _ in hold.limits
+        for limit_id in names
     }
     return [(limit_id, 0, units) for limit_id, units in more.items() if units]
 
@@ -222,17 +224,12 @@ def _extend(book: Book, item: Prepared, request: ExtendRequest) -> Operation:
             book, account, "extend", request.units, hold_id=hold.hold_id, epoch=hold.epoch
         )
     limits = _more_of_limits(book, hold, request)
-    for limit_id, _, units in limits:
-        if units > book.limits[limit_id].room:
-            return book.decline(
-                account,
-                "extend",
-                request.units,
-                code="budget_exceeded",
-                decided_by=f"limit:{limit_id}",
-                reason="wait",
-                hold_id=hold.hold_id,
-            )
+    parts = [LimitPart(limit_id, units) for limit_id, _, units in limits]
+    refusing, passed = find_refusing(book, parts)
+    if refusing is not None:
+        return decline_for_limit(
+            book, account, "extend", request.units, refusing, hold_id=hold.hold_id
+        )
     more = {limit_id: units for limit_id, _, units in limits}
     hold.limits = [(limit_id, held + more.get(limit_id, 0)) for limit_id, held in hold.limits]
     lots = dict(hold.lots)
@@ -253,6 +250,7 @@ def _extend(book: Book, item: Prepared, request: ExtendRequest) -> Operation:
         run_id=hold.run_id,
         due_at=hold.due_at,
         epoch=hold.epoch if hold.kind == "lease" else 0,
+        decided_by=passed,
     )
 
 

@@ -18,7 +18,7 @@ from tallystick.ledger.book import Book, outcome_of
 from tallystick.ledger.decisions import decide
 from tallystick.ledger.intake import Prepared
 from tallystick.ledger.model import ChargeRequest, HoldRequest, Outcome, RefundRequest
-from tallystick.ledger.reading import Needs, read_book
+from tallystick.ledger.reading import Needs, read_book, roll_limits
 from tallystick.ledger.rules import AccountState
 from tallystick.ledger.store import Plan
 from tallystick.ledger.writing import write_book
@@ -96,6 +96,7 @@ def open_book(ids: IdSource, clock: Clock, needs: Needs) -> Plan[Book]:
     book = Book(ids)
     yield from read_book(book, needs)
     book.now = clock.now()
+    yield from roll_limits(book)
     return book
 
 
@@ -114,8 +115,10 @@ def needs_of(items: Sequence[Prepared]) -> Needs:
             needs.limit_ids.update(part.limit_id for part in request.limits)
             if request.run_id:
                 needs.held_runs.add((request.account_id, request.run_id))
-        elif isinstance(request, ChargeRequest) and request.run_id:
-            needs.account_runs.add((request.account_id, request.run_id))
+        elif isinstance(request, ChargeRequest):
+            needs.limit_ids.update(part.limit_id for part in request.limits)
+            if request.run_id:
+                needs.account_runs.add((request.account_id, request.run_id))
         elif isinstance(request, RefundRequest):
             if request.run_id is not None:
                 needs.refunded_runs.add((request.tenant_id, request.run_id))

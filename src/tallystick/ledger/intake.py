@@ -74,12 +74,19 @@ def prepare(request: Request, tenant_id: str = "") -> Prepared:
         scope, operation_id = _check_refund(request)
     else:
         operation_id = scope = _check_hold_request(request)
-    content = type(request).__name__.encode() + _encoder.encode(request)
+    content = type(request).__name__.encode() + _encoder.encode(_content_of(request))
     key_hash = None
     if not isinstance(request, DueRequest):
         check_key(request.idempotency_key)
         key_hash = _hash(f"{len(scope)} {scope} {request.idempotency_key}".encode())
     return Prepared(request, account_id, operation_id, key_hash, _hash(content), tenant_id)
+
+
+def _content_of(request: Request) -> Request:
+    """What a key stands for: which limits work falls under follows from it, at its time."""
+    if isinstance(request, HoldRequest | ChargeRequest) and request.limits:
+        return msgspec.structs.replace(request, limits=())
+    return request
 
 
 def _hash(content: bytes) -> str:
@@ -101,8 +108,8 @@ def _check_account_request(
         check_ttl(request.ttl_seconds, least=1)
     if isinstance(request, HoldRequest | ChargeRequest) and request.run_id:
         check_id(request.run_id, "run_id")
-    if isinstance(request, HoldRequest) and request.limits:
-        _check_limits(request.limits, least=1)
+    if isinstance(request, HoldRequest | ChargeRequest) and request.limits:
+        _check_limits(request.limits)
     if isinstance(request, ChargeRequest):
         check_text(request.reason, "reason")
     if isinstance(request, LeaseRequest) and request.worker:
@@ -131,28 +138,37 @@ def _check_hold_request(request: Request) -> str:
     if isinstance(request, CaptureRequest):
         check_units(request.units, "amount", least=0)
         check_text(request.reason, "reason")
-        _check_limits(request.limits, least=0)
+        _check_limits(request.limits)
+        _check_actuals(request.actuals)
     elif isinstance(request, ReleaseRequest):
         check_text(request.reason, "reason")
     elif isinstance(request, ExtendRequest):
         check_ttl(request.ttl_seconds, least=0)
         check_units(request.units, "amount", least=0)
-        _check_limits(request.limits, least=0)
+        _check_limits(request.limits)
+        _check_actuals(request.actuals)
         _check_epoch(request.epoch or 0)
-        if not request.ttl_seconds and not request.units:
+        if not request.ttl_seconds and not request.units and not request.actuals:
             raise InvalidInput("extend needs ttl_seconds, amount or both", field="ttl_seconds")
     elif not isinstance(request, StartRequest | DueRequest):
         raise InvalidInput(f"{type(request).__name__} is not a request of the ledger")
     return check_uuid(request.hold_id, "hold")
 
 
-def _check_limits(limits: Sequence[LimitPart], *, least: int) -> None:
+def _check_actuals(actuals: Sequence[tuple[str, int]]) -> None:
+    if len({asset for asset, _ in actuals}) != len(actuals):
+        raise InvalidInput("an asset may be named once", field="actuals")
+    for asset, units in actuals:
+        check_units(units, asset, least=0)
+
+
+def _check_limits(limits: Sequence[LimitPart]) -> None:
     if len(limits) > LIMITS_PER_HOLD_MAX:
         raise InvalidInput(f"a hold may name {LIMITS_PER_HOLD_MAX} limits", field="limits")
     if len({part.limit_id for part in limits}) != len(limits):
         raise InvalidInput("a limit may be named once", field="limits")
     for part in limits:
-        check_units(part.units, "limits", least=least)
+        check_units(part.units, "limits", least=0)
         if "\0" in part.limit_id:
             raise NotFound("there is no such limit", code="unknown_limit")
 

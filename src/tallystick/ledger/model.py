@@ -26,6 +26,11 @@ class LimitPart(NamedTuple):
     units: int
 
 
+Actuals = tuple[tuple[str, int], ...]
+"""What work used, by asset: (("USD/9", 12_000_000), ("tokens", 900)). Every limit of the hold
+that counts the asset is counted so; a caller need not know which limits there are."""
+
+
 class Request(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Something that moves one account, once: the same key answers the same for ever.
 
@@ -49,7 +54,8 @@ class ChargeRequest(Request, frozen=True):
     """Take credit from an account, or decline when it does not fit.
 
     A cost that is known only after the fact is never declined: what does not fit under the
-    account's limit is recorded as shortfall.
+    account's limit is recorded as shortfall. `limits` are parts of limits that it uses; all
+    fits or nothing is taken.
     """
 
     account_id: str
@@ -57,6 +63,8 @@ class ChargeRequest(Request, frozen=True):
     run_id: str = ""
     reason: str = ""
     is_after_the_fact: bool = False
+    limits: tuple[LimitPart, ...] = ()
+    details: str = ""
 
 
 class RefundRequest(Request, frozen=True):
@@ -73,7 +81,10 @@ class HoldRequest(Request, frozen=True):
     """Set credit aside for work that is about to begin, and a part of every limit named.
 
     All of it fits or nothing is taken. `has_started`: the work begins with this hold, so it
-    never frees itself. `details` is JSON text that is kept with the operation.
+    never frees itself. `details` is JSON text that is kept with the operation. Which limits
+    match may change between a request and its repetition, so they are not part of the content
+    that its key stands for. A part of 0 units is work of unknown cost: let in while there is
+    room, and counted when it is captured.
     """
 
     account_id: str
@@ -88,13 +99,15 @@ class HoldRequest(Request, frozen=True):
 class CaptureRequest(Request, frozen=True):
     """Charge what the work cost and end the hold; the rest of it is free again.
 
-    `limits` are the actual amounts by limit; a limit left out counts what was held of it.
+    `limits` are the actual amounts by limit, `actuals` by asset; a limit that neither says
+    counts what was held of it.
     """
 
     hold_id: str
     units: int
     limits: tuple[LimitPart, ...] = ()
     reason: str = ""
+    actuals: Actuals = ()
 
 
 class ReleaseRequest(Request, frozen=True):
@@ -119,6 +132,8 @@ class ExtendRequest(Request, frozen=True):
     epoch: int | None = None
     limits: tuple[LimitPart, ...] = ()
     """More of the hold's limits; of a limit in credits as much as `units` when left out."""
+    actuals: Actuals = ()
+    """The same by asset."""
 
 
 class LeaseRequest(Request, frozen=True):
@@ -166,7 +181,8 @@ class Outcome(msgspec.Struct, frozen=True):
     code: str = ""
     """Why it was declined, or how a hold was resolved."""
     decided_by: str = ""
-    """The limit that declined: account:<id> or limit:<id>."""
+    """The limit that declined: account:<id> or limit:<id>. Of what was posted, the soft or
+    shadow limit that would have declined."""
     retry: str = ""
     """Whether trying again with a new key can help: wait (holds may end) or never."""
     lot_id: str = ""
@@ -179,6 +195,8 @@ class Outcome(msgspec.Struct, frozen=True):
     epoch: int = 0
     lots: tuple[tuple[str, int], ...] = ()
     """Units earmarked by lot."""
+    limit_id: str = ""
+    """The window in which a budget decided, once `decided_by` names the budget."""
 
 
 class Hold(msgspec.Struct, frozen=True):
@@ -252,6 +270,10 @@ class Limit(msgspec.Struct, frozen=True):
     used: int
     held: int
     overrun: int
+    kind: str = "hard"
+    """hard declines; soft and shadow let work through and count it."""
+    let_through: int = 0
+    """How much work a soft or shadow limit let through that a hard one would have declined."""
 
 
 class RunTarget(msgspec.Struct, frozen=True):

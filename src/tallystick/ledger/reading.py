@@ -56,7 +56,7 @@ def _read_main(book: Book, needs: Needs) -> Plan[None]:
     is_indirect = bool(needs.operation_ids or needs.refunded_runs)
     names = ["lock_accounts_of" if is_indirect else "lock_accounts"]
     if needs.limit_ids or needs.operation_ids:
-        names.append("lock_limits")
+        names.append("lock_limits" if needs.operation_ids else "lock_limits_named")
     names.append("load_lots_of" if is_indirect else "load_lots")
     if needs.key_hashes:
         names.append("load_known")
@@ -69,7 +69,7 @@ def _read_main(book: Book, needs: Needs) -> Plan[None]:
     rows = dict(zip(names, (yield Batch(queries)), strict=True))
     for row in rows[names[0]]:
         book.accounts[row[0]] = AccountState(*row)
-    for row in rows.get("lock_limits", ()):
+    for row in rows.get("lock_limits") or rows.get("lock_limits_named") or ():
         book.limits[row[0]] = LimitState(*row)
     _take_lots(book, rows.get("load_lots_of") or rows.get("load_lots") or ())
     for row in rows.get("load_known", ()):
@@ -94,9 +94,6 @@ def _read_history(book: Book, needs: Needs) -> Plan[None]:
             parts = list(zip(row[9], row[10], used, strict=True))
             fields: list[Any] = [*row[1:9], parts]
             book.resolutions[row[0]] = Resolution(*fields)
-        limit_ids = {part[0] for one in book.resolutions.values() for part in one.limits}
-        if limit_ids - book.limits.keys():
-            yield from lock_limits(book, limit_ids)
     charge_ids = needs.charge_ids | {
         one.operation_id for one in book.resolutions.values() if one.kind == "resolve"
     }
@@ -121,9 +118,26 @@ def _read_history(book: Book, needs: Needs) -> Plan[None]:
     yield from read_spent_lots(book)
 
 
+def roll_limits(book: Book) -> Plan[None]:
+    """Let go what has left rolling windows, before anything is decided on them."""
+    due = [
+        limit_id
+        for limit_id, limit in book.limits.items()
+        if limit.rolls_at is not None and limit.rolls_at <= book.now
+    ]
+    if not due:
+        return
+    (found,) = yield _batch("load_slices", limit_ids=text_array(due))
+    slices: dict[str, list[tuple[int, int]]] = {limit_id: [] for limit_id in due}
+    for limit_id, begin, used in found:
+        slices[limit_id].append((begin, used))
+    for limit_id in due:
+        book.roll_limit(limit_id, slices[limit_id])
+
+
 def lock_limits(book: Book, limit_ids: Iterable[str]) -> Plan[None]:
-    """Lock further limits, such as those that an ended hold has named."""
-    (found,) = yield _batch("lock_limits", limit_ids=text_array(limit_ids), operation_ids="{}")
+    """Lock limits and nothing else, or those that a run's open holds name."""
+    (found,) = yield _batch("lock_limits_named", limit_ids=text_array(limit_ids))
     for row in found:
         book.limits.setdefault(row[0], LimitState(*row))
 

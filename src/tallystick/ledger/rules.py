@@ -131,17 +131,68 @@ class LimitState(msgspec.Struct):
     used: int
     held: int
     overrun: int
+    kind: str = "hard"
+    let_through: int = 0
+    rolled: int = 0
+    """Used, and out of the window since."""
+    slice_micros: int | None = None
+    slices: int | None = None
+    rolls_at: int | None = None
 
     @property
     def room(self) -> int:
         """What still fits."""
         return self.capacity - self.used - self.held + self.overrun
 
-    def count(self, used: int, held: int) -> None:
-        """Move it; what was used beyond the capacity is recorded as overrun."""
-        self.used += used
+    @property
+    def span(self) -> int:
+        """How long after its beginning a slice has left a rolling window."""
+        return (self.slice_micros or 0) * ((self.slices or 0) + 1)
+
+    def fits(self, units: int) -> bool:
+        """Whether work fits; what it costs may be unknown (0) only while there is room."""
+        return max(units, 1) <= self.room
+
+    def count(self, used: int, held: int) -> int:
+        """Move it and return what was counted as used; beyond the capacity is overrun.
+
+        What has rolled off cannot be taken back from what is in the window now.
+        """
+        counted = max(used, -self.used) if self.slice_micros else used
+        self.rolled += used - counted
+        self.used += counted
         self.held += held
         self.overrun = max(self.used + self.held - self.capacity, 0)
+        return counted
+
+    def roll(self, slices: Sequence[tuple[int, int]], now: int) -> list[tuple[int, int]]:
+        """Let slices go that have left the window; return those that stay."""
+        left = plan_roll_off(slices, now - self.span)
+        gone = self.used - sum(used for _, used in left)
+        self.used -= gone
+        self.rolled += gone
+        self.overrun = max(self.used + self.held - self.capacity, 0)
+        self.rolls_at = left[0][0] + self.span if left else None
+        return left
+
+
+def plan_roll_off(slices: Sequence[tuple[int, int]], until: int) -> list[tuple[int, int]]:
+    """Return the slices (begin, used), oldest first, that begin after `until`.
+
+    A later correction (a negative slice) is taken from the oldest first: which slice it
+    corrects is not known, and so nothing leaves the window early.
+
+    >>> plan_roll_off([(0, 5), (10, 4), (20, -6)], 0)
+    [(10, 3)]
+    """
+    corrected = -sum(used for _, used in slices if used < 0)
+    left = []
+    for begin, used in slices:
+        taken = min(max(used, 0), corrected)
+        corrected -= taken
+        if used > taken and begin > until:
+            left.append((begin, used - taken))
+    return left
 
 
 class Spend(NamedTuple):

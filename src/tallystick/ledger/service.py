@@ -24,7 +24,7 @@ from tallystick.errors import (
     TallystickError,
 )
 from tallystick.ids import IdSource
-from tallystick.ledger.book import RunKey
+from tallystick.ledger.book import Book, RunKey
 from tallystick.ledger.convergence import converge
 from tallystick.ledger.group import (
     Answer,
@@ -34,6 +34,7 @@ from tallystick.ledger.group import (
     run_whole,
 )
 from tallystick.ledger.intake import Prepared, check_id, check_units, check_uuid, prepare
+from tallystick.ledger.limits import UsageTarget, count_usage, roll_off
 from tallystick.ledger.model import (
     Account,
     Balance,
@@ -59,6 +60,7 @@ from tallystick.units import INT64_MAX
 _VERIFY = load_statements("tallystick.ledger", "verify.sql")
 _CAPTURE_POLICIES = ("reject", "cap", "overage")
 _UNKNOWN_POLICIES = ("capture", "release")
+LIMIT_KINDS = ("hard", "soft", "shadow")
 _BUCKETS_MAX = 1000
 _EXAMPLES_MAX = 10
 ENTRIES_MAX = 1000
@@ -130,12 +132,32 @@ class Ledger:
             cursor = connection.cursor(row_factory=class_row(Account))
             return cursor.execute(SQL["list_tenant_accounts"], {"tenant_id": tenant_id}).fetchall()
 
-    def put_limit(self, limit_id: str, *, asset: str, capacity: int) -> Limit:
-        """Make a limit window or change its capacity; its asset never changes (Conflict)."""
+    def put_limit(
+        self,
+        limit_id: str,
+        *,
+        asset: str,
+        capacity: int,
+        kind: str = "hard",
+        slice_micros: int | None = None,
+        slices: int | None = None,
+    ) -> Limit:
+        """Make a limit window or change its capacity; its asset never changes (Conflict).
+
+        With slices it rolls: what was used leaves it once its slice is `slices` slices old.
+        """
+        _check_choice(kind, LIMIT_KINDS, "kind")
         check_units(capacity, "capacity", least=0)
         if not 0 < len(limit_id) <= 256 or "\0" in limit_id:
             raise InvalidInput("a limit's id has 1 to 256 characters", field="limit_id")
-        arguments = {"limit_id": limit_id, "asset": asset, "capacity": capacity}
+        arguments = {
+            "limit_id": limit_id,
+            "asset": asset,
+            "capacity": capacity,
+            "kind": kind,
+            "slice_micros": slice_micros,
+            "slices": slices,
+        }
         with transaction(self._pool) as connection:
             cursor = connection.cursor(row_factory=class_row(Limit))
             found = cursor.execute(SQL["upsert_limit"], arguments).fetchone()
@@ -148,6 +170,35 @@ class Ledger:
         with transaction(self._pool) as connection:
             cursor = connection.cursor(row_factory=class_row(Limit))
             return cursor.execute(SQL["load_limits"], {"limit_ids": list(limit_ids)}).fetchall()
+
+    def count_usage(
+        self, connection: Connection, targets: Sequence[UsageTarget]
+    ) -> dict[tuple[str, str], int]:
+        """Count usage that nothing authorized, in the caller's transaction; may overrun.
+
+        A target is (limit id, source key, units in all); what the source has not posted yet is
+        posted. Returns what was posted now; raises NotFound for a limit that nobody has made.
+        """
+        for _, _, units in targets:
+            check_units(units, "usage", least=0)
+        if not targets:
+            return {}
+        return drive(connection, count_usage(self._limit_book(), targets))
+
+    def roll_off(self, limits_max: int = 500) -> int:
+        """Let go what has left rolling windows; how many had some."""
+        arguments = {"now": self._clock.now(), "limits_max": limits_max}
+        with transaction(self._pool) as connection:
+            rows = connection.execute(SQL["load_rolling_limits"], arguments).fetchall()
+            if not rows:
+                return 0
+            return drive(connection, roll_off(self._limit_book(), [row[0] for row in rows]))
+
+    def _limit_book(self) -> Book:
+        """A book for limits alone: no account is locked, so its time is the caller's."""
+        book = Book(self._ids)
+        book.now = self._clock.now()
+        return book
 
     # Movements
 
@@ -353,6 +404,13 @@ class Ledger:
         with transaction(self._pool) as connection:
             cursor = connection.cursor(row_factory=dict_row)
             return cursor.execute(SQL["load_run_operations"], arguments).fetchall()
+
+    def load_refusal(self, operation_id: str) -> dict[str, Any] | None:
+        """An operation that was declined, with what was asked; None when there is none."""
+        arguments = {"operation_id": check_uuid(operation_id, "refusal")}
+        with transaction(self._pool) as connection:
+            cursor = connection.cursor(row_factory=dict_row)
+            return cursor.execute(SQL["load_refusal"], arguments).fetchone()
 
     def load_run_targets(self) -> dict[RunKey, int]:
         """What each run should have been charged, zero left out."""

@@ -10,13 +10,13 @@ from __future__ import annotations
 from typing import Any
 
 from tallystick.clock import HOUR
-from tallystick.errors import Conflict, InvalidInput, NotFound
+from tallystick.errors import Conflict, NotFound
 from tallystick.ledger.book import Book, Change, Operation, Resolution
 from tallystick.ledger.intake import Prepared
+from tallystick.ledger.limits import said_of_limits
 from tallystick.ledger.model import (
     CaptureRequest,
     DueRequest,
-    LimitPart,
     ReleaseRequest,
     RunCharge,
 )
@@ -102,11 +102,8 @@ def _limits_used(
     for limit_id, held in hold.limits:
         is_credit = book.limits[limit_id].asset == CREDIT_ASSET
         used[limit_id] = units if is_credit else held if units else 0
-    said: tuple[LimitPart, ...] = request.limits if request else ()
-    for part in said:
-        if part.limit_id not in used:
-            raise InvalidInput(f"the hold does not name limit {part.limit_id}", field="limits")
-        used[part.limit_id] = part.units
+    if request is not None:
+        used |= said_of_limits(book, list(used), request.limits, request.actuals)
     return used
 
 
@@ -119,7 +116,9 @@ def _settle_late(book: Book, item: Prepared, request: CaptureRequest) -> Operati
         ended,
         request.units,
         ended.moved,
-        said={part.limit_id: part.units for part in request.limits},
+        said=said_of_limits(
+            book, [part[0] for part in ended.limits], request.limits, request.actuals
+        ),
         reason=request.reason,
     )
 

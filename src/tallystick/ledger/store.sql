@@ -141,14 +141,24 @@ SELECT h.tenant_id, h.run_id, r.account_id, r.target, r.charged, r.shortfall, r.
 FROM ledger.hold h JOIN ledger.run_charge r USING (tenant_id, run_id)
 WHERE h.hold_id = ANY(%(operation_ids)s::uuid[]) AND h.run_id <> '';
 
+-- name: lock_limits_named
+-- Limits by id, locked in id order after the balances. Locks: the limit rows.
+-- Index: primary key.
+SELECT limit_id, asset, capacity, used, held, overrun, kind, let_through, rolled, slice_micros,
+    slices, rolls_at
+FROM ledger.limit_window WHERE limit_id = ANY(%(limit_ids)s::text[])
+ORDER BY limit_id FOR UPDATE;
+
 -- name: lock_limits
--- Limits that requests or open holds name, locked in id order after the balances.
--- Locks: the limit rows. Index: primary key.
+-- Limits that requests name, or the holds that they name, open or ended; locked in id order
+-- after the balances. Locks: the limit rows. Index: primary key, unique id of the operation.
 WITH wanted AS MATERIALIZED (
     SELECT unnest(%(limit_ids)s::text[]) AS limit_id
-    UNION SELECT unnest(h.limit_ids) FROM ledger.hold h
-        WHERE h.hold_id = ANY(%(operation_ids)s::uuid[]))
-SELECT limit_id, asset, capacity, used, held, overrun FROM ledger.limit_window
+    UNION SELECT unnest(o.limit_ids) FROM ledger.operation o
+        WHERE o.operation_id = ANY(%(operation_ids)s::uuid[]))
+SELECT limit_id, asset, capacity, used, held, overrun, kind, let_through, rolled, slice_micros,
+    slices, rolls_at
+FROM ledger.limit_window
 WHERE limit_id = ANY(ARRAY(SELECT limit_id FROM wanted))
 ORDER BY limit_id FOR UPDATE;
 
@@ -207,23 +217,53 @@ DELETE FROM ledger.hold WHERE hold_id = ANY(%(hold_ids)s::uuid[]);
 
 -- name: update_limits
 -- Write limits back by set. Locks: held already.
-UPDATE ledger.limit_window AS l SET used = n.used, held = n.held, overrun = n.overrun
+UPDATE ledger.limit_window AS l SET used = n.used, held = n.held, overrun = n.overrun,
+    let_through = n.let_through, rolled = n.rolled, rolls_at = n.rolls_at
 FROM (SELECT {values} FROM {rows}) AS n({names}) WHERE l.limit_id = n.limit_id;
 
 -- name: upsert_limit
 -- Make a limit or change its capacity; use beyond a lower one is recorded as overrun.
 -- Locks: the limit's row.
-INSERT INTO ledger.limit_window AS l (limit_id, asset, capacity)
-VALUES (%(limit_id)s, %(asset)s, %(capacity)s)
-ON CONFLICT (limit_id) DO UPDATE SET capacity = excluded.capacity,
+INSERT INTO ledger.limit_window AS l (limit_id, asset, capacity, kind, slice_micros, slices)
+VALUES (%(limit_id)s, %(asset)s, %(capacity)s, %(kind)s, %(slice_micros)s, %(slices)s)
+ON CONFLICT (limit_id) DO UPDATE SET capacity = excluded.capacity, kind = excluded.kind,
     overrun = greatest(l.used + l.held - excluded.capacity, 0)
-WHERE l.asset = excluded.asset
-RETURNING limit_id, asset, capacity, used, held, overrun;
+WHERE l.asset = excluded.asset AND l.slice_micros IS NOT DISTINCT FROM excluded.slice_micros
+RETURNING limit_id, asset, capacity, used, held, overrun, kind, let_through;
 
 -- name: load_limits
 -- Limits by id. Index: primary key.
-SELECT limit_id, asset, capacity, used, held, overrun FROM ledger.limit_window
-WHERE limit_id = ANY(%(limit_ids)s::text[]);
+SELECT limit_id, asset, capacity, used, held, overrun, kind, let_through
+FROM ledger.limit_window WHERE limit_id = ANY(%(limit_ids)s::text[]);
+
+-- name: load_rolling_limits
+-- Rolling limits of which a slice has left the window. Index: limit_rolling.
+SELECT limit_id FROM ledger.limit_window WHERE rolls_at <= %(now)s
+ORDER BY rolls_at LIMIT %(limits_max)s;
+
+-- name: load_slices
+-- What was used of rolling limits, slice by slice. Index: primary key.
+SELECT limit_id, slice_at, used FROM ledger.limit_slice
+WHERE limit_id = ANY(%(limit_ids)s::text[]) ORDER BY limit_id, slice_at;
+
+-- name: delete_slices
+-- Forget slices, those that stay are written again. Locks: of the limits, held already.
+DELETE FROM ledger.limit_slice WHERE limit_id = ANY(%(limit_ids)s::text[]);
+
+-- name: add_slices
+-- Add what was used to slices. Locks: of the limits, held already. Index: primary key.
+INSERT INTO ledger.limit_slice AS s ({names}) SELECT {values} FROM {rows}
+ON CONFLICT (limit_id, slice_at) DO UPDATE SET used = s.used + excluded.used;
+
+-- name: load_usage
+-- What each source has posted to limits. Index: primary key.
+SELECT limit_id, source_key, units FROM ledger.limit_usage
+WHERE limit_id = ANY(%(limit_ids)s::text[]) AND source_key = ANY(%(source_keys)s::text[]);
+
+-- name: upsert_usage
+-- Write what each source has posted. Locks: of the limits, held already. Index: primary key.
+INSERT INTO ledger.limit_usage AS u ({names}) SELECT {values} FROM {rows}
+ON CONFLICT (limit_id, source_key) DO UPDATE SET units = excluded.units;
 
 -- name: insert_operations
 -- Append history by set.
@@ -336,6 +376,13 @@ SELECT sequence, operation_id::text AS operation_id, account_id, kind, outcome, 
 FROM ledger.operation
 WHERE tenant_id = %(tenant_id)s AND run_id = %(run_id)s AND run_id <> ''
 ORDER BY posted_at, account_id, sequence LIMIT 1000;
+
+-- name: load_refusal
+-- A declined operation. Index: unique id.
+SELECT operation_id::text AS operation_id, account_id, tenant_id, kind, code, decided_by, units,
+    run_id, details, posted_at
+FROM ledger.operation
+WHERE operation_id = %(operation_id)s::uuid AND outcome = 'declined';
 
 -- name: load_run_targets
 -- What each run should have been charged by its facts. Reads the whole table.

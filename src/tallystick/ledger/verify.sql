@@ -42,7 +42,8 @@ SELECT 'operation ' || account_id || '/' || sequence FROM (
 WHERE balance_after <> balance OR available <> balance - held;
 
 -- name: INV-03
--- Balances below their limit, and windows over their capacity.
+-- Balances below their limit, windows over their capacity, and windows that are not the fold of
+-- their operations and of usage that no operation authorized, without what has rolled off.
 SELECT account_id AS example FROM ledger.balance
 WHERE credited - debited - held - leased < -overage_limit_units
 UNION ALL
@@ -50,7 +51,13 @@ SELECT 'limit ' || l.limit_id FROM ledger.limit_window l LEFT JOIN (
     SELECT m.limit_id, sum(m.used) AS used, sum(m.held) AS held FROM ledger.operation o,
         unnest(o.limit_ids, o.limit_used, o.limit_held) AS m(limit_id, used, held)
     GROUP BY m.limit_id) f USING (limit_id)
-WHERE l.used <> coalesce(f.used, 0) OR l.held <> coalesce(f.held, 0)
+LEFT JOIN (SELECT limit_id, sum(units) AS units FROM ledger.limit_usage GROUP BY limit_id) u
+    USING (limit_id)
+LEFT JOIN (SELECT limit_id, sum(used) AS used FROM ledger.limit_slice GROUP BY limit_id) s
+    USING (limit_id)
+WHERE l.used + l.rolled <> coalesce(f.used, 0) + coalesce(u.units, 0)
+    OR l.held <> coalesce(f.held, 0)
+    OR (l.slice_micros IS NOT NULL AND l.used <> coalesce(s.used, 0))
     OR l.overrun <> greatest(l.used + l.held - l.capacity, 0);
 
 -- name: INV-05

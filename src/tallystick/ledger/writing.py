@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from operator import attrgetter
+from operator import attrgetter, itemgetter
 from typing import Any
 
 from tallystick.errors import Raced
@@ -19,6 +19,7 @@ def write_book(book: Book) -> Plan[None]:
     if book.touched_limits:
         limits = [book.limits[limit_id] for limit_id in sorted(book.touched_limits)]
         queries.append(_by_set("update_limits", limits, _LIMIT_COLUMNS))
+        queries += _slices(book)
     if book.operations:
         account_ids = sorted({operation.account_id for operation in book.operations})
         accounts = [book.accounts[account_id] for account_id in account_ids]
@@ -32,6 +33,13 @@ def write_book(book: Book) -> Plan[None]:
         counts = yield Batch(queries, is_last=not book.touched_runs)
         if book.touched_runs and counts[-1][0][0] != len(book.touched_runs):
             raise Raced("a run was charged to another account meanwhile")
+
+
+def _slices(book: Book) -> Iterator[Query]:
+    if book.rolled_limits:
+        yield Query("delete_slices", {"limit_ids": text_array(book.rolled_limits)})
+    if book.slices:
+        yield _by_set("add_slices", [(*key, used) for key, used in book.slices.items()], _SLICES)
 
 
 def _lots(book: Book) -> Iterator[Query]:
@@ -85,7 +93,15 @@ def _limit_units(hold: HoldState) -> str:
     return int_array(units for _, units in hold.limits)
 
 
-_LIMIT_COLUMNS = [*_texts("limit_id"), *_numbers("used", "held", "overrun")]
+_LIMIT_COLUMNS = [
+    *_texts("limit_id"),
+    *_numbers("used", "held", "overrun", "let_through", "rolled", "rolls_at"),
+]
+_SLICES = [
+    Column("limit_id", "text", itemgetter(0)),
+    Column("slice_at", "bigint", itemgetter(1)),
+    Column("used", "bigint", itemgetter(2)),
+]
 _BALANCE_COLUMNS = [
     *_texts("account_id"),
     *_numbers("sequence", "credited", "debited", "refunded", "expired", "held", "leased"),

@@ -19,6 +19,8 @@ from tallystick.audit import SEALED
 from tallystick.backfill import Pieces
 from tallystick.catalog import Catalog
 from tallystick.clock import Clock
+from tallystick.enforcement.budgets import Budgets
+from tallystick.enforcement.budgets.crossing import Crossings
 from tallystick.errors import InvalidInput
 from tallystick.events.appending import seal_key
 from tallystick.events.batch import Identity
@@ -38,6 +40,7 @@ from tallystick.plumbing.postgres import open_pool
 from tallystick.reconcile.doubles import Doubles
 from tallystick.workers.archiver import Archiver
 from tallystick.workers.backfills import BackfillWorker
+from tallystick.workers.budgets import BudgetKeeper
 from tallystick.workers.charger import Charger
 from tallystick.workers.holds import HoldKeeper
 from tallystick.workers.loop import Follower, FollowerLoop
@@ -54,6 +57,7 @@ _IDLE_SECONDS = {
     "charger": 0.5,
     "archiver": 1.0,
     "holds": 0.5,
+    "budgets": 0.5,
     "sealer": 0.5,
 }
 
@@ -143,6 +147,12 @@ class Roles:
             HoldKeeper(self._ledger, self._clock),
             Sealer(Seals(self._pool, self._clock, [SEALED])),
             self._backfills(),
+            BudgetKeeper(
+                self._ledger,
+                Budgets(self._pool, self._clock),
+                Crossings(self._pool, None, self._clock),
+                self._clock,
+            ),
         )
         if not self._options.is_shared:
             return [self._loop(lane) for lane in lanes]

@@ -1,0 +1,131 @@
+"""Explaining: which limits work falls under, what each has left, and which decides.
+
+For people who were refused and want to know why, and for those who set limits and want to
+know what they would do. Reads only; figures are of now, not of when work was refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from tallystick.clock import format_time
+from tallystick.enforcement.budgets.matching import ActiveBudgets, WindowPart
+from tallystick.enforcement.budgets.model import WindowView
+from tallystick.enforcement.budgets.rules import capacity_of
+from tallystick.enforcement.budgets.service import Budgets
+from tallystick.enforcement.budgets.showing import amount_text
+from tallystick.errors import NotFound
+from tallystick.ledger import Ledger
+from tallystick.units import CREDIT, USD, format_amount
+
+
+class Question(msgspec.Struct, frozen=True):
+    """Work that someone asks about: `units` by the ledger's assets."""
+
+    account_id: str
+    tenant_id: str
+    units: Mapping[str, int]
+    attribution: Mapping[str, str]
+
+
+def explain(budgets: Budgets, ledger: Ledger, question: Question, at: int) -> dict[str, Any]:
+    """Every limit that the work falls under at a moment, and what would decide on it."""
+    owner = budgets.load_tenant(question.account_id)
+    if not owner or question.tenant_id not in ("", owner):
+        raise NotFound("there is no such account; create it with PUT", code="unknown_account")
+    active = ActiveBudgets()
+    budgets.refresh(active)
+    parts = active.match(owner, question.attribution, at)
+    views = budgets.load_windows([part.limit_id for part in parts])
+    limits = [_credit_limit(ledger, question)]
+    limits += [_budget_limit(part, views.get(part.limit_id), question.units) for part in parts]
+    deciding = [one for one in limits if not one["fits"] and one["enforcement"] == "hard"]
+    return {
+        "would_be": "declined" if deciding else "held",
+        "decided_by": deciding[0]["decided_by"] if deciding else None,
+        "limits": limits,
+    }
+
+
+def explain_refusal(
+    budgets: Budgets, ledger: Ledger, operation_id: str, tenant_id: str
+) -> dict[str, Any] | None:
+    """Why an operation was declined; None when there is no such refusal of this tenant."""
+    found = ledger.load_refusal(operation_id)
+    if found is None or tenant_id not in ("", found["tenant_id"]):
+        return None
+    details = msgspec.json.decode(found["details"]) if found["details"] else {}
+    question = Question(
+        found["account_id"],
+        found["tenant_id"],
+        {
+            str(CREDIT): found["units"],
+            str(USD): details.get("cost_usd_units", 0),
+            "tokens": details.get("tokens", 0),
+            "requests": 1,
+        },
+        details.get("attribution", {}),
+    )
+    limit_id = found["decided_by"].removeprefix("limit:")
+    answer = explain(budgets, ledger, question, found["posted_at"])
+    for one in answer["limits"]:
+        one["decided"] = found["decided_by"] == one["decided_by"] or one["limit_id"] == limit_id
+    decided = [one["decided_by"] for one in answer["limits"] if one["decided"]]
+    return {
+        "operation_id": found["operation_id"],
+        "code": found["code"],
+        "refused_at": format_time(found["posted_at"]),
+        "decided_by": decided[0] if decided else found["decided_by"],
+        "account_id": found["account_id"],
+        "run_id": found["run_id"],
+        "limits": answer["limits"],
+        "now": {"would_be": answer["would_be"], "decided_by": answer["decided_by"]},
+    }
+
+
+def _credit_limit(ledger: Ledger, question: Question) -> dict[str, Any]:
+    balance = ledger.balance(question.account_id)
+    asked = question.units[str(CREDIT)]
+    limit = balance.overage_limit_units
+    room = None if limit is None else max(balance.available + limit, 0)
+    return {
+        "decided_by": f"account:{question.account_id}",
+        "limit_id": "",
+        "enforcement": "hard",
+        "asset": "CREDIT",
+        "asked": format_amount(asked, CREDIT),
+        "held": format_amount(balance.held + balance.leased, CREDIT),
+        "room": None if room is None else format_amount(room, CREDIT),
+        "fits": room is None or asked <= room,
+    }
+
+
+def _budget_limit(
+    part: WindowPart, view: WindowView | None, units: Mapping[str, int]
+) -> dict[str, Any]:
+    terms = part.budget.terms
+    asset = terms.asset
+    capacity = view.capacity if view else capacity_of(terms, 0)
+    used, held = (view.used, view.held) if view else (0, 0)
+    room, asked = max(capacity - used - held, 0), units[part.asset]
+    end_at = part.window.end_at
+    return {
+        "decided_by": f"budget:{part.budget.budget_id}",
+        "limit_id": part.limit_id,
+        "enforcement": terms.kind,
+        "name": terms.name,
+        "scope": dict(terms.scope),
+        "each": dict(part.each),
+        "asset": asset,
+        "asked": amount_text(asked, asset),
+        "starts_at": format_time(part.window.start_at) if end_at is not None else None,
+        "resets_at": format_time(end_at) if end_at is not None else None,
+        "capacity": amount_text(capacity, asset),
+        "used": amount_text(used, asset),
+        "held": amount_text(held, asset),
+        "room": amount_text(room, asset),
+        "fits": max(asked, 1) <= room,
+    }
