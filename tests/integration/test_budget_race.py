@@ -222,7 +222,7 @@ def test_each_window_has_its_own_cap_across_the_border(scene: Scene) -> None:
 def test_an_edit_meanwhile_limits_every_later_hold(scene: Scene) -> None:
     scene.start_all(2 * CENT, CENT)
     caps = [(0, CAP)]
-    for amount, captures in ((4 * CENT, 1), (12 * CENT, 4), (6 * CENT, 5), (CAP, 6)):
+    for amount, captures in ((4 * CENT, 1), (9 * CENT, 4), (6 * CENT, 5), (CAP, 6)):
         scene.wait(lambda least=captures: scene.captures() >= least or scene.ended())  # type: ignore[misc]
         scene.set_cap(amount)
         caps.append((scene.clock.now(), amount))
