@@ -274,7 +274,7 @@ def services_of(parts: Platform) -> Services:
         authenticator=authenticator,
         gate=Gate(authenticator),
         authorizer=authorizer,
-        calls=Calls(authorizer, parts.ledger, parts.door, parts.catalog, parts.clock),
+        calls=Calls(authorizer, parts.ledger, parts.door, parts.catalog, parts.clock, parts.pool),
         clock=parts.clock,
         door=parts.door,
         ledger=parts.ledger,

@@ -101,6 +101,8 @@ class CallPermit(msgspec.Struct, frozen=True, kw_only=True):
     expires_at: int
     occurred_at: int
     """When the call was authorized: the time by which it is priced."""
+    limit: tuple[str, str] = ("", "")
+    """The run budget that it draws from: limit id and asset."""
     ask: CallAsk
 
 

@@ -11,11 +11,13 @@ import asyncio
 from collections import OrderedDict
 
 import msgspec
+from psycopg_pool import ConnectionPool
 
 from tallystick.access import Principal
 from tallystick.catalog import Catalog
 from tallystick.clock import SECOND, Clock
 from tallystick.enforcement.authorization import Actual, Ask, Authorizer
+from tallystick.enforcement.calls.budgets import RunBudgets
 from tallystick.enforcement.calls.details import (
     CallDetails,
     Said,
@@ -34,11 +36,13 @@ from tallystick.enforcement.calls.model import (
     Usage,
 )
 from tallystick.enforcement.calls.outputs import OutputGuess
+from tallystick.enforcement.calls.store import CallStore
 from tallystick.enforcement.calls.usage_event import check_usage, event_id_of, write_events
 from tallystick.errors import Blocked, Conflict, NotFound, TallystickError, TooManyRequests
 from tallystick.events.door import Door
 from tallystick.ledger import HoldRequest, Ledger, LimitPart, Outcome
 from tallystick.rating import CallRates, Rated, Rater
+from tallystick.units import CREDIT
 
 _PRICES_FRESH_MICROS = SECOND
 """How old prices may be that a call is authorized by; facts are rated by the exact ones."""
@@ -69,6 +73,7 @@ class Calls:
         door: Door,
         catalog: Catalog,
         clock: Clock,
+        pool: ConnectionPool,
         settings: CallSettings | None = None,
     ) -> None:
         self._authorizer = authorizer
@@ -77,6 +82,8 @@ class Calls:
         self._catalog = catalog
         self._clock = clock
         self._settings = settings or CallSettings()
+        self._store = CallStore(pool)
+        self.run_budgets = RunBudgets(self._store, ledger, clock)
         self._outputs = OutputGuess(
             at_first=self._settings.output_tokens_at_first,
             ceiling=self._settings.output_tokens_ceiling,
@@ -100,12 +107,15 @@ class Calls:
         now = self._clock.now()
         tokens_output = self._outputs.bound(said.tenant_id, said.model, ask.tokens_output_max)
         estimate = self._estimate(rater, said, now, tokens_output)
+        budget = self.run_budgets.find(said.tenant_id, said.root_run_id)
         details = CallDetails(
             said=said,
             at=now,
             credit_units=estimate.credit_units,
             usd_units=estimate.usd_units,
             tokens_output=tokens_output,
+            limit_id=budget.limit_id if budget else "",
+            limit_asset=budget.asset if budget else "",
         )
         outcome, details = await self._hold(ask, details, estimate)
         if outcome.status == "declined":
@@ -177,7 +187,11 @@ class Calls:
                     ttl_seconds=said.ttl_seconds,
                     has_started=True,
                     details=write_details(details),
-                    limits=_parts(details, estimate.credit_units, estimate.usd_units),
+                    limits=_parts(
+                        (details.limit_id, details.limit_asset),
+                        estimate.credit_units,
+                        estimate.usd_units,
+                    ),
                     idempotency_key=ask.idempotency_key,
                 )
             )
@@ -230,10 +244,13 @@ class Calls:
         rater = await self._prices()
         said = said_of(permit.ask, permit.account_id, permit.tenant_id)
         estimate = self._estimate(rater, said, permit.occurred_at, tokens_output)
+        more_credit = max(estimate.credit_units - permit.credit_units, 0)
+        more_usd = max(estimate.usd_units - permit.usd_units, 0)
         more = Actual(
-            credit_units=max(estimate.credit_units - permit.credit_units, 0),
-            usd_units=max(estimate.usd_units - permit.usd_units, 0),
+            credit_units=more_credit,
+            usd_units=more_usd,
             tokens=max(estimate.tokens - permit.tokens, 0),
+            limits=_parts(permit.limit, more_credit, more_usd, least=0),
         )
         outcome = await self._authorizer.extend(
             permit.hold_id,
@@ -271,9 +288,11 @@ class Calls:
         check_usage(usage)
         rater = await self._prices()
         rated = self.price(permit, usage, rater)
+        event_id = event_id_of(permit.hold_id, permit.tenant_id, self._door.redactor)
         body = write_events(
             permit,
             usage,
+            event_id=event_id,
             outcome=outcome,
             error_code=error_code,
             latency_ms=latency_ms,
@@ -291,7 +310,7 @@ class Calls:
         captured = await self._capture(permit, usage, rated)
         return CallReceipt(
             hold_id=permit.hold_id,
-            event_id=event_id_of(permit.hold_id),
+            event_id=event_id,
             cost_usd_units=rated.cost_units,
             cost_quality=rated.cost_quality,
             credit_units=rated.credit_units,
@@ -327,6 +346,7 @@ class Calls:
             credit_units=rated.credit_units,
             usd_units=rated.cost_units,
             tokens=usage.tokens_input + usage.tokens_output,
+            limits=_parts(permit.limit, rated.credit_units, rated.cost_units, least=0),
         )
         try:
             return await self._authorizer.capture(
@@ -369,6 +389,7 @@ class Calls:
     async def _refresh(self) -> None:
         try:
             self._rater = await asyncio.to_thread(self._catalog.refresh_rater, self._rater)
+            await asyncio.to_thread(self.run_budgets.refresh)
         except TallystickError:
             self._refreshed_at = 0
             if self._rater is None:
@@ -377,12 +398,13 @@ class Calls:
             self._refreshing = None
 
 
-def _parts(details: CallDetails, credit_units: int, usd_units: int) -> tuple[LimitPart, ...]:
-    """What a call takes of its run's budget."""
-    if not details.limit_id:
-        return ()
-    units = credit_units if details.limit_asset.startswith("CREDIT") else usd_units
-    return (LimitPart(details.limit_id, units),) if units else ()
+def _parts(
+    limit: tuple[str, str], credit_units: int, usd_units: int, *, least: int = 1
+) -> tuple[LimitPart, ...]:
+    """What a call takes of its run's budget (limit id, asset)."""
+    limit_id, asset = limit
+    units = max(credit_units if asset == str(CREDIT) else usd_units, least)
+    return (LimitPart(limit_id, units),) if limit_id else ()
 
 
 def _refusal(outcome: Outcome, details: CallDetails | None) -> CallRefused:
