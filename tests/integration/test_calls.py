@@ -13,6 +13,7 @@ from tallystick.enforcement.authorization import Authorizer
 from tallystick.enforcement.calls import CallAsk, Calls, CallSettings, Usage
 from tallystick.ledger import GrantRequest
 from tallystick.ledger.committer import LANES, Committer
+from tallystick.plumbing.clickhouse import ClickHouse
 from tallystick.plumbing.postgres import BY_INDEX, make_async_pool
 from tests.world import World
 
@@ -23,8 +24,9 @@ ACME = Principal("key:k1", frozenset(), frozenset({"*"}), tenant_id="acme", key_
 class Scene:
     """Calls over a world: each step in an event loop of its own."""
 
-    def __init__(self, world: World, url: str, **settings: Any) -> None:
+    def __init__(self, world: World, url: str, clickhouse: ClickHouse, **settings: Any) -> None:
         self.world = world
+        self.clickhouse = clickhouse
         self.url = url
         self.settings = CallSettings(**settings)
 
@@ -49,17 +51,18 @@ class Scene:
             world.catalog,
             world.clock,
             world.pool,
+            self.clickhouse,
             settings=self.settings,
         )
 
 
 @pytest.fixture
-def scene(world: World, postgres_url: str) -> Scene:
+def scene(world: World, postgres_url: str, clickhouse: ClickHouse) -> Scene:
     world.ledger.put_account("acme", tenant_id="acme")
     world.ledger.apply(
         GrantRequest(account_id="acme", units=1_000_000_000, idempotency_key="first")
     )
-    return Scene(world, postgres_url)
+    return Scene(world, postgres_url, clickhouse)
 
 
 def ask(name: str, **more: Any) -> CallAsk:

@@ -15,7 +15,7 @@ from psycopg_pool import ConnectionPool
 
 from tallystick.access import Principal
 from tallystick.catalog import Catalog
-from tallystick.clock import SECOND, Clock
+from tallystick.clock import DAY, SECOND, Clock
 from tallystick.enforcement.authorization import Actual, Ask, Authorizer
 from tallystick.enforcement.calls.budgets import RunBudgets
 from tallystick.enforcement.calls.details import (
@@ -28,6 +28,8 @@ from tallystick.enforcement.calls.details import (
     write_details,
 )
 from tallystick.enforcement.calls.estimate import Estimate, plan_estimate, rate_usage
+from tallystick.enforcement.calls.facts import CallFacts
+from tallystick.enforcement.calls.insights import CallInsights
 from tallystick.enforcement.calls.model import (
     CallAsk,
     CallPermit,
@@ -36,11 +38,20 @@ from tallystick.enforcement.calls.model import (
     Usage,
 )
 from tallystick.enforcement.calls.outputs import OutputGuess
-from tallystick.enforcement.calls.store import CallStore
+from tallystick.enforcement.calls.recovery import SETTLE_KEY
+from tallystick.enforcement.calls.store import CallStore, OpenCall
 from tallystick.enforcement.calls.usage_event import check_usage, event_id_of, write_events
-from tallystick.errors import Blocked, Conflict, NotFound, TallystickError, TooManyRequests
+from tallystick.errors import (
+    Blocked,
+    Conflict,
+    NotFound,
+    StoreUnavailable,
+    TallystickError,
+    TooManyRequests,
+)
 from tallystick.events.door import Door
 from tallystick.ledger import HoldRequest, Ledger, LimitPart, Outcome
+from tallystick.plumbing.clickhouse import ClickHouse
 from tallystick.rating import CallRates, Rated, Rater
 from tallystick.units import CREDIT
 
@@ -48,7 +59,7 @@ _PRICES_FRESH_MICROS = SECOND
 """How old prices may be that a call is authorized by; facts are rated by the exact ones."""
 
 _ACCOUNTS_KEPT = 50_000
-_SETTLE_KEY = "call:settle"
+
 _CANCEL_KEY = "call:cancel"
 
 
@@ -74,6 +85,7 @@ class Calls:
         catalog: Catalog,
         clock: Clock,
         pool: ConnectionPool,
+        clickhouse: ClickHouse,
         settings: CallSettings | None = None,
     ) -> None:
         self._authorizer = authorizer
@@ -83,6 +95,8 @@ class Calls:
         self._clock = clock
         self._settings = settings or CallSettings()
         self._store = CallStore(pool)
+        self._facts = CallFacts(clickhouse)
+        self.insights = CallInsights(self._facts, self._store, self._prices)
         self.run_budgets = RunBudgets(self._store, ledger, clock)
         self._outputs = OutputGuess(
             at_first=self._settings.output_tokens_at_first,
@@ -91,6 +105,7 @@ class Calls:
         self._rater: Rater | None = None
         self._refreshed_at = 0
         self._refreshing: asyncio.Task[None] | None = None
+        self._warming: asyncio.Task[None] | None = None
         self._tenants: OrderedDict[str, str] = OrderedDict()
 
     # Authorize
@@ -306,7 +321,8 @@ class Calls:
             raise Conflict(
                 "the call was settled before with other usage", code="call_settled_otherwise"
             )
-        self._outputs.saw(permit.tenant_id, permit.model, usage.tokens_output)
+        if not error_code:
+            self._outputs.saw(permit.tenant_id, permit.model, usage.tokens_output)
         captured = await self._capture(permit, usage, rated)
         return CallReceipt(
             hold_id=permit.hold_id,
@@ -350,7 +366,7 @@ class Calls:
         )
         try:
             return await self._authorizer.capture(
-                permit.hold_id, actual, reason="call", idempotency_key=_SETTLE_KEY
+                permit.hold_id, actual, reason="call", idempotency_key=SETTLE_KEY
             )
         except Conflict:
             # the hold was ended otherwise: the run's charge converges to the event all the same
@@ -359,6 +375,10 @@ class Calls:
     async def cancel(self, permit: CallPermit, *, reason: str) -> None:
         """Free the hold: the call never reached its provider, or cost nothing."""
         await self._authorizer.release(permit.hold_id, reason=reason, idempotency_key=_CANCEL_KEY)
+
+    def list_open(self, tenant_id: str, status: str, calls_max: int) -> list[OpenCall]:
+        """Calls under way ("held"), and those that nobody settled in time ("unknown")."""
+        return self._store.list_open_calls(tenant_id, status, calls_max)
 
     # What is known
 
@@ -387,6 +407,8 @@ class Calls:
         return self._rater
 
     async def _refresh(self) -> None:
+        if self._rater is None:
+            self._warming = asyncio.create_task(self._warm_up())
         try:
             self._rater = await asyncio.to_thread(self._catalog.refresh_rater, self._rater)
             await asyncio.to_thread(self.run_budgets.refresh)
@@ -396,6 +418,17 @@ class Calls:
                 raise
         finally:
             self._refreshing = None
+
+    async def _warm_up(self) -> None:
+        """Learn how long answers are from the last day's facts; without them it is learned."""
+        since = self._clock.now() - DAY
+        try:
+            found = await asyncio.to_thread(self._facts.query_usual_outputs, since)
+        except StoreUnavailable:
+            return
+        for tenant_id, model, outputs in found:
+            for tokens_output in outputs:
+                self._outputs.saw(tenant_id, model, tokens_output)
 
 
 def _parts(

@@ -34,6 +34,9 @@ _FIELDS = {
 }
 """Dimension -> field of an event; other dimensions are kept as attributes."""
 
+_ATTRIBUTES = {"key": "tallystick_key"}
+"""Dimension -> attribute, where a sender's own attribute of that name may be a secret."""
+
 _COUNTS = (
     "tokens_input",
     "tokens_output",
@@ -81,7 +84,9 @@ def write_events(
     ask = permit.ask
     common = _common(permit)
     attrs: dict[str, Any] = {
-        name: value for name, value in ask.attribution.items() if name not in _FIELDS
+        _ATTRIBUTES.get(name, name): value
+        for name, value in ask.attribution.items()
+        if name not in _FIELDS
     }
     attrs["outcome"] = outcome
     if provider_request_id:
