@@ -10,7 +10,8 @@ import pytest
 
 from tallystick.access import Principal
 from tallystick.enforcement.authorization import Authorizer
-from tallystick.enforcement.calls import CallAsk, Calls, CallSettings, Usage
+from tallystick.enforcement.calls import CallAsk, CallRefused, Calls, CallSettings, Usage
+from tallystick.errors import Conflict, NotFound
 from tallystick.ledger import GrantRequest
 from tallystick.ledger.committer import LANES, Committer
 from tallystick.plumbing.clickhouse import ClickHouse
@@ -105,3 +106,161 @@ def test_a_call_is_held_charged_and_counted_once(scene: Scene) -> None:
     charge = scene.world.ledger.load_run_charge("acme", "req-one")
     assert charge is not None
     assert (charge.target, charge.charged, charge.shortfall) == (330_000, 330_000, 0)
+
+
+def test_the_same_ask_gets_the_same_answer_and_another_is_a_conflict(scene: Scene) -> None:
+    async def step(calls: Calls) -> Any:
+        first = await calls.authorize(ask("two"))
+        calls._outputs.saw("acme", "gpt-4o", 100_000)  # estimates may change meanwhile
+        again = await calls.authorize(ask("two"))
+        with pytest.raises(Conflict):
+            await calls.authorize(ask("two", tokens_input=1001))
+        await calls.cancel(first, reason="not made")
+        return first, again
+
+    first, again = scene.run(step)
+    assert first == again
+    assert scene.world.ledger.balance("acme").held == 0
+
+
+def test_a_guess_that_changed_does_not_change_an_answer(scene: Scene) -> None:
+    async def step(calls: Calls) -> Any:
+        first = await calls.authorize(ask("guess", tokens_output_max=None))
+        for _ in range(40):
+            calls._outputs.saw("acme", "gpt-4o", 10)
+        again = await calls.authorize(ask("guess", tokens_output_max=None))
+        fresh = await calls.authorize(ask("guess-2", tokens_output_max=None))
+        for permit in (first, fresh):
+            await calls.cancel(permit, reason="")
+        return first, again, fresh
+
+    first, again, fresh = scene.run(step)
+    assert first == again
+    assert fresh.tokens_output < first.tokens_output
+
+
+def test_refusals_say_what_decided(scene: Scene) -> None:
+    limited = Principal("key:k2", frozenset(), frozenset(), tenant_id="acme", models=("gpt-4o",))
+
+    async def step(calls: Calls) -> Any:
+        found = []
+        for changes in (
+            {"tokens_input": 900_000_000},
+            {"model": "no-such-model", "provider": "nobody"},
+            {"principal": limited, "model": "gpt-4o-mini"},
+        ):
+            with pytest.raises(CallRefused) as refused:
+                await calls.authorize(ask(f"refused-{len(found)}", **changes))
+            found.append((refused.value.http_status, refused.value.code, refused.value.decided_by))
+        with pytest.raises(NotFound):
+            await calls.authorize(ask("foreign", account_id="another"))
+        return found
+
+    scene.world.ledger.put_account("another", tenant_id="other")
+    found = scene.run(step)
+    assert found == [
+        (402, "credit_exhausted", "account:acme"),
+        (402, "unpriced_model", "policy:unpriced_model"),
+        (402, "model_not_allowed", "key:key:k2"),
+    ]
+
+
+def test_policy_may_allow_a_model_without_a_price(
+    world: World, postgres_url: str, clickhouse: ClickHouse
+) -> None:
+    scene = Scene(world, postgres_url, clickhouse, allows_unpriced=True)
+
+    async def step(calls: Calls) -> Any:
+        permit = await calls.authorize(ask("free", model="no-such-model", provider="nobody"))
+        return await calls.settle(permit, Usage(tokens_input=10, tokens_output=5))
+
+    receipt = scene.run(step)
+    assert (receipt.cost_quality, receipt.credit_units) == ("unpriced", 0)
+
+
+def test_an_answer_beyond_its_hold_tops_up_or_is_covered(scene: Scene) -> None:
+    async def step(calls: Calls) -> Any:
+        permit = await calls.authorize(ask("long", tokens_output_max=10))
+        more = await calls.top_up(permit, tokens_output=1000)
+        rebuilt = await calls.permit(permit.hold_id, ACME)
+        longer = await calls.settle(more, Usage(tokens_input=1000, tokens_output=5000))
+        return permit, more, rebuilt, longer
+
+    permit, more, rebuilt, longer = scene.run(step)
+    assert more.credit_units > permit.credit_units
+    assert rebuilt.credit_units == more.credit_units
+    assert longer.charged_units == longer.credit_units > more.credit_units
+    assert longer.shortfall_units == 0
+
+
+def test_any_process_settles_by_the_hold_alone(scene: Scene) -> None:
+    async def first(calls: Calls) -> Any:
+        return await calls.authorize(ask("moved", attribution={"team": "search"}))
+
+    permit = scene.run(first)
+
+    async def second(calls: Calls) -> Any:
+        rebuilt = await calls.permit(permit.hold_id, ACME)
+        with pytest.raises(NotFound):
+            await calls.permit(permit.hold_id, Principal("x", frozenset(), frozenset(), "other"))
+        return rebuilt, await calls.settle(rebuilt, Usage(tokens_input=7, tokens_output=3))
+
+    rebuilt, receipt = scene.run(second)
+    assert rebuilt.ask.attribution == {"team": "search", "key": "k1"}
+    assert receipt.charged_units == receipt.credit_units
+    with pytest.raises(Conflict):
+        scene.run(lambda calls: calls.settle(rebuilt, Usage(tokens_input=8, tokens_output=3)))
+
+
+def test_children_draw_from_the_budget_of_their_root_run(scene: Scene) -> None:
+    async def step(calls: Calls) -> Any:
+        await calls.run_budgets.put("acme", "root", asset="USD/9", amount_units=20_000_000)
+        made = {"root_run_id": "root", "parent_run_id": "root"}
+        permit = await calls.authorize(ask("child-1", run_id="c1", **made))
+        with pytest.raises(CallRefused) as refused:
+            await calls.authorize(ask("child-2", run_id="c2", tokens_output_max=2000, **made))
+        await calls.settle(permit, Usage(tokens_input=1000, tokens_output=100))
+        return refused.value, await calls.run_budgets.load("acme", "root")
+
+    refused, budget = scene.run(step)
+    assert (refused.code, refused.decided_by) == ("budget_exceeded", "limit:run:acme/root")
+    assert budget.remaining_units == 20_000_000 - 3_500_000
+
+
+def test_tools_are_charged_with_their_call(scene: Scene) -> None:
+    usage = Usage(tokens_input=10, tokens_output=5, tools={"web_search": 2})
+
+    async def step(calls: Calls) -> Any:
+        permit = await calls.authorize(ask("tools", tools={"web_search": 3}))
+        return permit, await calls.settle(permit, usage)
+
+    permit, receipt = scene.run(step)
+    assert permit.credit_units >= receipt.credit_units == 100_000 + 9_000
+    scene.world.settle()
+    charge = scene.world.ledger.load_run_charge("acme", "req-tools")
+    assert charge is not None
+    assert charge.target == charge.charged == receipt.credit_units
+
+
+def test_many_calls_of_one_run_are_one_charge(scene: Scene) -> None:
+    """Captures, events and the charger, in between and after: the run's charge is the sum."""
+
+    async def step(calls: Calls) -> Any:
+        total = 0
+        for number in range(12):
+            made = ask(f"many-{number}", run_id="many")
+            permits = [await calls.authorize(made)]
+            usage = Usage(tokens_input=1000 - number, tokens_output=37 * number)
+            receipt = await calls.settle(permits[0], usage)
+            total += receipt.credit_units
+            if number % 4 == 1:
+                await asyncio.to_thread(scene.world.settle)
+        return total
+
+    total = scene.run(step)
+    scene.world.settle()
+    charge = scene.world.ledger.load_run_charge("acme", "many")
+    assert charge is not None
+    assert (charge.target, charge.charged, charge.shortfall) == (total, total, 0)
+    assert scene.world.ledger.balance("acme").held == 0
+    assert scene.world.ledger.verify() == []

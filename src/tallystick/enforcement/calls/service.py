@@ -50,7 +50,7 @@ from tallystick.errors import (
     TooManyRequests,
 )
 from tallystick.events.door import Door
-from tallystick.ledger import HoldRequest, Ledger, LimitPart, Outcome
+from tallystick.ledger import CaptureRequest, HoldRequest, Ledger, LimitPart, Outcome
 from tallystick.plumbing.clickhouse import ClickHouse
 from tallystick.rating import CallRates, Rated, Rater
 from tallystick.units import CREDIT
@@ -357,7 +357,9 @@ class Calls:
         return rated._replace(credit_units=rated.credit_units + tools)
 
     async def _capture(self, permit: CallPermit, usage: Usage, rated: Rated) -> Outcome | None:
-        """Capture what the call is worth; None when its hold has ended already."""
+        """Capture what the call is worth; None when its hold has ended otherwise."""
+        if rated.credit_units > permit.credit_units:
+            await self._cover(permit, rated)
         actual = Actual(
             credit_units=rated.credit_units,
             usd_units=rated.cost_units,
@@ -365,12 +367,31 @@ class Calls:
             limits=_parts(permit.limit, rated.credit_units, rated.cost_units, least=0),
         )
         try:
-            return await self._authorizer.capture(
+            outcome = await self._authorizer.capture(
                 permit.hold_id, actual, reason="call", idempotency_key=SETTLE_KEY
             )
-        except Conflict:
-            # the hold was ended otherwise: the run's charge converges to the event all the same
-            return None
+            if outcome.status == "declined":  # the account refuses what is above the hold
+                held = msgspec.structs.replace(actual, credit_units=permit.credit_units)
+                outcome = await self._authorizer.capture(
+                    permit.hold_id, held, reason="call", idempotency_key=f"{SETTLE_KEY}:held"
+                )
+        except Conflict as conflict:
+            if conflict.code != "idempotency_conflict":
+                return None  # the run's charge converges to the event all the same
+            request = CaptureRequest(
+                hold_id=permit.hold_id, units=0, idempotency_key=SETTLE_KEY
+            )
+            found = await asyncio.to_thread(self._ledger.load_answer, request)
+            return found[0] if found else None
+        return outcome
+
+    async def _cover(self, permit: CallPermit, rated: Rated) -> None:
+        """Hold what a call cost beyond its hold, if there is credit: else it is a shortfall."""
+        more = Actual(credit_units=rated.credit_units - permit.credit_units)
+        try:
+            await self._authorizer.extend(permit.hold_id, more, idempotency_key="call:cover")
+        except (Conflict, CallRefused, Blocked, TooManyRequests):
+            return  # ended, run out, or forbidden: the work is done all the same
 
     async def cancel(self, permit: CallPermit, *, reason: str) -> None:
         """Free the hold: the call never reached its provider, or cost nothing."""
