@@ -44,6 +44,7 @@ class Result(msgspec.Struct):
     """What was measured."""
 
     callers: int
+    is_waiting: bool
     pairs_per_second: float
     cpu_ms_per_pair: float
     authorize_ms_median: float
@@ -84,9 +85,10 @@ def parts(folder: Path) -> Iterator[tuple[str, Ledger, Any]]:
 
 
 async def measure(
-    url: str, ledger: Ledger, make: Any, *, callers: int, seconds: float, mark: str
+    url: str, ledger: Ledger, make: Any, *, callers: int, seconds: float, is_waiting: bool
 ) -> Result:
     """Let callers authorize and settle, one after the other each."""
+    mark = f"m{callers}-{is_waiting}"
     lanes = make_async_pool(url, connections=LANES + 1, settings=BY_INDEX)
     committer = Committer(ledger, lanes)
     await committer.open()
@@ -111,7 +113,8 @@ async def measure(
             )
         )
         middle = time.perf_counter()
-        await calls.settle(permit, Usage(tokens_input=900, tokens_output=number % 400))
+        usage = Usage(tokens_input=900, tokens_output=number % 400)
+        await calls.settle(permit, usage, is_waiting=is_waiting)
         authorized.append(middle - begin)
         settled.append(time.perf_counter() - middle)
 
@@ -127,12 +130,14 @@ async def measure(
     cpu, begin = time.process_time(), time.perf_counter()
     await asyncio.gather(*(caller(place, begin + seconds) for place in range(callers)))
     took, cpu = time.perf_counter() - begin, time.process_time() - cpu
+    await calls.close()
     await committer.close()
     count = len(settled)
     settled.sort()
     authorized.sort()
     return Result(
         callers=callers,
+        is_waiting=is_waiting,
         pairs_per_second=round(count / took, 1),
         cpu_ms_per_pair=round(cpu / count * 1000, 3),
         authorize_ms_median=round(authorized[count // 2] * 1000, 2),
@@ -152,9 +157,10 @@ def run(*, seconds: float = 5, callers: tuple[int, ...] = (1, 8, 32)) -> list[Re
             ledger.apply(GrantRequest(account_id=f"t{number}", units=10**12, idempotency_key="g"))
         return [
             asyncio.run(
-                measure(url, ledger, make, callers=count, seconds=seconds, mark=f"m{count}")
+                measure(url, ledger, make, callers=count, seconds=seconds, is_waiting=is_waiting)
             )
             for count in callers
+            for is_waiting in (True, False)
         ]
 
 

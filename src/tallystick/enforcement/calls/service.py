@@ -18,6 +18,7 @@ from tallystick.catalog import Catalog
 from tallystick.clock import DAY, SECOND, Clock
 from tallystick.enforcement.authorization import Actual, Ask, Authorizer
 from tallystick.enforcement.calls.budgets import RunBudgets
+from tallystick.enforcement.calls.captures import LaterCaptures
 from tallystick.enforcement.calls.details import (
     CallDetails,
     Said,
@@ -106,7 +107,12 @@ class Calls:
         self._refreshed_at = 0
         self._refreshing: asyncio.Task[None] | None = None
         self._warming: asyncio.Task[None] | None = None
+        self._later = LaterCaptures()
         self._tenants: OrderedDict[str, str] = OrderedDict()
+
+    async def close(self) -> None:
+        """Make captures that wait; call before the committer is closed."""
+        await self._later.close()
 
     # Authorize
 
@@ -295,10 +301,13 @@ class Calls:
         latency_ms: float | None = None,
         provider_request_id: str = "",
         served_model: str = "",
+        is_waiting: bool = True,
     ) -> CallReceipt:
         """Make the call's event durable, charge what it cost and free the rest of its hold.
 
         Repeating it with the same usage answers the same; with other usage it is a Conflict.
+        Without `is_waiting` it returns once the event is durable: the charge is certain then,
+        what the receipt says of the account is a projection, and captures share commits.
         """
         check_usage(usage)
         rater = await self._prices()
@@ -323,17 +332,11 @@ class Calls:
             )
         if not error_code:
             self._outputs.saw(permit.tenant_id, permit.model, usage.tokens_output)
-        captured = await self._capture(permit, usage, rated)
-        return CallReceipt(
-            hold_id=permit.hold_id,
-            event_id=event_id,
-            cost_usd_units=rated.cost_units,
-            cost_quality=rated.cost_quality,
-            credit_units=rated.credit_units,
-            charged_units=captured.moved if captured else 0,
-            shortfall_units=captured.shortfall if captured else 0,
-            available_units=captured.available if captured else permit.available_units,
-        )
+        if is_waiting or self._later.is_full:
+            captured = await self._capture(permit, usage, rated)
+            return _receipt(permit, event_id, rated, captured)
+        self._later.put(lambda: self._capture(permit, usage, rated))
+        return _projection(permit, event_id, rated)
 
     def price(self, permit: CallPermit, usage: Usage, rater: Rater | None = None) -> Rated:
         """What a usage costs by the prices of the call's authorization."""
@@ -378,9 +381,7 @@ class Calls:
         except Conflict as conflict:
             if conflict.code != "idempotency_conflict":
                 return None  # the run's charge converges to the event all the same
-            request = CaptureRequest(
-                hold_id=permit.hold_id, units=0, idempotency_key=SETTLE_KEY
-            )
+            request = CaptureRequest(hold_id=permit.hold_id, units=0, idempotency_key=SETTLE_KEY)
             found = await asyncio.to_thread(self._ledger.load_answer, request)
             return found[0] if found else None
         return outcome
@@ -459,6 +460,36 @@ def _parts(
     limit_id, asset = limit
     units = max(credit_units if asset == str(CREDIT) else usd_units, least)
     return (LimitPart(limit_id, units),) if limit_id else ()
+
+
+def _receipt(
+    permit: CallPermit, event_id: str, rated: Rated, captured: Outcome | None
+) -> CallReceipt:
+    return CallReceipt(
+        hold_id=permit.hold_id,
+        event_id=event_id,
+        cost_usd_units=rated.cost_units,
+        cost_quality=rated.cost_quality,
+        credit_units=rated.credit_units,
+        charged_units=captured.moved if captured else 0,
+        shortfall_units=captured.shortfall if captured else 0,
+        available_units=captured.available if captured else permit.available_units,
+        is_posted=captured is not None,
+    )
+
+
+def _projection(permit: CallPermit, event_id: str, rated: Rated) -> CallReceipt:
+    return CallReceipt(
+        hold_id=permit.hold_id,
+        event_id=event_id,
+        cost_usd_units=rated.cost_units,
+        cost_quality=rated.cost_quality,
+        credit_units=rated.credit_units,
+        charged_units=rated.credit_units,
+        shortfall_units=0,
+        available_units=permit.available_units + permit.credit_units - rated.credit_units,
+        is_posted=False,
+    )
 
 
 def _refusal(outcome: Outcome, details: CallDetails | None) -> CallRefused:
