@@ -6,9 +6,11 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
+import msgspec
 import pytest
 
 from tallystick.access import Principal
+from tallystick.clock import HOUR
 from tallystick.enforcement.authorization import Authorizer
 from tallystick.enforcement.calls import CallAsk, CallRefused, Calls, CallSettings, Usage
 from tallystick.errors import Conflict, NotFound
@@ -37,7 +39,11 @@ class Scene:
             committer = Committer(self.world.ledger, pool)
             await committer.open()
             try:
-                return await step(self.calls(committer))
+                calls = self.calls(committer)
+                try:
+                    return await step(calls)
+                finally:
+                    await calls.close()
             finally:
                 await committer.close()
 
@@ -111,7 +117,7 @@ def test_a_call_is_held_charged_and_counted_once(scene: Scene) -> None:
 def test_the_same_ask_gets_the_same_answer_and_another_is_a_conflict(scene: Scene) -> None:
     async def step(calls: Calls) -> Any:
         first = await calls.authorize(ask("two"))
-        calls._outputs.saw("acme", "gpt-4o", 100_000)  # estimates may change meanwhile
+        calls.prices.outputs.saw("acme", "gpt-4o", 100_000)  # estimates may change meanwhile
         again = await calls.authorize(ask("two"))
         with pytest.raises(Conflict):
             await calls.authorize(ask("two", tokens_input=1001))
@@ -127,7 +133,7 @@ def test_a_guess_that_changed_does_not_change_an_answer(scene: Scene) -> None:
     async def step(calls: Calls) -> Any:
         first = await calls.authorize(ask("guess", tokens_output_max=None))
         for _ in range(40):
-            calls._outputs.saw("acme", "gpt-4o", 10)
+            calls.prices.outputs.saw("acme", "gpt-4o", 10)
         again = await calls.authorize(ask("guess", tokens_output_max=None))
         fresh = await calls.authorize(ask("guess-2", tokens_output_max=None))
         for permit in (first, fresh):
@@ -143,7 +149,7 @@ def test_refusals_say_what_decided(scene: Scene) -> None:
     limited = Principal("key:k2", frozenset(), frozenset(), tenant_id="acme", models=("gpt-4o",))
 
     async def step(calls: Calls) -> Any:
-        found = []
+        found: list[tuple[int, str, str]] = []
         for changes in (
             {"tokens_input": 900_000_000},
             {"model": "no-such-model", "provider": "nobody"},
@@ -264,3 +270,46 @@ def test_many_calls_of_one_run_are_one_charge(scene: Scene) -> None:
     assert (charge.target, charge.charged, charge.shortfall) == (total, total, 0)
     assert scene.world.ledger.balance("acme").held == 0
     assert scene.world.ledger.verify() == []
+
+
+def test_captures_that_nobody_waits_for_are_made(scene: Scene) -> None:
+    async def step(calls: Calls) -> Any:
+        permits = [await calls.authorize(ask(f"later-{number}")) for number in range(5)]
+        usage = Usage(tokens_input=900, tokens_output=100)
+        return [await calls.settle(permit, usage, is_waiting=False) for permit in permits]
+
+    receipts = scene.run(step)
+    assert {(one.is_posted, one.charged_units) for one in receipts} == {(False, 390_000)}
+    assert scene.world.ledger.balance("acme").held == 0
+    for number in range(5):
+        charge = scene.world.ledger.load_run_charge("acme", f"req-later-{number}")
+        assert charge is not None and charge.charged == 390_000
+
+
+def test_insights_tell_how_caching_pays_and_how_much_is_held(scene: Scene) -> None:
+    claude = {"provider": "anthropic", "model": "claude-sonnet-4-5", "has_cache_write": True}
+    write = Usage(tokens_input=10_000, tokens_output=10, tokens_cache_write_5m=9_000)
+    read = Usage(tokens_input=10_000, tokens_output=10, tokens_cache_read=9_000)
+
+    async def step(calls: Calls) -> Any:
+        for number, usage in enumerate((write, read, read)):
+            made = ask(f"cache-{number}", tokens_input=12_000, attribution={"feature": "f"})
+            permit = await calls.authorize(msgspec.structs.replace(made, **claude))
+            await calls.settle(permit, usage)
+        await asyncio.to_thread(scene.world.settle)
+        now = scene.world.clock.now()
+        by_key = await calls.insights.cache("acme", now - HOUR, now + HOUR, "key")
+        by_feature = await calls.insights.cache("acme", now - HOUR, now + HOUR, "feature")
+        return by_key, by_feature, await calls.insights.holds("acme")
+
+    by_key, by_feature, holds = scene.run(step)
+    (row,) = [one for one in by_feature if one["model"] == "claude-sonnet-4-5"]
+    assert (row["feature"], row["calls"], row["calls_that_read"]) == ("f", 3, 2)
+    assert row["hit_rate"] == pytest.approx(18_000 / 30_000)
+    # 3 USD a million, written 3.75, read 0.3: 18,000 x 2.7 saved, 9,000 x 0.75 paid for it
+    assert (row["saved_usd"], row["extra_paid_for_writes_usd"]) == ("0.0486", "0.00675")
+    assert row["break_even_reads"] == pytest.approx(0.75 / 2.7)
+    assert [one["key"] for one in by_key if one["model"] == "claude-sonnet-4-5"] == ["k1"]
+    (held,) = [one for one in holds if one["model"] == "claude-sonnet-4-5"]
+    assert held["calls"] == 3 and held["hold_ratio"] > 1
+    assert held["calls_above_hold"] == held["calls_not_paid_in_full"] == 0
