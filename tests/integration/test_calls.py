@@ -313,3 +313,46 @@ def test_insights_tell_how_caching_pays_and_how_much_is_held(scene: Scene) -> No
     (held,) = [one for one in holds if one["model"] == "claude-sonnet-4-5"]
     assert held["calls"] == 3 and held["hold_ratio"] > 1
     assert held["calls_above_hold"] == held["calls_not_paid_in_full"] == 0
+
+
+@pytest.mark.parametrize("policy", ["cap", "reject", "overage"])
+def test_what_an_account_cannot_pay_is_on_record_under_every_policy(
+    scene: Scene, policy: str
+) -> None:
+    """The answer grew beyond its hold and the credit is gone: the work is never forgotten."""
+    name = f"poor-{policy}"
+    scene.world.ledger.put_account(name, tenant_id=name, capture_policy=policy)
+    scene.world.ledger.apply(GrantRequest(account_id=name, units=500_000, idempotency_key="g"))
+    poor = Principal("key:p", frozenset(), frozenset(), tenant_id=name)
+
+    async def step(calls: Calls) -> Any:
+        permit = await calls.authorize(ask(name, principal=poor, tokens_output_max=10))
+        return await calls.settle(permit, Usage(tokens_input=1000, tokens_output=1000))
+
+    receipt = scene.run(step)
+    assert receipt.credit_units == 1_500_000
+    scene.world.settle()
+    charge = scene.world.ledger.load_run_charge(name, f"req-{name}")
+    assert charge is not None
+    assert charge.target == charge.charged + charge.shortfall == 1_500_000
+    assert scene.world.ledger.balance(name).held == 0
+    assert scene.world.ledger.verify() == []
+
+
+def test_a_run_budget_cannot_be_raced(scene: Scene) -> None:
+    async def step(calls: Calls) -> Any:
+        await calls.run_budgets.put("acme", "race", asset="CREDIT/6", amount_units=3_000_000)
+        answers = await asyncio.gather(
+            *(calls.authorize(ask(f"race-{n}", run_id="race")) for n in range(12)),
+            return_exceptions=True,
+        )
+        permits = [one for one in answers if not isinstance(one, BaseException)]
+        refused = [one for one in answers if isinstance(one, CallRefused)]
+        for permit in permits:
+            await calls.cancel(permit, reason="")
+        return permits, refused
+
+    permits, refused = scene.run(step)
+    assert len(permits) == 3_000_000 // permits[0].credit_units
+    assert len(permits) + len(refused) == 12
+    assert {one.retry for one in refused} == {"wait"}
