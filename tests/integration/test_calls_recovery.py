@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from tallystick.access import Principal
 from tallystick.clock import HOUR
 from tallystick.enforcement.authorization import Authorizer
 from tallystick.enforcement.calls import Calls, Usage
@@ -14,9 +15,12 @@ from tallystick.enforcement.calls.facts import CallFacts
 from tallystick.enforcement.calls.recovery import CallRecovery
 from tallystick.enforcement.calls.store import CallStore
 from tallystick.errors import Conflict
+from tallystick.events.appending import JudgingAppender
+from tallystick.events.dedup import DedupIndex
 from tallystick.ledger import GrantRequest
 from tallystick.plumbing.clickhouse import ClickHouse
 from tallystick.plumbing.postgres import open_pool
+from tallystick.workers.calls import CallKeeper, LazyAppender
 from tests.integration.test_calls import Scene, ask
 from tests.world import World
 
@@ -45,13 +49,23 @@ def scene(world: World, postgres_url: str, clickhouse: ClickHouse) -> Scene:
     return Scene(world, postgres_url, clickhouse)
 
 
-def recovery_of(scene: Scene, **more: Any) -> CallRecovery:
+class ForgetfulStore(CallStore):
+    """The process dies before it notes what it did."""
+
+    def insert_judged(self, *_: Any) -> None:
+        """Note nothing."""
+
+
+def recovery_of(scene: Scene, store: CallStore | None = None, **more: Any) -> CallRecovery:
     def append(body: bytes) -> None:
-        scene.world.send_body(body)
+        index = DedupIndex(world.folder / "calls-index")  # a second way into the log
+        appender = JudgingAppender(world.log, index)
+        LazyAppender(lambda: appender, world.door.redactor, world.clock).append(body)
+        index.close()
 
     world = scene.world
     return CallRecovery(
-        CallStore(world.pool),
+        store or CallStore(world.pool),
         CallFacts(scene.clickhouse),
         world.ledger,
         append,
@@ -134,7 +148,9 @@ def test_a_call_nobody_heard_of_is_what_policy_says_also_in_a_run_with_facts(
     scene.world.settle()
     end_of(scene, lost.hold_id)
     recovery = recovery_of(scene, heard_within=-HOUR)
-    assert recovery.run().judged == 1
+    keeper = CallKeeper(recovery, scene.world.clock)
+    assert keeper.step()
+    assert not keeper.step()  # it looked a moment ago
     assert recovery.run().judged == 0
     scene.world.settle()
     estimate = (1000 * 2_500 + 500 * 10_000) * 120 // 1000
@@ -185,4 +201,28 @@ def test_two_recoveries_at_once_capture_once(scene: Scene) -> None:
     asyncio.run(both())
     scene.world.settle()
     assert charge_of(scene, "req-twice") == (WORTH, WORTH, 0)
+    assert scene.world.ledger.verify() == []
+
+
+@pytest.mark.parametrize("policy", ["capture", "release"])
+def test_a_repeat_of_policy_counts_once_and_release_counts_nothing(
+    scene: Scene, policy: str
+) -> None:
+    """The event was appended, the note of it was not: the next round says the same again."""
+    tenant = f"policy-{policy}"
+    scene.world.ledger.put_account(tenant, tenant_id=tenant, unknown_policy=policy)
+    scene.world.ledger.apply(GrantRequest(account_id=tenant, units=10**9, idempotency_key="g"))
+    principal = Principal("key:p", frozenset(), frozenset(), tenant_id=tenant)
+
+    async def step(calls: Calls) -> Any:
+        return await calls.authorize(ask(tenant, principal=principal, ttl_seconds=1))
+
+    lost = scene.run(step)
+    end_of(scene, lost.hold_id)
+    for store in (ForgetfulStore(scene.world.pool), CallStore(scene.world.pool)):
+        assert recovery_of(scene, store, heard_within=-HOUR).run().judged == 1
+    scene.world.settle()
+    estimate = (1000 * 2_500 + 500 * 10_000) * 120 // 1000 if policy == "capture" else 0
+    balance = scene.world.ledger.balance(tenant)
+    assert (balance.held, balance.captured - balance.refunded) == (0, estimate)
     assert scene.world.ledger.verify() == []
