@@ -165,7 +165,7 @@ def estimated_event(permit: CallPermit, event_id: str) -> bytes:
         tokens_output=permit.tokens_output,
         quality="estimated",
     )
-    return write_events(
+    (event,) = write_events(
         permit,
         usage,
         event_id=event_id,
@@ -175,6 +175,7 @@ def estimated_event(permit: CallPermit, event_id: str) -> bytes:
         provider_request_id="",
         served_model="",
     )
+    return b"[" + event + b"]"
 
 
 def _permit(call: ResolvedCall, details: CallDetails) -> CallPermit:

@@ -36,6 +36,7 @@ from tallystick.enforcement.calls.details import (
     write_details,
 )
 from tallystick.enforcement.calls.estimate import Estimate
+from tallystick.enforcement.calls.events import EventWriter
 from tallystick.enforcement.calls.facts import CallFacts
 from tallystick.enforcement.calls.insights import CallInsights
 from tallystick.enforcement.calls.model import (
@@ -82,7 +83,8 @@ class Calls:
     ) -> None:
         self._authorizer = authorizer
         self._ledger = ledger
-        self._door = door
+        self._redactor = door.redactor
+        self._events = EventWriter(door)
         self._clock = clock
         self._store = CallStore(pool)
         self.run_budgets = RunBudgets(self._store, ledger, clock)
@@ -270,8 +272,8 @@ class Calls:
         check_usage(usage)
         rater = await self.prices.rater()
         rated = self.prices.price(rater, permit, usage)
-        event_id = event_id_of(permit.hold_id, permit.tenant_id, self._door.redactor)
-        body = write_events(
+        event_id = event_id_of(permit.hold_id, permit.tenant_id, self._redactor)
+        events = write_events(
             permit,
             usage,
             event_id=event_id,
@@ -281,13 +283,7 @@ class Calls:
             provider_request_id=provider_request_id,
             served_model=served_model,
         )
-        receipt = await self._door.accept(
-            body, content_type="application/json", content_encoding="", headers={}
-        )
-        if receipt.rejected:
-            raise Conflict(
-                "the call was settled before with other usage", code="call_settled_otherwise"
-            )
+        await self._events.write(events)
         if not error_code:
             self.prices.outputs.saw(permit.tenant_id, permit.model, usage.tokens_output)
         if is_waiting or self._later.is_full:

@@ -79,8 +79,8 @@ def write_events(
     latency_ms: float | None,
     provider_request_id: str,
     served_model: str,
-) -> bytes:
-    """The call's event, and one for each use of a paid tool, as a body for the door."""
+) -> list[bytes]:
+    """The call's event, and one for each use of a paid tool, each as JSON."""
     ask = permit.ask
     common = _common(permit)
     attrs: dict[str, Any] = {
@@ -108,7 +108,7 @@ def write_events(
     }
     if latency_ms is not None:
         event["latency_ms"] = latency_ms
-    return _encoder.encode([event, *_tool_events(event_id, usage, common)])
+    return [_encoder.encode(one) for one in (event, *_tool_events(event_id, usage, common))]
 
 
 def _common(permit: CallPermit) -> dict[str, Any]:
