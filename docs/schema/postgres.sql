@@ -2,6 +2,7 @@ CREATE SCHEMA access;
 CREATE SCHEMA audit;
 CREATE SCHEMA backfill;
 CREATE SCHEMA broken;
+CREATE SCHEMA calls;
 CREATE SCHEMA catalog;
 CREATE SCHEMA charger;
 CREATE SCHEMA enforcement;
@@ -205,6 +206,29 @@ CREATE TABLE broken.state (
     CONSTRAINT state_status_check CHECK ((status = ANY (ARRAY['open'::text, 'claimed'::text, 'fixed'::text, 'dismissed'::text])))
 );
 ALTER TABLE ONLY broken.state FORCE ROW LEVEL SECURITY;
+CREATE TABLE calls.judged (
+    hold_id uuid NOT NULL,
+    tenant_id text NOT NULL,
+    run_id text NOT NULL,
+    verdict text NOT NULL,
+    event_id text NOT NULL,
+    judged_at bigint NOT NULL,
+    CONSTRAINT judged_verdict_check CHECK ((verdict = ANY (ARRAY['found'::text, 'captured'::text, 'released'::text])))
+);
+ALTER TABLE ONLY calls.judged FORCE ROW LEVEL SECURITY;
+CREATE TABLE calls.run_budget (
+    tenant_id text NOT NULL,
+    run_id text NOT NULL,
+    limit_id text NOT NULL,
+    asset text NOT NULL,
+    amount bigint NOT NULL,
+    changed_at bigint NOT NULL,
+    CONSTRAINT run_budget_amount_check CHECK ((amount >= 0)),
+    CONSTRAINT run_budget_asset_check CHECK ((asset = ANY (ARRAY['CREDIT/6'::text, 'USD/9'::text]))),
+    CONSTRAINT run_budget_run_id_check CHECK (((length(run_id) >= 1) AND (length(run_id) <= 128))),
+    CONSTRAINT run_budget_tenant_id_check CHECK (((length(tenant_id) >= 1) AND (length(tenant_id) <= 128)))
+);
+ALTER TABLE ONLY calls.run_budget FORCE ROW LEVEL SECURITY;
 CREATE TABLE catalog.rate_card (
     rate_card_id text NOT NULL,
     kind text NOT NULL,
@@ -558,6 +582,12 @@ ALTER TABLE ONLY broken.action
     ADD CONSTRAINT action_pkey PRIMARY KEY (action_id);
 ALTER TABLE ONLY broken.state
     ADD CONSTRAINT state_pkey PRIMARY KEY (tenant_id, broken_id);
+ALTER TABLE ONLY calls.judged
+    ADD CONSTRAINT judged_pkey PRIMARY KEY (hold_id);
+ALTER TABLE ONLY calls.run_budget
+    ADD CONSTRAINT run_budget_limit_id_key UNIQUE (limit_id);
+ALTER TABLE ONLY calls.run_budget
+    ADD CONSTRAINT run_budget_pkey PRIMARY KEY (tenant_id, run_id);
 ALTER TABLE ONLY catalog.rate_card
     ADD CONSTRAINT rate_card_kind_tenant_id_key UNIQUE (kind, tenant_id);
 ALTER TABLE ONLY catalog.rate_card
@@ -622,6 +652,7 @@ CREATE INDEX backfill_open ON backfill.backfill USING btree (created_at) WHERE (
 CREATE UNIQUE INDEX one_revert_at_a_time ON backfill.backfill USING btree (reverts) WHERE ((reverts <> ''::text) AND (status <> ALL (ARRAY['failed'::text, 'reverted'::text])));
 CREATE INDEX action_by_message ON broken.action USING btree (broken_id, action_id);
 CREATE INDEX state_by_id ON broken.state USING btree (broken_id);
+CREATE INDEX run_budget_changed ON calls.run_budget USING btree (changed_at);
 CREATE INDEX pending_run_due ON charger.pending_run USING btree (shard, has_ended, touched_at);
 CREATE INDEX budget_by_edit ON enforcement.budget USING btree (edit);
 CREATE INDEX crossing_uncleared ON enforcement.budget_crossing USING btree (limit_id) WHERE (cleared_at IS NULL);
@@ -641,6 +672,7 @@ CREATE UNIQUE INDEX one_late_settle_per_hold ON ledger.operation USING btree (ho
 CREATE INDEX operation_by_transaction ON ledger.operation USING btree (transaction);
 CREATE INDEX operation_of_run ON ledger.operation USING btree (tenant_id, run_id, posted_at) WHERE (run_id <> ''::text);
 CREATE INDEX operation_refers_to ON ledger.operation USING btree (refers_to) WHERE (refers_to IS NOT NULL);
+CREATE INDEX operation_resolved ON ledger.operation USING btree (posted_at) WHERE (kind = 'resolve'::text);
 CREATE INDEX run_charge_stale ON ledger.run_charge USING btree (updated_at) WHERE is_stale;
 CREATE TRIGGER credential_changes AFTER INSERT OR DELETE OR UPDATE ON access.credential FOR EACH STATEMENT EXECUTE FUNCTION access.note_change();
 CREATE TRIGGER credential_is_never_deleted BEFORE DELETE OR TRUNCATE ON access.credential FOR EACH STATEMENT EXECUTE FUNCTION log.refuse_change();
@@ -650,6 +682,7 @@ CREATE TRIGGER record_is_append_only BEFORE DELETE OR UPDATE OR TRUNCATE ON audi
 CREATE TRIGGER report_line_is_append_only BEFORE DELETE OR UPDATE OR TRUNCATE ON backfill.report_line FOR EACH STATEMENT EXECUTE FUNCTION log.refuse_change();
 CREATE TRIGGER report_run_is_append_only BEFORE DELETE OR UPDATE OR TRUNCATE ON backfill.report_run FOR EACH STATEMENT EXECUTE FUNCTION log.refuse_change();
 CREATE TRIGGER action_is_append_only BEFORE DELETE OR UPDATE OR TRUNCATE ON broken.action FOR EACH STATEMENT EXECUTE FUNCTION log.refuse_change();
+CREATE TRIGGER judged_is_append_only BEFORE DELETE OR UPDATE OR TRUNCATE ON calls.judged FOR EACH STATEMENT EXECUTE FUNCTION log.refuse_change();
 CREATE TRIGGER version_is_append_only BEFORE DELETE OR UPDATE OR TRUNCATE ON catalog.rate_card_version FOR EACH STATEMENT EXECUTE FUNCTION log.refuse_change();
 CREATE TRIGGER budget_revision_is_append_only BEFORE DELETE OR UPDATE OR TRUNCATE ON enforcement.budget_revision FOR EACH STATEMENT EXECUTE FUNCTION log.refuse_change();
 CREATE TRIGGER balance_is_never_deleted BEFORE DELETE OR TRUNCATE ON ledger.balance FOR EACH STATEMENT EXECUTE FUNCTION log.refuse_change();
@@ -688,6 +721,12 @@ CREATE POLICY of_all ON broken.state USING (true);
 CREATE POLICY of_tenant ON broken.action AS RESTRICTIVE TO tallystick_tenant USING ((tenant_id = current_setting('tallystick.tenant'::text, true)));
 CREATE POLICY of_tenant ON broken.state AS RESTRICTIVE TO tallystick_tenant USING ((tenant_id = current_setting('tallystick.tenant'::text, true)));
 ALTER TABLE broken.state ENABLE ROW LEVEL SECURITY;
+ALTER TABLE calls.judged ENABLE ROW LEVEL SECURITY;
+CREATE POLICY of_all ON calls.judged USING (true);
+CREATE POLICY of_all ON calls.run_budget USING (true);
+CREATE POLICY of_tenant ON calls.judged AS RESTRICTIVE TO tallystick_tenant USING ((tenant_id = current_setting('tallystick.tenant'::text, true)));
+CREATE POLICY of_tenant ON calls.run_budget AS RESTRICTIVE TO tallystick_tenant USING ((tenant_id = current_setting('tallystick.tenant'::text, true)));
+ALTER TABLE calls.run_budget ENABLE ROW LEVEL SECURITY;
 CREATE POLICY of_all ON catalog.rate_card USING (true);
 CREATE POLICY of_tenant ON catalog.rate_card AS RESTRICTIVE TO tallystick_tenant USING ((tenant_id = ANY (ARRAY[''::text, current_setting('tallystick.tenant'::text, true)])));
 ALTER TABLE catalog.rate_card ENABLE ROW LEVEL SECURITY;

@@ -71,6 +71,7 @@ def create_app(services: Services, pages: Sequence[BaseRoute] = ()) -> ShortWay:
         try:
             yield
         finally:
+            await services.calls.close()
             await services.audit.close()
             await services.committer.close()
 

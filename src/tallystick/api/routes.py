@@ -7,6 +7,7 @@ from tallystick.api import audit_routes as audit
 from tallystick.api import backfill_routes as backfills
 from tallystick.api import broken_routes as broken
 from tallystick.api import budget_routes as budgets
+from tallystick.api import call_routes as calls
 from tallystick.api import hold_routes as holds
 from tallystick.api import ledger_routes as ledger
 from tallystick.api import otlp_routes as otlp
@@ -467,4 +468,5 @@ ROUTES = (
     *audit.ROUTES,
     *access.ROUTES,
     *budgets.ROUTES,
+    *calls.ROUTES,
 )

@@ -20,6 +20,7 @@ from tallystick.clock import Clock
 from tallystick.enforcement.authorization import Authorizer
 from tallystick.enforcement.budgets import Budgets
 from tallystick.enforcement.budgets.enforcing import Enforcing
+from tallystick.enforcement.calls import Calls
 from tallystick.events.door import Door
 from tallystick.ledger import Ledger
 from tallystick.ledger.committer import Committer
@@ -40,6 +41,7 @@ class Services:
     audit: AuditTrail
     budgets: Budgets
     enforcing: Enforcing
+    calls: Calls
     clock: Clock
     door: Door
     ledger: Ledger

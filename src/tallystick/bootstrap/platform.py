@@ -33,6 +33,7 @@ from tallystick.clock import Clock, SystemClock
 from tallystick.enforcement.authorization import Authorizer
 from tallystick.enforcement.budgets import Budgets
 from tallystick.enforcement.budgets.enforcing import Enforcing
+from tallystick.enforcement.calls import Calls, CallSettings
 from tallystick.errors import StoreUnavailable
 from tallystick.events.appending import Appender, JudgingAppender, KafkaAppender, seal_key
 from tallystick.events.dedup import DedupIndex
@@ -323,13 +324,15 @@ def services_of(parts: Platform) -> Services:
     """What the HTTP surface is given."""
     budgets = Budgets(parts.pool, parts.clock)
     enforcing = Enforcing(budgets, parts.clock)
+    authorizer = Authorizer(parts.committer, enforcing)
     return Services(
         access=parts.access,
         gate=Gate(parts.access),
-        authorizer=Authorizer(parts.committer, enforcing),
+        authorizer=authorizer,
         audit=parts.audit,
         budgets=budgets,
         enforcing=enforcing,
+        calls=_make_calls(parts, authorizer),
         clock=parts.clock,
         door=parts.door,
         ledger=parts.ledger,
@@ -347,4 +350,22 @@ def services_of(parts: Platform) -> Services:
         doubles=parts.doubles,
         metrics=Metrics(),
         ready=parts.ready,
+    )
+
+
+def _make_calls(parts: Platform, authorizer: Authorizer) -> Calls:
+    settings = parts.settings
+    return Calls(
+        authorizer,
+        parts.ledger,
+        parts.door,
+        parts.catalog,
+        parts.clock,
+        parts.pool,
+        parts.clickhouse,
+        CallSettings(
+            allows_unpriced=settings.allow_unpriced_models,
+            output_tokens_at_first=settings.output_tokens_at_first,
+            output_tokens_ceiling=settings.output_tokens_ceiling,
+        ),
     )

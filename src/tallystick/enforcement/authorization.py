@@ -54,6 +54,8 @@ class Ask(msgspec.Struct, frozen=True, kw_only=True):
     has_started: bool = False
     details: str = ""
     """JSON text that is kept with the operation."""
+    limits: tuple[LimitPart, ...] = ()
+    """Parts of limits that the asker names itself, besides all that match."""
     idempotency_key: str
 
 
@@ -63,6 +65,8 @@ class Actual(msgspec.Struct, frozen=True, kw_only=True):
     credit_units: int
     usd_units: int | None = None
     tokens: int | None = None
+    limits: tuple[LimitPart, ...] = ()
+    """The actual amounts of limits that the asker named itself."""
 
 
 class Advice(msgspec.Struct, frozen=True):
@@ -111,7 +115,7 @@ class Authorizer:
             ttl_seconds=ask.ttl_seconds,
             run_id=ask.run_id,
             has_started=ask.has_started,
-            limits=await self._parts(ask),
+            limits=(*await self._parts(ask), *ask.limits),
             details=ask.details,
             idempotency_key=ask.idempotency_key,
         )
@@ -127,7 +131,7 @@ class Authorizer:
             run_id=ask.run_id,
             reason=reason,
             is_after_the_fact=is_after_the_fact,
-            limits=parts,
+            limits=(*parts, *ask.limits),
             details=ask.details,
             idempotency_key=ask.idempotency_key,
         )
@@ -162,6 +166,7 @@ class Authorizer:
                     hold_id=hold_id,
                     ttl_seconds=ttl_seconds,
                     units=more.credit_units,
+                    limits=more.limits,
                     actuals=actuals_of(more),
                     idempotency_key=idempotency_key,
                 ),
@@ -254,6 +259,7 @@ def capture_request(
     return CaptureRequest(
         hold_id=hold_id,
         units=actual.credit_units,
+        limits=actual.limits,
         reason=reason,
         actuals=actuals_of(actual),
         idempotency_key=idempotency_key,

@@ -86,7 +86,7 @@ async def drive_async(connection: AsyncConnection, plan: Plan[T]) -> T:
                 if batch.is_last:
                     await connection.commit()
             rows = [
-                await cursor.fetchall() if cursor.description else [(cursor.rowcount,)]
+                await cursor.fetchall() if _has_rows(cursor) else [(cursor.rowcount,)]
                 for cursor in cursors
             ]
             batch = plan.send(rows)
@@ -98,4 +98,9 @@ async def drive_async(connection: AsyncConnection, plan: Plan[T]) -> T:
 
 
 def _rows_of(cursor: psycopg.Cursor[Any], fetch: Any) -> list[Row]:
-    return list(fetch()) if cursor.description else [(cursor.rowcount,)]
+    return list(fetch()) if _has_rows(cursor) else [(cursor.rowcount,)]
+
+
+def _has_rows(cursor: psycopg.Cursor[Any] | psycopg.AsyncCursor[Any]) -> bool:
+    """Whether a statement returns rows; `description` says so too, but makes every column."""
+    return cursor.pgresult is not None and cursor.pgresult.nfields > 0

@@ -334,6 +334,14 @@ LEFT JOIN ledger.operation e ON e.hold_id = o.operation_id AND e.outcome = 'post
 WHERE o.operation_id = %(hold_id)s::uuid AND o.hold_id = o.operation_id AND o.outcome = 'posted'
     AND %(tenant_id)s IN ('', o.tenant_id);
 
+-- name: load_hold_story
+-- Who a hold is for, what it was made with, and what it holds now; an ended one holds nothing.
+-- Index: unique id, primary key.
+SELECT o.account_id, o.tenant_id, o.run_id, o.details, o.units, o.available, o.due_at,
+    h.held + h.drawn AS total, h.due_at AS due_now
+FROM ledger.operation o LEFT JOIN ledger.hold h ON h.hold_id = o.operation_id
+WHERE o.operation_id = %(hold_id)s::uuid AND o.hold_id = o.operation_id AND o.outcome = 'posted';
+
 -- name: load_due_holds
 -- Holds and leases whose time is over, oldest first. Index: hold_due.
 SELECT hold_id::text FROM ledger.hold WHERE due_at <= %(now)s ORDER BY due_at
@@ -354,7 +362,8 @@ FROM ledger.hold GROUP BY kind, status;
 
 -- name: load_stale_runs
 -- Runs that were captured for after facts had charged them. Index: run_charge_stale.
-SELECT tenant_id, run_id FROM ledger.run_charge WHERE is_stale
+SELECT tenant_id, run_id FROM ledger.run_charge
+WHERE is_stale AND updated_at <= %(changed_until)s
 ORDER BY updated_at LIMIT %(runs_max)s;
 
 -- name: load_entries
