@@ -53,6 +53,9 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Days after which archived events are deleted; 0 keeps them for ever."""
     archive_flush_seconds: int = 60
     """How long an event may wait for its archive object; shorter makes more, smaller objects."""
+    gateway_config: str = ""
+    """A TOML file with the gateway's upstreams and routes (docs/gateway.md); empty takes
+    OPENAI_API_KEY and ANTHROPIC_API_KEY of the environment."""
 
     @property
     def data_folder(self) -> Path:

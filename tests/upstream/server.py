@@ -22,8 +22,15 @@ _PATHS = {
     "/v1/messages/count_tokens": "count_tokens",
     "/v1/responses/input_tokens": "input_tokens",
 }
-_STATUS = {200: b"OK", 400: b"Bad Request", 401: b"Unauthorized", 404: b"Not Found",
-           429: b"Too Many Requests", 500: b"Internal Server Error", 529: b"Overloaded"}  # fmt: skip
+_STATUS = {
+    200: b"OK",
+    400: b"Bad Request",
+    401: b"Unauthorized",
+    404: b"Not Found",
+    429: b"Too Many Requests",
+    500: b"Internal Server Error",
+    529: b"Overloaded",
+}
 
 
 class _Asked(msgspec.Struct):
@@ -165,13 +172,11 @@ class Connection(asyncio.Protocol):
             b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream; charset=utf-8\r\n"
             b"x-request-id: req_%d\r\ntransfer-encoding: chunked\r\n\r\n" % billed.number
         )
-        count = 0
-        for event in self._events(surface, asked, script, billed):
+        for count, event in enumerate(self._events(surface, asked, script, billed), 1):
             is_token = b"tally " in event and b".done" not in event and b"completed" not in event
             if script.name == "slow" and is_token:
                 await asyncio.sleep(1 / script.rate)
             billed.tokens_output += is_token
-            count += 1
             if script.name == "stall" and count == 3:
                 await asyncio.sleep(script.seconds)
             if script.name == "corrupt" and count == 3:

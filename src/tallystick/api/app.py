@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -25,11 +25,17 @@ from tallystick.api.routes import ROUTES
 from tallystick.api.services import Services
 from tallystick.errors import TallystickError
 
+Endpoint = Callable[[Request], Awaitable[Response]]
 _log = logging.getLogger(__name__)
 
 
-def create_app(services: Services, pages: Sequence[BaseRoute] = ()) -> ShortWay:
-    """Build the application; `pages` are the dashboard's routes."""
+def create_app(
+    services: Services,
+    pages: Sequence[BaseRoute] = (),
+    gateway: Mapping[tuple[str, str], Endpoint] | None = None,
+    close_gateway: Callable[[], Awaitable[None]] | None = None,
+) -> ShortWay:
+    """Build the application; `pages` are the dashboard's routes, `gateway` the gateway's."""
     document = msgspec.json.encode(build_openapi())
 
     async def healthz(_: Request) -> Response:
@@ -54,6 +60,8 @@ def create_app(services: Services, pages: Sequence[BaseRoute] = ()) -> ShortWay:
         try:
             yield
         finally:
+            if close_gateway is not None:
+                await close_gateway()
             await services.committer.close()
 
     routes: list[BaseRoute] = [
@@ -69,7 +77,8 @@ def create_app(services: Services, pages: Sequence[BaseRoute] = ()) -> ShortWay:
         exception_handlers={HTTPException: on_http_error, Exception: on_unexpected_error},
         lifespan=lifespan,
     )
-    return ShortWay(app, {("POST", "/v1/holds"): _endpoint(services, ROUTES[0])})
+    short = {("POST", "/v1/holds"): _endpoint(services, ROUTES[0])}
+    return ShortWay(app, {**short, **(gateway or {})})
 
 
 class ShortWay:

@@ -15,7 +15,7 @@ import typer
 
 from tallystick.api import server
 from tallystick.api.app import create_app
-from tallystick.bootstrap import Platform, open_platform, services_of
+from tallystick.bootstrap import Platform, gateway_of, open_platform, services_of
 from tallystick.dashboard import pages_of
 from tallystick.errors import DataFolderInUse, StoreUnavailable, TallystickError
 from tallystick.settings import Settings
@@ -59,7 +59,8 @@ def run_server(
         address = listener.getsockname()
         url = f"http://{settings.host}:{address[1]}"
         services = services_of(platform)
-        app = create_app(services, pages_of(services))
+        gateway = gateway_of(services, settings)
+        app = create_app(services, pages_of(services), gateway.endpoints, gateway.close)
 
         def ready() -> None:
             if not settings.admin_key:

@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Mapping
-from typing import NamedTuple, TypeVar
+from collections.abc import Coroutine, Mapping
+from typing import Any, NamedTuple, TypeVar
 
+import msgspec
 from starlette.responses import Response
 
 from tallystick.access import Principal
@@ -73,7 +74,7 @@ class Calling:
         self._outbound = outbound
         self._health = health
         self._ids = ids
-        self._endings: set[asyncio.Future[object]] = set()
+        self._endings: set[asyncio.Task[Any]] = set()
 
     async def answer(self, call: Call) -> Response:
         """Make a call, trying other targets where one fails; raises TallystickError."""
@@ -177,7 +178,7 @@ class Calling:
         request_id = call.request_id if tried == 1 else f"{call.request_id}-{tried}"
         request_id += suffix
         return CallAsk(
-            principal=call.principal,
+            principal=_without_models(call.principal),
             provider=choice.upstream.provider,
             model=choice.model,
             tokens_input=asked.tokens_input,
@@ -319,7 +320,7 @@ class Calling:
         attempt: Attempt,
         usage: Usage,
         *,
-        outcome: str = "ok",
+        outcome: str = "completed",
         error_code: str = "",
         provider_request_id: str = "",
         served_model: str = "",
@@ -335,11 +336,11 @@ class Calling:
             served_model=served_model,
         )
 
-    async def ending(self, work: Awaitable[T]) -> T:
+    async def ending(self, work: Coroutine[Any, Any, T]) -> T:
         """Finish what ends a hold, also when the request that waits for it is cancelled."""
-        task = asyncio.ensure_future(work)
+        task = asyncio.create_task(work)
         self._endings.add(task)
-        task.add_done_callback(self._endings.discard)  # type: ignore[arg-type]
+        task.add_done_callback(self._endings.discard)
         return await asyncio.shield(task)
 
     async def close(self) -> None:
@@ -354,6 +355,11 @@ class _Settled(UpstreamFailed):
     def __init__(self, failure: UpstreamFailed) -> None:
         super().__init__(failure.message, code=failure.code, is_sent=True)
         self.failure = failure
+
+
+def _without_models(principal: Principal) -> Principal:
+    """Its models were checked by the name that was asked for; a route may lead to others."""
+    return msgspec.structs.replace(principal, models=()) if principal.models else principal
 
 
 def _provider_id(answer: Answer) -> str:

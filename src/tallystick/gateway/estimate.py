@@ -15,9 +15,7 @@ IMAGE_TOKENS_MAX = 2_000
 """Above what a picture of the largest billed size costs at OpenAI (1,445) and Anthropic (1,600)."""
 _BYTES_PER_TOKEN_MEAN = 4
 _BASE64 = re.compile(rb"[A-Za-z0-9+/=\\]{2048,}")
-_PICTURE = re.compile(
-    rb'"(?:image_url|input_image|image|input_file|document|file|input_audio)"\s*:?'
-)
+_PICTURE = re.compile(rb'"(?:image_url|input_image|image|input_file|document|file)"')
 
 
 def bound_input(body: bytes) -> int:

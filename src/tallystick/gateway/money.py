@@ -25,9 +25,9 @@ class Calls(Protocol):
         permit: CallPermit,
         usage: Usage,
         *,
-        outcome: str = "ok",
+        outcome: str = "completed",
         error_code: str = "",
-        latency_ms: int | None = None,
+        latency_ms: float | None = None,
         provider_request_id: str = "",
         served_model: str = "",
     ) -> CallReceipt:

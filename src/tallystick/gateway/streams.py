@@ -10,6 +10,7 @@ count is what is charged.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from typing import TYPE_CHECKING
 
@@ -153,15 +154,14 @@ class StreamAnswer(Response):
         """Settle by the provider's count, or by what was generated as far as it was seen."""
         try:
             if self._top_up is not None:
-                self._permit = (await asyncio.gather(self._top_up, return_exceptions=True))[0] or (
-                    self._permit
-                )
+                with contextlib.suppress(TallystickError):
+                    self._permit = await self._top_up
             seen = self._reader.seen
             error_code = self._error_code or seen.error_code
             await self._calling.settle(
                 self._attempt._replace(permit=self._permit),
                 self._usage(),
-                outcome="failed" if error_code else "ok",
+                outcome="failed" if error_code else "completed",
                 error_code=error_code,
                 provider_request_id=self._answer.headers.get("x-request-id", ""),
                 served_model=seen.served_model,
