@@ -55,7 +55,10 @@ def anthropic_usage(script: Script, output: int) -> dict[str, Any]:
             "ephemeral_1h_input_tokens": 0,
         },
         "output_tokens": output,
+        "output_tokens_details": {"thinking_tokens": script.tokens_reasoning},
+        "server_tool_use": None,
         "service_tier": "standard",
+        "inference_geo": "global",
     }
 
 
@@ -69,6 +72,7 @@ def _text(script: Script) -> str:
 
 def chat(script: Script, model: str, number: int) -> bytes:
     message: dict[str, Any] = {"role": "assistant", "content": _text(script), "refusal": None}
+    message["annotations"] = []
     finish = "stop"
     if script.answer == "tool":
         finish = "tool_calls"
@@ -225,14 +229,18 @@ def message(script: Script, model: str, number: int) -> dict[str, Any]:
     if script.answer == "tool":
         tool_input = {"city": "Oslo"}
         block = {"type": "tool_use", "id": "toolu_1", "name": "get_weather", "input": tool_input}
+    thought = {"type": "thinking", "thinking": "It adds up.", "signature": "c2lnbmVk"}
+    thinking = [thought] if script.is_thinking else []
     answer = {
         "id": f"msg_{number}",
         "type": "message",
         "role": "assistant",
         "model": model,
-        "content": [block],
+        "container": None,
+        "content": [*thinking, block],
         "stop_reason": "tool_use" if script.answer == "tool" else "end_turn",
         "stop_sequence": None,
+        "stop_details": None,
         "usage": anthropic_usage(script, script.tokens_output),
     }
     if script.name == "no_usage":

@@ -36,6 +36,7 @@ class Script(msgspec.Struct):
     key: str = ""
     answer: str = "text"
     """text, tool or json."""
+    is_thinking: bool = False
     usage_form: str = "own_chunk"
     """own_chunk (choices empty), last_chunk (with choices) or every_chunk."""
     piece_bytes: int = 0
@@ -61,7 +62,11 @@ def script_of(body: bytes) -> Script:
     """
     match = _MARK.search(body)
     if match is None:
-        return Script(tokens_input=8 + len(body) // 16)
+        return Script(
+            tokens_input=8 + len(body) // 16,
+            answer="tool" if b'"tools"' in body else "text",
+            is_thinking=b'"thinking"' in body,
+        )
     figures = {"tokens_input": str(8 + len(body) // 16)}
     for pair in match[2].decode().split():
         name, _, value = pair.partition("=")

@@ -38,6 +38,7 @@ class _Asked(msgspec.Struct):
 
     model: str = ""
     stream: bool = False
+    max_tokens: int | None = None
     stream_options: dict[str, Any] | None = None
     input: Any = None
 
@@ -104,6 +105,9 @@ class Connection(asyncio.Protocol):
         has_key = b"authorization" in self._headers or b"x-api-key" in self._headers
         if not (has_key or b"api-key" in self._headers):
             self._fail(surface, 401, "authentication_error", "no key")
+            return
+        if surface == "messages" and asked.max_tokens is None:
+            self._fail(surface, 400, "invalid_request_error", "max_tokens: Field required")
             return
         request_id = self._headers.get(b"x-client-request-id", b"").decode()
         billed = Billed(len(self._truth.requests), request_id, surface, asked.model, 200)

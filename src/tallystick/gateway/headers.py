@@ -46,7 +46,7 @@ def call_headers(
     available_units = permit.available_units
     if receipt is not None:
         found["X-Tallystick-Cost-Usd"] = format_amount(receipt.cost_usd_units, USD)
-        found["X-Tallystick-Credits"] = format_amount(receipt.charged_units, CREDIT)
+        found["X-Tallystick-Credits"] = format_amount(receipt.credit_units, CREDIT)
         available_units = receipt.available_units
     found["X-Tallystick-Remaining"] = format_amount(available_units, CREDIT)
     return found

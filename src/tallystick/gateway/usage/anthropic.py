@@ -25,6 +25,10 @@ class _ServerTools(msgspec.Struct):
     web_fetch_requests: int | None = None
 
 
+class _OutputDetails(msgspec.Struct):
+    thinking_tokens: int | None = None
+
+
 class _Usage(msgspec.Struct):
     input_tokens: int | None = None
     output_tokens: int | None = None
@@ -32,6 +36,7 @@ class _Usage(msgspec.Struct):
     cache_read_input_tokens: int | None = None
     cache_creation: _CacheCreation | None = None
     server_tool_use: _ServerTools | None = None
+    output_tokens_details: _OutputDetails | None = None
 
 
 class _Message(msgspec.Struct):
@@ -71,6 +76,7 @@ def usage_of(usage: _Usage) -> Usage:
         tokens_cache_read=read,
         tokens_cache_write_5m=short,
         tokens_cache_write_1h=long,
+        tokens_reasoning=(usage.output_tokens_details or _OutputDetails()).thinking_tokens or 0,
         tools=_tools(usage),
     )
 

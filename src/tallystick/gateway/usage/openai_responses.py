@@ -52,7 +52,7 @@ class _Response(msgspec.Struct):
 class _Event(msgspec.Struct):
     type: str = ""
     delta: Any = None
-    response: msgspec.Raw | None = None
+    response: msgspec.Raw = msgspec.Raw()
     sequence_number: int = 0
 
 
@@ -121,13 +121,13 @@ class ResponsesReader:
             self.pieces += 1
         elif read.type == "error":
             self.seen.error_code = "upstream_error_event"
-        elif read.response is not None:
+        elif bytes(read.response):
             self._response = read.response.copy()
             self._note(read)
         return event
 
     def _note(self, read: _Event) -> None:
-        if read.response is not None and read.type in (*_LAST, "response.created"):
+        if read.type in (*_LAST, "response.created"):
             try:
                 _note(self.seen, _read_response(read.response))
             except msgspec.DecodeError:
