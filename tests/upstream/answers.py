@@ -152,6 +152,9 @@ def response(script: Script, model: str, number: int, status: str = "completed")
             "arguments": _TOOL_ARGUMENTS,
         }
     is_done = status == "completed"
+    summary = [{"type": "summary_text", "text": "It adds up."}]
+    reasoning = {"id": f"rs_{number}", "type": "reasoning", "summary": summary}
+    thought = [reasoning] if script.is_reasoning else []
     return {
         "id": f"resp_{number}",
         "object": "response",
@@ -165,7 +168,7 @@ def response(script: Script, model: str, number: int, status: str = "completed")
         "max_output_tokens": None,
         "max_tool_calls": None,
         "model": model,
-        "output": [item] if is_done else [],
+        "output": [*thought, item] if is_done else [],
         "parallel_tool_calls": True,
         "presence_penalty": 0,
         "frequency_penalty": 0,
@@ -199,7 +202,7 @@ def response_events(script: Script, model: str, number: int) -> Iterator[bytes]:
 
     started = response(script, model, number, "in_progress")
     done = response(script, model, number)
-    item = done["output"][0]
+    item = done["output"][-1]
     where = {"item_id": item["id"], "output_index": 0}
     yield event("response.created", response=started)
     yield event("response.in_progress", response=started)
@@ -229,6 +232,7 @@ def message(script: Script, model: str, number: int) -> dict[str, Any]:
     if script.answer == "tool":
         tool_input = {"city": "Oslo"}
         block = {"type": "tool_use", "id": "toolu_1", "name": "get_weather", "input": tool_input}
+        block["caller"] = {"type": "direct"}
     thought = {"type": "thinking", "thinking": "It adds up.", "signature": "c2lnbmVk"}
     thinking = [thought] if script.is_thinking else []
     answer = {

@@ -37,6 +37,7 @@ class Script(msgspec.Struct):
     answer: str = "text"
     """text, tool or json."""
     is_thinking: bool = False
+    is_reasoning: bool = False
     usage_form: str = "own_chunk"
     """own_chunk (choices empty), last_chunk (with choices) or every_chunk."""
     piece_bytes: int = 0
@@ -66,6 +67,8 @@ def script_of(body: bytes) -> Script:
             tokens_input=8 + len(body) // 16,
             answer="tool" if b'"tools"' in body else "text",
             is_thinking=b'"thinking"' in body,
+            is_reasoning=b'"reasoning' in body,
+            tokens_reasoning=7 if b'"reasoning' in body else 0,
         )
     figures = {"tokens_input": str(8 + len(body) // 16)}
     for pair in match[2].decode().split():
