@@ -174,7 +174,7 @@ def response(script: Script, model: str, number: int, status: str = "completed")
         "frequency_penalty": 0,
         "previous_response_id": None,
         "prompt_cache_key": None,
-        "reasoning": {"effort": None, "summary": None},
+        "reasoning": {"effort": "low", "summary": "auto"} if script.is_reasoning else None,
         "safety_identifier": None,
         "service_tier": "default",
         "store": True,

@@ -34,8 +34,13 @@ def create_app(
     pages: Sequence[BaseRoute] = (),
     gateway: Mapping[tuple[str, str], Endpoint] | None = None,
     close_gateway: Callable[[], Awaitable[None]] | None = None,
+    *,
+    has_routes: bool = True,
 ) -> ShortWay:
-    """Build the application; `pages` are the dashboard's routes, `gateway` the gateway's."""
+    """Build the application; `pages` are the dashboard's routes, `gateway` the gateway's.
+
+    Without `has_routes` it is the gateway alone, with health and metrics.
+    """
     document = msgspec.json.encode(build_openapi())
 
     async def healthz(_: Request) -> Response:
@@ -69,7 +74,7 @@ def create_app(
         Route("/readyz", readyz),
         Route("/metrics", _keyed(services, "/metrics", "operations:read", metrics)),
         Route("/openapi.json", openapi),
-        *(_route(services, entry) for entry in ROUTES),
+        *(_route(services, entry) for entry in ROUTES if has_routes),
         *pages,
     ]
     app = Starlette(
@@ -77,7 +82,7 @@ def create_app(
         exception_handlers={HTTPException: on_http_error, Exception: on_unexpected_error},
         lifespan=lifespan,
     )
-    short = {("POST", "/v1/holds"): _endpoint(services, ROUTES[0])}
+    short = {("POST", "/v1/holds"): _endpoint(services, ROUTES[0])} if has_routes else {}
     return ShortWay(app, {**short, **(gateway or {})})
 
 

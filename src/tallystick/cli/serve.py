@@ -43,8 +43,9 @@ def run_server(
     on_ready: Callable[[Platform], None] | None = None,
     *,
     has_engine: bool = True,
+    is_gateway: bool = False,
 ) -> None:
-    """Serve until SIGTERM; print one line when ready."""
+    """Serve until SIGTERM; print one line when ready. `is_gateway`: model calls alone."""
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(name)s %(message)s")
     sys.setswitchinterval(_SWITCH_SECONDS)
     with open_platform(settings, has_engine=has_engine) as platform:
@@ -60,7 +61,10 @@ def run_server(
         url = f"http://{settings.host}:{address[1]}"
         services = services_of(platform)
         gateway = gateway_of(services, settings)
-        app = create_app(services, pages_of(services), gateway.endpoints, gateway.close)
+        pages = () if is_gateway else pages_of(services)
+        app = create_app(
+            services, pages, gateway.endpoints, gateway.close, has_routes=not is_gateway
+        )
 
         def ready() -> None:
             if not settings.admin_key:
