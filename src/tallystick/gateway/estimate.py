@@ -15,7 +15,10 @@ IMAGE_TOKENS_MAX = 2_000
 """Above what a picture of the largest billed size costs at OpenAI (1,445) and Anthropic (1,600)."""
 _BYTES_PER_TOKEN_MEAN = 4
 _PIECE_BYTES_MAX = 7
-_BASE64 = re.compile(rb"[A-Za-z0-9+/=\\]{2048,}")
+_BASE64_BYTES_MIN = 2048
+_BASE64 = re.compile(rb"[A-Za-z0-9+/=\\]{%d,}" % _BASE64_BYTES_MIN)
+_ENCLOSED_BYTES_PER_TOKEN = 256
+"""For files larger than a picture; the densest text in a PDF stays below."""
 _PICTURE = re.compile(rb'"(?:image_url|input_image|image|input_file|document|file)"')
 
 
@@ -26,13 +29,14 @@ def bound_input(body: bytes) -> int:
     18
     """
     length = len(body)
-    pictures = 0
-    if length > 2048:
-        for match in _BASE64.finditer(body):
-            length -= match.end() - match.start()
-            pictures += 1
     named = len(_PICTURE.findall(body)) if b"image" in body or b"file" in body else 0
-    return length // BYTES_PER_TOKEN + max(pictures, named) * IMAGE_TOKENS_MAX
+    enclosed = 0
+    if length > _BASE64_BYTES_MIN:
+        for match in _BASE64.finditer(body):
+            size = match.end() - match.start()
+            length -= size
+            enclosed += max(IMAGE_TOKENS_MAX, size // _ENCLOSED_BYTES_PER_TOKEN)
+    return length // BYTES_PER_TOKEN + max(enclosed, named * IMAGE_TOKENS_MAX)
 
 
 def estimate_output(text_bytes: int, pieces: int = 0) -> int:
