@@ -27,7 +27,7 @@ from tests.upstream.running import Upstream
 ACCOUNTS = 100
 SECONDS = 8
 STREAMS = 500
-STREAM_TOKENS = 400
+STREAM_TOKENS = 200
 RESULTS = Path(__file__).parent / "results" / "gateway.md"
 _CONFIG = """
 [upstreams.openai]

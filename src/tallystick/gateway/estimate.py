@@ -2,8 +2,8 @@
 
 Text in English, code and CJK has 3 bytes a token or more, JSON's own marks included; so a
 third of the bytes bounds what providers count. Pictures and files are billed by size, not by
-bytes: each counts as IMAGE_TOKENS_MAX and its base64 text is left out. Counting by tiktoken
-took 100 to 300 times as long for the same text, and knows one provider's words only.
+bytes: each counts as IMAGE_TOKENS_MAX at least and its base64 text is left out. A tokenizer
+knows one provider's words only, and takes milliseconds where this takes microseconds.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ IMAGE_TOKENS_MAX = 2_000
 """Above what a picture of the largest billed size costs at OpenAI (1,445) and Anthropic (1,600)."""
 _BYTES_PER_TOKEN_MEAN = 4
 _PIECE_BYTES_MAX = 7
-_BASE64_BYTES_MIN = 2048
-_BASE64 = re.compile(rb"[A-Za-z0-9+/=\\]{%d,}" % _BASE64_BYTES_MIN)
+_ENCLOSED_BYTES_MIN = 2048
 _ENCLOSED_BYTES_PER_TOKEN = 256
 """For files larger than a picture; the densest text in a PDF stays below."""
+_ENCLOSING = (b"base64", b'"data"', b'"file_data"')
 _PICTURE = re.compile(rb'"(?:image_url|input_image|image|input_file|document|file)"')
 
 
@@ -31,11 +31,11 @@ def bound_input(body: bytes) -> int:
     length = len(body)
     named = len(_PICTURE.findall(body)) if b"image" in body or b"file" in body else 0
     enclosed = 0
-    if length > _BASE64_BYTES_MIN:
-        for match in _BASE64.finditer(body):
-            size = match.end() - match.start()
-            length -= size
-            enclosed += max(IMAGE_TOKENS_MAX, size // _ENCLOSED_BYTES_PER_TOKEN)
+    if length > _ENCLOSED_BYTES_MIN and any(mark in body for mark in _ENCLOSING):
+        for part in body.split(b'"'):  # a search by pattern took ten times as long
+            if len(part) > _ENCLOSED_BYTES_MIN and part.isascii() and b" " not in part:
+                length -= len(part)
+                enclosed += max(IMAGE_TOKENS_MAX, len(part) // _ENCLOSED_BYTES_PER_TOKEN)
     return length // BYTES_PER_TOKEN + max(enclosed, named * IMAGE_TOKENS_MAX)
 
 
