@@ -56,6 +56,12 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     gateway_config: str = ""
     """A TOML file with the gateway's upstreams and routes (docs/gateway.md); empty takes
     OPENAI_API_KEY and ANTHROPIC_API_KEY of the environment."""
+    allow_unpriced_models: bool = False
+    """Let calls of models that no rate card prices through; they cost nothing until one does."""
+    output_tokens_at_first: int = 4_096
+    """Output to hold credit for when a call names no maximum and nothing is known of its model."""
+    output_tokens_ceiling: int = 32_768
+    """The most output to hold credit for when a call names no maximum."""
 
     @property
     def data_folder(self) -> Path:

@@ -67,6 +67,7 @@ def create_app(
         finally:
             if close_gateway is not None:
                 await close_gateway()
+            await services.calls.close()
             await services.committer.close()
 
     routes: list[BaseRoute] = [

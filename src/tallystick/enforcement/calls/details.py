@@ -206,5 +206,6 @@ def permit_of(
         available_units=available_units,
         expires_at=expires_at,
         occurred_at=details.at,
+        limit=(details.limit_id, details.limit_asset),
         ask=ask_of(details, principal),
     )

@@ -101,6 +101,8 @@ class CallPermit(msgspec.Struct, frozen=True, kw_only=True):
     expires_at: int
     occurred_at: int
     """When the call was authorized: the time by which it is priced."""
+    limit: tuple[str, str] = ("", "")
+    """The run budget that it draws from: limit id and asset."""
     ask: CallAsk
 
 
@@ -136,6 +138,9 @@ class CallReceipt(msgspec.Struct, frozen=True, kw_only=True):
     shortfall_units: int
     """What it was worth beyond what the account could pay."""
     available_units: int
+    is_posted: bool = True
+    """False: `charged_units`, `shortfall_units`, `available_units` are not the ledger's word
+    yet; the capture follows, or the run's charge converges to the event."""
 
 
 class RunBudget(msgspec.Struct, frozen=True, kw_only=True):

@@ -16,6 +16,7 @@ from tallystick.bounds import TOKENS_MAX
 from tallystick.clock import format_time
 from tallystick.enforcement.calls.model import CallPermit, Usage
 from tallystick.errors import InvalidInput
+from tallystick.events.redaction import Redactor
 
 _FIELDS = {
     "team": "team",
@@ -33,6 +34,9 @@ _FIELDS = {
 }
 """Dimension -> field of an event; other dimensions are kept as attributes."""
 
+_ATTRIBUTES = {"key": "tallystick_key"}
+"""Dimension -> attribute, where a sender's own attribute of that name may be a secret."""
+
 _COUNTS = (
     "tokens_input",
     "tokens_output",
@@ -44,13 +48,9 @@ _COUNTS = (
 _encoder = msgspec.json.Encoder()
 
 
-def event_id_of(hold_id: str) -> str:
-    """The id of a call's event.
-
-    >>> event_id_of("0190")
-    'call:0190'
-    """
-    return f"call:{hold_id}"
+def event_id_of(hold_id: str, tenant_id: str, redactor: Redactor) -> str:
+    """The id of a call's event: nobody else can know it before, and take it."""
+    return f"call:{hold_id}:{redactor.hashed(hold_id, tenant_id)[len('hmac:') :]}"
 
 
 def check_usage(usage: Usage) -> None:
@@ -73,6 +73,7 @@ def write_events(
     permit: CallPermit,
     usage: Usage,
     *,
+    event_id: str,
     outcome: str,
     error_code: str,
     latency_ms: float | None,
@@ -83,7 +84,9 @@ def write_events(
     ask = permit.ask
     common = _common(permit)
     attrs: dict[str, Any] = {
-        name: value for name, value in ask.attribution.items() if name not in _FIELDS
+        _ATTRIBUTES.get(name, name): value
+        for name, value in ask.attribution.items()
+        if name not in _FIELDS
     }
     attrs["outcome"] = outcome
     if provider_request_id:
@@ -92,7 +95,7 @@ def write_events(
         attrs["served_model"] = served_model
     event = {
         **common,
-        "event_id": event_id_of(permit.hold_id),
+        "event_id": event_id,
         "event_type": "token_usage",
         "provider": permit.provider,
         "model": permit.model,
@@ -105,7 +108,7 @@ def write_events(
     }
     if latency_ms is not None:
         event["latency_ms"] = latency_ms
-    return _encoder.encode([event, *_tool_events(permit, usage, common)])
+    return _encoder.encode([event, *_tool_events(event_id, usage, common)])
 
 
 def _common(permit: CallPermit) -> dict[str, Any]:
@@ -127,14 +130,12 @@ def _common(permit: CallPermit) -> dict[str, Any]:
     }
 
 
-def _tool_events(
-    permit: CallPermit, usage: Usage, common: dict[str, Any]
-) -> Iterator[dict[str, Any]]:
-    for tool, uses in sorted(usage.tools.items()):
+def _tool_events(event_id: str, usage: Usage, common: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    for place, (tool, uses) in enumerate(sorted(usage.tools.items())):
         for number in range(uses):
             yield {
                 **common,
-                "event_id": f"{event_id_of(permit.hold_id)}:{number}:{tool}"[:128],
+                "event_id": f"{event_id}:{place}.{number}",
                 "event_type": "tool_call_finished",
                 "tool": tool,
             }
