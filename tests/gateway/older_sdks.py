@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import sys
+from typing import Any
 
 
 def main(url: str, key: str) -> None:
@@ -16,10 +17,12 @@ def main(url: str, key: str) -> None:
     import openai
 
     headers = {"X-Tallystick-Account": "acme"}
-    messages = [{"role": "user", "content": "#normal in=50 out=6#"}]
+    messages: Any = [{"role": "user", "content": "#normal in=50 out=6#"}]
     first = openai.OpenAI(base_url=url + "/openai/v1", api_key=key, default_headers=headers)
-    chat = first.chat.completions.create(model="gpt-4o", messages=messages)
-    chunks = list(first.chat.completions.create(model="gpt-4o", messages=messages, stream=True))
+    chat: Any = first.chat.completions.create(model="gpt-4o", messages=messages)
+    chunks: list[Any] = list(
+        first.chat.completions.create(model="gpt-4o", messages=messages, stream=True)
+    )
     answer = first.responses.create(model="gpt-4o", input="#normal out=6#")
     second = anthropic.Anthropic(base_url=url + "/anthropic", api_key=key, default_headers=headers)
     model = "claude-haiku-4-5"

@@ -54,7 +54,7 @@ def drive(place: Place, number: int, stop: threading.Event) -> None:
 
 def cost_of(billed: dict[str, Any]) -> int:
     fresh = billed["tokens_input"] - billed["tokens_cached"]
-    return (
+    return int(
         fresh * PRICE["input"]
         + billed["tokens_cached"] * PRICE["cached"]
         + billed["tokens_output"] * PRICE["output"]

@@ -334,6 +334,7 @@ class Calling:
             latency_ms=int((time.perf_counter() - attempt.started) * 1000),
             provider_request_id=provider_request_id,
             served_model=served_model,
+            is_waiting=False,  # the event is durable: the capture follows, also after a crash
         )
 
     async def ending(self, work: Coroutine[Any, Any, T]) -> T:

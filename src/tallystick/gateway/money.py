@@ -30,8 +30,9 @@ class Calls(Protocol):
         latency_ms: float | None = None,
         provider_request_id: str = "",
         served_model: str = "",
+        is_waiting: bool = True,
     ) -> CallReceipt:
-        """Charge what was used; returns once that is durable."""
+        """Charge what was used; not `is_waiting`, it returns once the charge is certain."""
         ...
 
     async def cancel(self, permit: CallPermit, *, reason: str) -> None:
