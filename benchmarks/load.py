@@ -7,7 +7,7 @@ connection sends its next request at once: that finds the throughput, not the la
 
     python -m benchmarks.load PORT KEY RATE CONNECTIONS SECONDS KIND ACCOUNTS TAG
 
-prints one line of JSON. KIND: hold, hot.
+prints one line of JSON. KIND: hold, hot, call (through the gateway) or direct (to its upstream).
 """
 
 from __future__ import annotations
@@ -69,6 +69,26 @@ def hold_maker(key: str, accounts: int, tag: str) -> Make:
     return make
 
 
+def call_maker(key: str, path: str, accounts: int, tag: str) -> Make:
+    """Chat calls of about 1 KB, as an app sends them."""
+    choose = random.Random(tag)
+    text = "Please summarise the meeting notes that follow. " * 16
+
+    def make(number: int) -> bytes:
+        account = choose.randint(1, accounts)
+        body = (
+            '{"model":"gpt-4o","max_tokens":100,"messages":[{"role":"user","content":"'
+            f'#normal in=240 out=20# {text}"}}]}}'
+        )
+        return (
+            f"POST {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {key}\r\n"
+            f"X-Tallystick-Account: acct-{account}\r\n"
+            f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n{body}"
+        ).encode()
+
+    return make
+
+
 def run(
     port: int, make: Make, *, rate: float, connections: int, seconds: float
 ) -> dict[str, object]:
@@ -123,7 +143,12 @@ def run(
 def main() -> None:
     port, key, rate, connections, seconds, kind, accounts, tag = sys.argv[1:]
     count = 1 if kind == "hot" else int(accounts)
-    make = hold_maker(key, count, tag)
+    if kind == "call":
+        make = call_maker(key, "/openai/v1/chat/completions", count, tag)
+    elif kind == "direct":
+        make = call_maker(key, "/v1/chat/completions", count, tag)
+    else:
+        make = hold_maker(key, count, tag)
     found = run(
         int(port), make, rate=float(rate), connections=int(connections), seconds=float(seconds)
     )

@@ -10,6 +10,9 @@ ID_LENGTH_MAX = 128
 BODY_BYTES_MAX = 8 * 1024 * 1024
 """A request body, after decompression: about 20,000 events; larger loads send more requests."""
 
+GATEWAY_BODY_BYTES_MAX = 32 * 1024 * 1024
+"""A model call's request: pictures as base64; providers take up to 32 MiB."""
+
 EVENT_NESTING_MAX = 16
 """Levels of nesting inside one event."""
 

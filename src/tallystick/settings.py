@@ -60,6 +60,9 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Days after which archived events are deleted; 0 keeps them for ever."""
     archive_flush_seconds: int = 60
     """How long an event may wait for its archive object; shorter makes more, smaller objects."""
+    gateway_config: str = ""
+    """A TOML file with the gateway's upstreams and routes (docs/gateway.md); empty takes
+    OPENAI_API_KEY and ANTHROPIC_API_KEY of the environment."""
     allow_unpriced_models: bool = False
     """Let calls of models that no rate card prices through; they cost nothing until one does."""
     output_tokens_at_first: int = 4_096

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -27,6 +27,7 @@ from tallystick.api.routes import ROUTES
 from tallystick.api.services import Services
 from tallystick.errors import TallystickError
 
+Endpoint = Callable[[Request], Awaitable[Response]]
 _log = logging.getLogger(__name__)
 
 
@@ -50,8 +51,18 @@ METRICS = RouteEntry(
 )
 
 
-def create_app(services: Services, pages: Sequence[BaseRoute] = ()) -> ShortWay:
-    """Build the application; `pages` are the dashboard's routes."""
+def create_app(
+    services: Services,
+    pages: Sequence[BaseRoute] = (),
+    gateway: Mapping[tuple[str, str], Endpoint] | None = None,
+    close_gateway: Callable[[], Awaitable[None]] | None = None,
+    *,
+    has_routes: bool = True,
+) -> ShortWay:
+    """Build the application; `pages` are the dashboard's routes, `gateway` the gateway's.
+
+    Without `has_routes` it is the gateway alone, with health and metrics.
+    """
     document = msgspec.json.encode(build_openapi())
 
     async def healthz(_: Request) -> Response:
@@ -71,6 +82,8 @@ def create_app(services: Services, pages: Sequence[BaseRoute] = ()) -> ShortWay:
         try:
             yield
         finally:
+            if close_gateway is not None:
+                await close_gateway()
             await services.calls.close()
             await services.audit.close()
             await services.committer.close()
@@ -81,7 +94,7 @@ def create_app(services: Services, pages: Sequence[BaseRoute] = ()) -> ShortWay:
         _route(services, METRICS),
         *oauth_routes(services),
         Route("/openapi.json", openapi),
-        *(_route(services, entry) for entry in ROUTES),
+        *(_route(services, entry) for entry in ROUTES if has_routes),
         *pages,
     ]
     app = Starlette(
@@ -89,7 +102,8 @@ def create_app(services: Services, pages: Sequence[BaseRoute] = ()) -> ShortWay:
         exception_handlers={HTTPException: on_http_error, Exception: on_unexpected_error},
         lifespan=lifespan,
     )
-    return ShortWay(app, {("POST", "/v1/holds"): _endpoint(services, ROUTES[0])})
+    short = {("POST", "/v1/holds"): _endpoint(services, ROUTES[0])} if has_routes else {}
+    return ShortWay(app, {**short, **(gateway or {})})
 
 
 class ShortWay:

@@ -194,6 +194,23 @@ def api(
 
 
 @app.command()
+def gateway(
+    host: Annotated[str | None, typer.Option(help="Address to listen on.")] = None,
+    port: Annotated[int | None, typer.Option(help="Port to listen on.")] = None,
+    data: Data = None,
+    config: Config = None,
+    gateway_config: Annotated[
+        str | None, typer.Option(help="A TOML file with upstreams and routes.")
+    ] = None,
+) -> None:
+    """Run the LLM gateway of the distributed form alone; stores are given by URL."""
+    from tallystick.cli.serve import run_server
+
+    settings = settings_of(config, host=host, port=port, data=data, gateway_config=gateway_config)
+    run_server(settings, has_engine=False, is_gateway=True)
+
+
+@app.command()
 def worker(
     role: Annotated[str, typer.Argument(help="sink, charger, keeper or archiver.")],
     host: Annotated[str, typer.Option(help="Address of health and metrics.")] = "127.0.0.1",

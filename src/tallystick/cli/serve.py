@@ -15,7 +15,7 @@ import typer
 
 from tallystick.api import server
 from tallystick.api.app import create_app
-from tallystick.bootstrap import Platform, open_platform, services_of
+from tallystick.bootstrap import Platform, gateway_of, open_platform, services_of
 from tallystick.dashboard import pages_of
 from tallystick.errors import DataFolderInUse, StoreUnavailable, TallystickError
 from tallystick.settings import Settings
@@ -43,8 +43,9 @@ def run_server(
     on_ready: Callable[[Platform], None] | None = None,
     *,
     has_engine: bool = True,
+    is_gateway: bool = False,
 ) -> None:
-    """Serve until SIGTERM; print one line when ready."""
+    """Serve until SIGTERM; print one line when ready. `is_gateway`: model calls alone."""
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(name)s %(message)s")
     sys.setswitchinterval(_SWITCH_SECONDS)
     with open_platform(settings, has_engine=has_engine) as platform:
@@ -59,7 +60,11 @@ def run_server(
         address = listener.getsockname()
         url = f"http://{settings.host}:{address[1]}"
         services = services_of(platform)
-        app = create_app(services, pages_of(services))
+        gateway = gateway_of(services, settings)
+        pages = () if is_gateway else pages_of(services)
+        app = create_app(
+            services, pages, gateway.endpoints, gateway.close, has_routes=not is_gateway
+        )
 
         def ready() -> None:
             if not settings.admin_key:

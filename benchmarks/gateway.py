@@ -1,0 +1,184 @@
+"""The gateway's speed on one machine: upstream, load, ledger and events share its cores.
+
+    python -m benchmarks.gateway [calls] [streams]
+
+calls: throughput at 8 connections (closed loop), latency at one connection against the same
+upstream without a gateway, and at 300 a second (open loop). streams: 500 at 20 tokens a
+second, the server's memory over time and the first byte's delay. Every call holds, settles
+and writes its event, as in use. Results go to benchmarks/results/gateway.md.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+from tests.server import Server
+from tests.upstream.running import Upstream
+
+ACCOUNTS = 100
+SECONDS = 8
+STREAMS = 500
+STREAM_TOKENS = 200
+RESULTS = Path(__file__).parent / "results" / "gateway.md"
+_CONFIG = """
+[upstreams.openai]
+kind = "openai"
+base_url = "{url}/v1"
+api_key = "sk-bench"
+connections_max = 2000
+"""
+
+
+def load(port: int, key: str, rate: float, connections: int, kind: str) -> dict[str, Any]:
+    command = [sys.executable, "-m", "benchmarks.load", str(port), key, str(rate)]
+    command += [str(connections), str(SECONDS), kind, str(ACCOUNTS), f"t{time.monotonic_ns()}"]
+    found: dict[str, Any] = json.loads(
+        subprocess.run(command, capture_output=True, check=True).stdout
+    )
+    return found
+
+
+def prepare(server: Server) -> None:
+    for number in range(1, ACCOUNTS + 1):
+        name = f"acct-{number}"
+        server.client.put(f"/v1/accounts/{name}", json={"tenant_id": "bench"}).raise_for_status()
+        grant = {"account_id": name, "amount": "1000000", "source": "topup"}
+        grant["idempotency_key"] = name
+        server.client.post("/v1/grants", json=grant).raise_for_status()
+
+
+def cpu_seconds(process: psutil.Process) -> float:
+    times = process.cpu_times()
+    return float(times.user + times.system)
+
+
+def calls(server: Server, upstream: Upstream) -> list[str]:
+    port = server.client.base_url.port or 0
+    key = server.client.headers["authorization"].partition(" ")[2]
+    load(port, key, 0, 8, "call")  # warm
+    parent = server.tree()[0]
+    begun = cpu_seconds(parent)
+    busy = load(port, key, 0, 8, "call")
+    spent = (cpu_seconds(parent) - begun) / sum(busy["statuses"].values())
+    rows = [
+        ("upstream alone, 8 connections", load(upstream.port, key, 0, 8, "direct")),
+        ("gateway, 8 connections", busy),
+        ("upstream alone, 1 connection", load(upstream.port, key, 0, 1, "direct")),
+        ("gateway, 1 connection", load(port, key, 0, 1, "call")),
+        ("upstream alone, 300/s", load(upstream.port, key, 300, 64, "direct")),
+        ("gateway, 300/s", load(port, key, 300, 64, "call")),
+    ]
+    lines = ["| what | calls/s | p50 ms | p99 ms | statuses |", "| --- | --- | --- | --- | --- |"]
+    for name, found in rows:
+        lines.append(
+            f"| {name} | {found['per_second']} | {found['p50_ms']} | {found['p99_ms']} "
+            f"| {found['statuses']} |"
+        )
+    lines.append(f"\nCPU of the gateway's process per call: {spent * 1e6:.0f} microseconds.")
+    return lines
+
+
+async def one_stream(port: int, key: str, path: str, mark: str) -> tuple[float, int]:
+    """Return the time to the first token and the bytes that came."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    body = json.dumps(
+        {"model": "gpt-4o", "stream": True, "messages": [{"role": "user", "content": mark}]}
+    )
+    writer.write(
+        (
+            f"POST {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {key}\r\n"
+            f"X-Tallystick-Account: acct-1\r\nContent-Length: {len(body)}\r\n"
+            f"Connection: close\r\n\r\n{body}"
+        ).encode()
+    )
+    begun = time.perf_counter()
+    first, count = 0.0, 0
+    while True:
+        piece = await reader.read(65536)
+        if not first and b"data:" in piece:
+            first = time.perf_counter() - begun
+        count += len(piece)
+        if not piece or piece.endswith(b"0\r\n\r\n"):
+            break
+    writer.close()
+    return first, count
+
+
+async def many_streams(port: int, key: str, parent: psutil.Process) -> dict[str, Any]:
+    mark = f"#slow rate=20 out={STREAM_TOKENS}#"
+    path = "/openai/v1/chat/completions"
+    tasks = [asyncio.create_task(one_stream(port, key, path, mark)) for _ in range(STREAMS)]
+    memory: list[int] = []
+    begun, cpu = time.perf_counter(), cpu_seconds(parent)
+    while not all(task.done() for task in tasks):
+        await asyncio.sleep(1)
+        memory.append(parent.memory_info().rss // 2**20)
+    took = time.perf_counter() - begun
+    tokens = STREAMS * STREAM_TOKENS
+    firsts = sorted(task.result()[0] for task in tasks)
+    return {
+        "seconds": round(took, 1),
+        "memory_mib": memory[:: max(len(memory) // 8, 1)],
+        "first_p50_ms": round(firsts[len(firsts) // 2] * 1000, 1),
+        "cpu_us_per_token": round((cpu_seconds(parent) - cpu) / tokens * 1e6),
+    }
+
+
+async def first_bytes(port: int, key: str, path: str) -> float:
+    """Median milliseconds to the first event of one stream at a time."""
+    found = [(await one_stream(port, key, path, "#normal out=3#"))[0] for _ in range(200)]
+    return sorted(found)[100] * 1000
+
+
+def streams(server: Server, upstream: Upstream) -> list[str]:
+    port = server.client.base_url.port or 0
+    key = server.client.headers["authorization"].partition(" ")[2]
+    direct = asyncio.run(first_bytes(upstream.port, key, "/v1/chat/completions"))
+    through = asyncio.run(first_bytes(port, key, "/openai/v1/chat/completions"))
+    found = asyncio.run(many_streams(port, key, server.tree()[0]))
+    return [
+        f"- First event of a stream, median: {direct:.2f} ms from the upstream, "
+        f"{through:.2f} ms through the gateway.",
+        f"- {STREAMS} streams of {STREAM_TOKENS} tokens at 20 a second took "
+        f"{found['seconds']} s (the upstream's own pace: {STREAM_TOKENS / 20:.0f} s); memory of "
+        f"the gateway's process over time {found['memory_mib']} MiB; "
+        f"{found['cpu_us_per_token']} microseconds of CPU a token.",
+    ]
+
+
+def main() -> None:
+    wanted = sys.argv[1:] or ["calls", "streams"]
+    folder = Path(tempfile.mkdtemp())
+    upstream = Upstream()
+    config = folder / "gateway.toml"
+    config.write_text(_CONFIG.format(url=upstream.url))
+    os.environ["TALLYSTICK_GATEWAY_CONFIG"] = str(config)
+    server = Server(folder / "data").start()
+    lines = [f"# Gateway\n\n`python -m benchmarks.gateway`, {os.cpu_count()} cores, load average "
+             f"at the start {os.getloadavg()[0]:.1f}.\n"]  # fmt: skip
+    try:
+        prepare(server)
+        if "calls" in wanted:
+            lines += calls(server, upstream)
+        if "streams" in wanted:
+            lines += ["", *streams(server, upstream)]
+    finally:
+        server.stop()
+        upstream.stop()
+    text = "\n".join(lines) + "\n"
+    print(text)
+    if len(wanted) == 2:
+        RESULTS.write_text(text)
+
+
+if __name__ == "__main__":
+    main()

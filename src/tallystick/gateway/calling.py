@@ -1,0 +1,368 @@
+"""One call from its request to its receipt: authorize, send, settle, for each attempt.
+
+Every attempt has its own hold. An attempt that the upstream refused (4xx, 5xx) is not
+billed by providers and settles at zero; one that was sent and brought no whole answer is
+settled by estimate, because its provider may bill it. Whatever happens to the request, its
+attempt is ended: a hold that a crash leaves behind is ended by the ledger's resolver.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Coroutine, Mapping
+from typing import Any, NamedTuple, TypeVar
+
+import msgspec
+from starlette.responses import Response
+
+from tallystick.access import Principal
+from tallystick.clock import SECOND
+from tallystick.gateway import routing
+from tallystick.gateway.attribution import CallPlace
+from tallystick.gateway.estimate import estimate_output
+from tallystick.gateway.headers import answer_headers, call_headers
+from tallystick.gateway.health import Health
+from tallystick.gateway.model import Asked, ModelOff, ModelUnknown, UpstreamBusy, UpstreamFailed
+from tallystick.gateway.money import CallAsk, CallPermit, CallReceipt, CallRefused, Calls, Usage
+from tallystick.gateway.outbound import Answer, Outbound
+from tallystick.gateway.routing import Choice
+from tallystick.gateway.settings import GatewaySettings
+from tallystick.gateway.streams import StreamAnswer
+from tallystick.gateway.surfaces import Surface
+from tallystick.gateway.usage import estimated_usage
+from tallystick.ids import IdSource
+
+T = TypeVar("T")
+_DOWNGRADE_CODES = frozenset({"budget_exceeded", "downgrade"})
+
+
+class Call(NamedTuple):
+    """One request of an app."""
+
+    surface: Surface
+    asked: Asked
+    principal: Principal
+    place: CallPlace
+    headers: Mapping[str, str]
+    """Those of the app's headers that are passed on."""
+    request_id: str
+
+
+class Attempt(NamedTuple):
+    """One hold and what it is for."""
+
+    call: Call
+    choice: Choice
+    permit: CallPermit
+    started: float
+
+
+class Calling:
+    """Makes calls."""
+
+    def __init__(
+        self,
+        calls: Calls,
+        outbound: Outbound,
+        settings: GatewaySettings,
+        health: Health,
+        ids: IdSource,
+    ) -> None:
+        self.calls = calls
+        self.settings = settings
+        self._outbound = outbound
+        self._health = health
+        self._ids = ids
+        self._endings: set[asyncio.Task[Any]] = set()
+
+    async def answer(self, call: Call) -> Response:
+        """Make a call, trying other targets where one fails; raises TallystickError."""
+        choices, retries = self.choices(call)
+        self._health.began()
+        tried = 0
+        failure: Response | UpstreamFailed = UpstreamFailed("", code="", is_sent=False)
+        while tried <= retries:
+            choice = self._next_choice(choices, tried)
+            if choice is None:
+                break
+            if tried and not self._health.may_retry():
+                self._health.give_back(choice.upstream)
+                break
+            tried += 1
+            attempt = await self._authorize(call, choice, tried)
+            outcome = await self._attempt(attempt, is_last=tried > retries)
+            if isinstance(outcome, Response) and outcome.status_code < 400:
+                return outcome
+            failure = outcome
+            if not self._is_worth_another(outcome):
+                break
+            await asyncio.sleep(routing.delay_before(tried, self._health.random()) / SECOND)
+        if not tried:
+            raise UpstreamBusy("every upstream of this model is busy or out of order")
+        if isinstance(failure, UpstreamFailed):
+            raise failure
+        return failure
+
+    def choices(self, call: Call) -> tuple[list[Choice], int]:
+        """Where this call may go; raises ModelUnknown or ModelOff."""
+        model = call.asked.model
+        allowed = call.principal.models
+        if allowed and not routing.is_allowed(model, allowed):
+            raise ModelOff(f"this key may not call {model}", code="model_not_allowed")
+        if routing.is_allowed(model, self.settings.models_off):
+            raise ModelOff(f"{model} is switched off")
+        choices, retries = routing.plan_choices(
+            self.settings, call.surface.speaks, model, self._health.random()
+        )
+        if not choices:
+            raise ModelUnknown(f"no upstream answers {model} here")
+        on = [one for one in choices if not routing.is_allowed(one.model, self.settings.models_off)]
+        if not on:
+            raise ModelOff(f"{model} is switched off")
+        return on, retries
+
+    def _next_choice(self, choices: list[Choice], tried: int) -> Choice | None:
+        """The next choice that is in order, from the one after the last on; then around."""
+        count = len(choices)
+        for step in range(count):
+            choice = choices[(tried + step) % count]
+            if self._health.take(choice):
+                return choice
+        return None
+
+    def _is_worth_another(self, outcome: Response | UpstreamFailed) -> bool:
+        if isinstance(outcome, UpstreamFailed):
+            return outcome.code != "upstream_timeout"  # the next would take as long again
+        return routing.is_retryable(outcome.status_code)
+
+    async def _authorize(self, call: Call, choice: Choice, tried: int) -> Attempt:
+        try:
+            try:
+                permit = await self.calls.authorize(self._ask(call, choice, tried))
+            except CallRefused as refused:
+                return await self._downgrade(call, choice, tried, refused)
+        except BaseException:
+            self._health.give_back(choice.upstream)
+            raise
+        return Attempt(call, choice, permit, time.perf_counter())
+
+    async def _downgrade(
+        self, call: Call, choice: Choice, tried: int, refused: CallRefused
+    ) -> Attempt:
+        """Ask again for each cheaper target of the route's ladder; else raise the refusal."""
+        route = self.settings.routes.get(call.asked.model)
+        if route is None or refused.code not in _DOWNGRADE_CODES:
+            raise refused
+        ladder = routing.choices_of(
+            self.settings.upstreams, call.surface.speaks, call.asked.model, route.downgrades
+        )
+        for step, cheaper in enumerate(ladder, 1):
+            if not self._health.take(cheaper):
+                continue
+            try:
+                ask = self._ask(call, cheaper, tried, f"-down{step}")
+                permit = await self.calls.authorize(ask)
+            except CallRefused:
+                self._health.give_back(cheaper.upstream)
+                continue
+            except BaseException:
+                self._health.give_back(cheaper.upstream)
+                raise
+            self._health.give_back(choice.upstream)
+            return Attempt(call, cheaper, permit, time.perf_counter())
+        raise refused
+
+    def _ask(self, call: Call, choice: Choice, tried: int, suffix: str = "") -> CallAsk:
+        asked, place = call.asked, call.place
+        request_id = call.request_id if tried == 1 else f"{call.request_id}-{tried}"
+        request_id += suffix
+        return CallAsk(
+            principal=_without_models(call.principal),
+            provider=choice.upstream.provider,
+            model=choice.model,
+            tokens_input=asked.tokens_input,
+            tokens_output_max=asked.tokens_output_max,
+            has_cache_write=asked.has_cache_write,
+            service_tier=asked.service_tier,
+            tools=asked.tools,
+            account_id=place.account_id,
+            run_id=place.run_id,
+            parent_run_id=place.parent_run_id,
+            root_run_id=place.root_run_id,
+            attempt=place.attempt,
+            request_id=request_id,
+            attribution=place.attribution,
+            ttl_seconds=self.settings.hold_seconds,
+            idempotency_key=request_id,
+        )
+
+    async def _attempt(self, attempt: Attempt, *, is_last: bool) -> Response | UpstreamFailed:
+        """Send one attempt and end its hold; a stream ends it later, by itself."""
+        choice, call = attempt.choice, attempt.call
+        is_handed_on = False
+        try:
+            answer = await self._send(attempt)
+            if answer.status >= 400:
+                return await self._refused(attempt, answer)
+            if answer.status >= 300:
+                answer.close()
+                return await self._unanswered(
+                    attempt, UpstreamFailed("a redirect", code="upstream_failed", is_sent=False)
+                )
+            self._health.succeeded(choice.upstream)
+            if call.asked.is_stream:
+                is_handed_on = True
+                return StreamAnswer(self, attempt, answer)
+            return await self._whole(attempt, answer)
+        except UpstreamFailed as failure:
+            self._health.failed(choice.upstream)
+            return await self._unanswered(attempt, failure)
+        except asyncio.CancelledError:
+            gone = UpstreamFailed("cancelled", code="cancelled", is_sent=True)
+            await self.ending(self._unanswered(attempt, gone))
+            raise
+        finally:
+            if not is_handed_on:
+                self._health.give_back(choice.upstream)
+
+    def give_back(self, attempt: Attempt) -> None:
+        """A stream ended."""
+        self._health.give_back(attempt.choice.upstream)
+
+    async def _send(self, attempt: Attempt) -> Answer:
+        call, (upstream, model) = attempt.call, attempt.choice
+        headers = {**call.headers, "X-Client-Request-Id": attempt.permit.request_id}
+        return await self._outbound.send(
+            upstream,
+            call.surface.upstream_path,
+            call.surface.body_for(call.asked, model, upstream),
+            headers,
+            model=model,
+        )
+
+    async def pass_on(self, call: Call) -> Response:
+        """Send a call that is free (a token count) and give back its answer as it is."""
+        choices, _ = self.choices(call)
+        upstream, model = choices[0]
+        body = call.surface.body_for(call.asked, model, upstream)
+        answer = await self._outbound.send(
+            upstream, call.surface.upstream_path, body, call.headers, model=model
+        )
+        headers = answer_headers(answer.headers)
+        return Response(await answer.read(), answer.status, headers)
+
+    async def _whole(self, attempt: Attempt, answer: Answer) -> Response:
+        call = attempt.call
+        try:
+            body = await answer.read()
+        except UpstreamFailed as failure:
+            tokens = estimate_output(answer.partial_bytes)
+            usage = estimated_usage(call.asked.tokens_input, tokens)
+            await self.ending(
+                self.settle(attempt, usage, outcome="failed", error_code=failure.code)
+            )
+            raise _Settled(failure) from failure
+        seen = call.surface.read_answer(body)
+        usage = seen.usage or estimated_usage(
+            call.asked.tokens_input,
+            0 if call.asked.tokens_output_max == 0 else estimate_output(len(body)),
+        )
+        receipt = await self.ending(
+            self.settle(
+                attempt,
+                usage,
+                error_code=seen.error_code,
+                provider_request_id=_provider_id(answer),
+                served_model=seen.served_model,
+            )
+        )
+        headers = answer_headers(answer.headers)
+        headers.update(call_headers(attempt.permit, receipt, seen.served_model))
+        return Response(body, 200, headers)
+
+    async def _refused(self, attempt: Attempt, answer: Answer) -> Response | UpstreamFailed:
+        """The upstream said no: providers do not bill that; its answer is passed on."""
+        body = await answer.read()
+        if answer.status >= 500 or answer.status == 429:
+            self._health.failed(attempt.choice.upstream)
+        await self.ending(
+            self.settle(
+                attempt,
+                Usage(),
+                outcome="failed",
+                error_code=f"http_{answer.status}",
+                provider_request_id=_provider_id(answer),
+            )
+        )
+        if answer.status in (401, 403):  # our key, not the app's
+            return UpstreamFailed(
+                "the upstream does not accept the key that is set for it",
+                code="upstream_key_refused",
+                is_sent=False,
+            )
+        return Response(body, answer.status, answer_headers(answer.headers))
+
+    async def _unanswered(self, attempt: Attempt, failure: UpstreamFailed) -> UpstreamFailed:
+        if isinstance(failure, _Settled):
+            return failure.failure
+        if failure.is_sent:
+            usage = estimated_usage(attempt.call.asked.tokens_input, 0)
+            await self.ending(
+                self.settle(attempt, usage, outcome="failed", error_code=failure.code)
+            )
+        else:
+            await self.ending(self.calls.cancel(attempt.permit, reason=failure.code))
+        return failure
+
+    async def settle(
+        self,
+        attempt: Attempt,
+        usage: Usage,
+        *,
+        outcome: str = "completed",
+        error_code: str = "",
+        provider_request_id: str = "",
+        served_model: str = "",
+    ) -> CallReceipt:
+        """Settle one attempt."""
+        return await self.calls.settle(
+            attempt.permit,
+            usage,
+            outcome=outcome,
+            error_code=error_code,
+            latency_ms=int((time.perf_counter() - attempt.started) * 1000),
+            provider_request_id=provider_request_id,
+            served_model=served_model,
+            is_waiting=False,  # the event is durable: the capture follows, also after a crash
+        )
+
+    async def ending(self, work: Coroutine[Any, Any, T]) -> T:
+        """Finish what ends a hold, also when the request that waits for it is cancelled."""
+        task = asyncio.create_task(work)
+        self._endings.add(task)
+        task.add_done_callback(self._endings.discard)
+        return await asyncio.shield(task)
+
+    async def close(self) -> None:
+        """Wait for holds that are being ended."""
+        if self._endings:
+            await asyncio.wait(self._endings, timeout=10)
+
+
+class _Settled(UpstreamFailed):
+    """A failure whose attempt has been settled."""
+
+    def __init__(self, failure: UpstreamFailed) -> None:
+        super().__init__(failure.message, code=failure.code, is_sent=True)
+        self.failure = failure
+
+
+def _without_models(principal: Principal) -> Principal:
+    """Its models were checked by the name that was asked for; a route may lead to others."""
+    return msgspec.structs.replace(principal, models=()) if principal.models else principal
+
+
+def _provider_id(answer: Answer) -> str:
+    headers = answer.headers
+    return headers.get("x-request-id") or headers.get("request-id") or ""

@@ -1,0 +1,53 @@
+"""How many tokens a request has at most, without a tokenizer.
+
+Text in English, code and CJK has 3 bytes a token or more, JSON's own marks included; so a
+third of the bytes bounds what providers count. Pictures and files are billed by size, not by
+bytes: each counts as IMAGE_TOKENS_MAX at least and its base64 text is left out. A tokenizer
+knows one provider's words only, and takes milliseconds where this takes microseconds.
+"""
+
+from __future__ import annotations
+
+import re
+
+BYTES_PER_TOKEN = 3
+IMAGE_TOKENS_MAX = 2_000
+"""Above what a picture of the largest billed size costs at OpenAI (1,445) and Anthropic (1,600)."""
+_BYTES_PER_TOKEN_MEAN = 4
+_PIECE_BYTES_MAX = 7
+_ENCLOSED_BYTES_MIN = 2048
+_ENCLOSED_BYTES_PER_TOKEN = 256
+"""For files larger than a picture; the densest text in a PDF stays below."""
+_ENCLOSING = (b"base64", b'"data"', b'"file_data"')
+_PICTURE = re.compile(rb'"(?:image_url|input_image|image|input_file|document|file)"')
+
+
+def bound_input(body: bytes) -> int:
+    """The tokens that a request body has at most.
+
+    >>> bound_input(b'{"messages":[{"role":"user","content":"Hello there"}]}')
+    18
+    """
+    length = len(body)
+    named = len(_PICTURE.findall(body)) if b"image" in body or b"file" in body else 0
+    enclosed = 0
+    if length > _ENCLOSED_BYTES_MIN and any(mark in body for mark in _ENCLOSING):
+        for part in body.split(b'"'):  # a search by pattern took ten times as long
+            if len(part) > _ENCLOSED_BYTES_MIN and part.isascii() and b" " not in part:
+                length -= len(part)
+                enclosed += max(IMAGE_TOKENS_MAX, len(part) // _ENCLOSED_BYTES_PER_TOKEN)
+    return length // BYTES_PER_TOKEN + max(enclosed, named * IMAGE_TOKENS_MAX)
+
+
+def estimate_output(text_bytes: int, pieces: int = 0) -> int:
+    """The tokens that generated text has about.
+
+    Most streams bring a token in each piece, 4 to 5 bytes of English; where pieces are
+    larger they hold several, and bytes tell more.
+
+    >>> estimate_output(41, pieces=8), estimate_output(400, pieces=8)
+    (8, 100)
+    """
+    if text_bytes <= pieces * _PIECE_BYTES_MAX:
+        return pieces
+    return -(-text_bytes // _BYTES_PER_TOKEN_MEAN)

@@ -1,0 +1,138 @@
+"""The gateway's endpoints: who asks, what is asked, and the answer in the provider's shape."""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections.abc import Awaitable, Callable
+
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+
+from tallystick.access import Principal
+from tallystick.bounds import GATEWAY_BODY_BYTES_MAX
+from tallystick.clock import Clock
+from tallystick.errors import BodyTooLarge, TallystickError
+from tallystick.gateway.attribution import place_of
+from tallystick.gateway.calling import Call, Calling
+from tallystick.gateway.errors import refusal
+from tallystick.gateway.headers import passed_on
+from tallystick.gateway.health import Health
+from tallystick.gateway.models import model_list
+from tallystick.gateway.money import Calls
+from tallystick.gateway.outbound import Outbound
+from tallystick.gateway.settings import GatewaySettings
+from tallystick.gateway.surfaces import COUNTING, SURFACES, Surface
+from tallystick.ids import IdSource
+
+_log = logging.getLogger(__name__)
+
+Authenticate = Callable[[Request], Awaitable[Principal]]
+Endpoint = Callable[[Request], Awaitable[Response]]
+
+
+class Gateway:
+    """Answers the paths of `endpoints`; made before, used within one event loop."""
+
+    def __init__(
+        self,
+        calling: Calling,
+        outbound: Outbound,
+        authenticate: Authenticate,
+        ids: IdSource,
+        health: Health,
+    ) -> None:
+        self._calling = calling
+        self._outbound = outbound
+        self._authenticate = authenticate
+        self._ids = ids
+        self.health = health
+        self.endpoints: dict[tuple[str, str], Endpoint] = {
+            **{("POST", one.path): self._endpoint(one, is_free=False) for one in SURFACES},
+            **{("POST", one.path): self._endpoint(one, is_free=True) for one in COUNTING},
+            ("GET", "/openai/v1/models"): self._models,
+        }
+
+    async def close(self) -> None:
+        """Finish what ends holds, then close connections."""
+        await self._calling.close()
+        await self._outbound.close()
+
+    def _endpoint(self, surface: Surface, *, is_free: bool) -> Endpoint:
+        async def endpoint(request: Request) -> Response:
+            try:
+                call = await self._read(surface, request)
+                if is_free:
+                    return await self._calling.pass_on(call)
+                return await self._calling.answer(call)
+            except TallystickError as error:
+                return refusal(surface.speaks, error)
+            except ClientDisconnect:
+                raise
+            except Exception:
+                _log.exception("%s failed", surface.path)
+                return refusal(surface.speaks, TallystickError("an unexpected failure"))
+
+        return endpoint
+
+    async def _read(self, surface: Surface, request: Request) -> Call:
+        _accept_api_key(request)
+        principal = await self._authenticate(request)
+        asked = surface.read(await _read_body(request))
+        headers = request.scope["headers"]
+        return Call(
+            surface,
+            asked,
+            principal,
+            place_of(principal, headers, asked.metadata),
+            passed_on(headers, surface.speaks),
+            self._ids.next_id(),
+        )
+
+    async def _models(self, request: Request) -> Response:
+        try:
+            principal = await self._authenticate(request)
+            body = await model_list(self._calling.settings, self._outbound, principal)
+        except TallystickError as error:
+            return refusal("openai", error)
+        return Response(body, media_type="application/json")
+
+
+def make_gateway(
+    calls: Calls,
+    settings: GatewaySettings,
+    authenticate: Authenticate,
+    clock: Clock,
+    ids: IdSource,
+) -> Gateway:
+    """Put the parts together."""
+    outbound = Outbound()
+    health = Health(clock, settings.retry_share, random.random)
+    return Gateway(
+        Calling(calls, outbound, settings, health, ids), outbound, authenticate, ids, health
+    )
+
+
+def _accept_api_key(request: Request) -> None:
+    """Anthropic's SDK sends its key as x-api-key; the gate reads a bearer token."""
+    headers: list[tuple[bytes, bytes]] = request.scope["headers"]
+    names = [name for name, _ in headers]
+    if b"x-api-key" in names and b"authorization" not in names:
+        key = headers[names.index(b"x-api-key")][1]
+        request.scope["headers"] = [*headers, (b"authorization", b"Bearer " + key)]
+
+
+async def _read_body(request: Request) -> bytes:
+    pieces: list[bytes] = []
+    total = 0
+    while True:
+        message = await request.receive()
+        if message["type"] != "http.request":
+            raise ClientDisconnect
+        piece = message.get("body", b"")
+        total += len(piece)
+        if total > GATEWAY_BODY_BYTES_MAX:
+            raise BodyTooLarge(f"a body may have at most {GATEWAY_BODY_BYTES_MAX} bytes")
+        pieces.append(piece)
+        if not message.get("more_body", False):
+            return b"".join(pieces) if len(pieces) > 1 else piece

@@ -1,0 +1,56 @@
+"""Headers: which of the app's are passed on, which of the upstream's come back, and our own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from tallystick.gateway.money import CallPermit, CallReceipt
+from tallystick.units import CREDIT, USD, format_amount
+
+_PASSED_ON = {
+    b"anthropic-version": "anthropic-version",
+    b"anthropic-beta": "anthropic-beta",
+    b"openai-beta": "OpenAI-Beta",
+}
+_GIVEN_BACK = ("content-type", "x-request-id", "request-id", "openai-processing-ms",
+               "openai-version", "retry-after", "retry-after-ms", "content-encoding")  # fmt: skip
+_ANTHROPIC_VERSION = "2023-06-01"
+
+
+def passed_on(headers: Iterable[tuple[bytes, bytes]], speaks: str) -> dict[str, str]:
+    """The app's headers that an upstream is sent: no key, no cookie, nothing unknown."""
+    found = {"Content-Type": "application/json"}
+    for name, value in headers:
+        if name in _PASSED_ON:
+            found[_PASSED_ON[name]] = value.decode("latin-1")
+    if speaks == "anthropic":
+        found.setdefault("anthropic-version", _ANTHROPIC_VERSION)
+    return found
+
+
+def answer_headers(headers: Mapping[str, str]) -> dict[str, str]:
+    """The upstream's headers that the app is given."""
+    return {name: headers[name] for name in _GIVEN_BACK if name in headers}
+
+
+def call_headers(
+    permit: CallPermit, receipt: CallReceipt | None, served_model: str
+) -> dict[str, str]:
+    """What a call cost, its hold, what remains, its run and the model that answered."""
+    found = {
+        "X-Tallystick-Hold": permit.hold_id,
+        "X-Tallystick-Run": permit.run_id,
+        "X-Tallystick-Model": _ascii(served_model or permit.model),
+        "X-Tallystick-Request": permit.request_id,
+    }
+    available_units = permit.available_units
+    if receipt is not None:
+        found["X-Tallystick-Cost-Usd"] = format_amount(receipt.cost_usd_units, USD)
+        found["X-Tallystick-Credits"] = format_amount(receipt.credit_units, CREDIT)
+        available_units = receipt.available_units
+    found["X-Tallystick-Remaining"] = format_amount(available_units, CREDIT)
+    return found
+
+
+def _ascii(text: str) -> str:
+    return text.encode("ascii", "replace").decode() if text.isprintable() else ""

@@ -1,0 +1,55 @@
+"""The list of models: routes by name, models that the settings name, and the upstreams' own."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from tallystick.access import Principal
+from tallystick.gateway.model import UpstreamFailed
+from tallystick.gateway.outbound import Outbound
+from tallystick.gateway.routing import is_allowed
+from tallystick.gateway.settings import GatewaySettings, Upstream
+
+
+class _Listed(msgspec.Struct):
+    data: list[dict[str, Any]] = []
+
+
+async def model_list(settings: GatewaySettings, outbound: Outbound, principal: Principal) -> bytes:
+    """The models that this principal may call, in OpenAI's shape."""
+    found: dict[str, dict[str, Any]] = {}
+    for name, route in settings.routes.items():
+        if not route.is_off:
+            found[name] = _entry(name, "tallystick")
+    for upstream in settings.upstreams.values():
+        if upstream.is_off:
+            continue
+        for name in upstream.models:
+            if "*" not in name:
+                found.setdefault(name, _entry(name, upstream.provider))
+        if upstream.speaks == "openai" and any("*" in name for name in upstream.models):
+            for entry in await _upstream_models(outbound, upstream):
+                if is_allowed(str(entry.get("id", "")), upstream.models):
+                    found.setdefault(str(entry["id"]), entry)
+    allowed = principal.models
+    shown = [
+        entry
+        for name, entry in found.items()
+        if (not allowed or is_allowed(name, allowed)) and not is_allowed(name, settings.models_off)
+    ]
+    return msgspec.json.encode({"object": "list", "data": shown})
+
+
+async def _upstream_models(outbound: Outbound, upstream: Upstream) -> list[dict[str, Any]]:
+    try:
+        answer = await outbound.send(upstream, "/models", b"", {}, method="GET")
+        body = await answer.read()
+        return msgspec.json.decode(body, type=_Listed).data if answer.status == 200 else []
+    except (UpstreamFailed, msgspec.DecodeError):
+        return []
+
+
+def _entry(name: str, owner: str) -> dict[str, Any]:
+    return {"id": name, "object": "model", "created": 0, "owned_by": owner}

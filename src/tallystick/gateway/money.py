@@ -1,0 +1,40 @@
+"""The money path as the gateway sees it: authorize, top up, settle, cancel."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from tallystick.enforcement.calls import CallAsk, CallPermit, CallReceipt, CallRefused, Usage
+
+__all__ = ["CallAsk", "CallPermit", "CallReceipt", "CallRefused", "Calls", "Usage"]
+
+
+class Calls(Protocol):
+    """Decides about one call's money; `enforcement.calls.Calls` does."""
+
+    async def authorize(self, ask: CallAsk) -> CallPermit:
+        """Hold what the call may cost at most, or raise CallRefused."""
+        ...
+
+    async def top_up(self, permit: CallPermit, *, tokens_output: int) -> CallPermit:
+        """Hold enough for so many output tokens in all, or raise CallRefused."""
+        ...
+
+    async def settle(
+        self,
+        permit: CallPermit,
+        usage: Usage,
+        *,
+        outcome: str = "completed",
+        error_code: str = "",
+        latency_ms: float | None = None,
+        provider_request_id: str = "",
+        served_model: str = "",
+        is_waiting: bool = True,
+    ) -> CallReceipt:
+        """Charge what was used; not `is_waiting`, it returns once the charge is certain."""
+        ...
+
+    async def cancel(self, permit: CallPermit, *, reason: str) -> None:
+        """End a hold whose call was not made, or not billed."""
+        ...

@@ -1,0 +1,54 @@
+"""Server-sent events cut out of a byte stream that may be split anywhere.
+
+Format: WHATWG HTML, "Server-sent events": an event ends with an empty line; lines end with
+LF, CR LF or CR. Providers send LF or CR LF.
+"""
+
+from __future__ import annotations
+
+import re
+
+EVENT_BYTES_MAX = 32 * 1024 * 1024
+"""An event beyond this (a picture has a few MiB) is not read; it is passed on all the same."""
+
+_END = re.compile(rb"\r\n\r\n|\n\n|\r\r")
+_DATA = re.compile(rb"^data:[ ]?([^\r\n]*)", re.MULTILINE)
+
+
+class EventSplitter:
+    """Takes pieces, gives whole events with their ends; `rest` is what has not ended yet."""
+
+    def __init__(self) -> None:
+        self.rest = b""
+
+    def feed(self, piece: bytes) -> list[bytes]:
+        """Return the events that end within this piece.
+
+        >>> splitter = EventSplitter()
+        >>> splitter.feed(b"data: 1\\n"), splitter.feed(b"\\ndata: 2\\n\\n")
+        ([], [b'data: 1\\n\\n', b'data: 2\\n\\n'])
+        """
+        text = self.rest + piece if self.rest else piece
+        events: list[bytes] = []
+        start = 0
+        for match in _END.finditer(text):
+            if match.end() == len(text) and match.group() == b"\r\r":
+                break  # the second CR may be the first half of a CR LF
+            events.append(text[start : match.end()])
+            start = match.end()
+        self.rest = text[start:]
+        if len(self.rest) > EVENT_BYTES_MAX:
+            events.append(self.rest)
+            self.rest = b""
+        return events
+
+
+def event_text(event: bytes) -> bytes:
+    """The data of an event, b"" when it has none (a comment).
+
+    >>> event_text(b'event: ping\\ndata: {"a":1}\\n\\n')
+    b'{"a":1}'
+    """
+    if event.startswith(b"data: ") and event.count(b"\n") == 2 and event.endswith(b"\n\n"):
+        return event[6:-2]
+    return b"\n".join(_DATA.findall(event))

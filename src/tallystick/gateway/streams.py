@@ -1,0 +1,176 @@
+"""A streamed answer: passed on as it comes, read on the side, settled when it ends.
+
+The client's first byte waits for nothing but the upstream's. What it did not ask for (the
+usage chunk) is left out. When the answer nears what its hold covers, the hold is topped up;
+refused, the stream is ended in the protocol's own way and the upstream's connection closed.
+When the client goes away the upstream is read on, within bounds, so that the provider's own
+count is what is charged.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from typing import TYPE_CHECKING
+
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from tallystick.errors import TallystickError
+from tallystick.gateway.headers import answer_headers, call_headers
+from tallystick.gateway.model import UpstreamFailed
+from tallystick.gateway.money import CallPermit, Usage
+from tallystick.gateway.outbound import Answer
+from tallystick.gateway.sse import EventSplitter, event_text
+from tallystick.gateway.usage import estimated_usage
+from tallystick.gateway.usage.reading import tokens_so_far
+
+if TYPE_CHECKING:
+    from tallystick.gateway.calling import Attempt, Calling
+
+_EDGE = 0.8
+"""Share of the held output tokens at which the hold is topped up."""
+_GROWTH = 2
+"""Each top-up holds for this many times as many output tokens."""
+
+
+class StreamAnswer(Response):
+    """The ASGI answer of one streamed call."""
+
+    def __init__(self, calling: Calling, attempt: Attempt, answer: Answer) -> None:
+        self.status_code = 200
+        self.background = None
+        self._calling = calling
+        self._attempt = attempt
+        self._answer = answer
+        self._permit: CallPermit = attempt.permit
+        self._reader = attempt.call.surface.reader(attempt.call.asked)
+        self._splitter = EventSplitter()
+        self._is_gone = False
+        self._top_up: asyncio.Task[CallPermit] | None = None
+        self._cut: TallystickError | None = None
+        self._error_code = ""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the stream on (ASGI), and settle it whatever happens."""
+        watcher = asyncio.ensure_future(self._watch(receive))
+        try:
+            await send(self._start())
+            await self._relay(send)
+        except asyncio.CancelledError:
+            self._error_code = "cancelled"
+            raise
+        finally:
+            watcher.cancel()
+            self._answer.close()
+            await self._calling.ending(self._end())
+        if not self._is_gone:
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    def _start(self) -> dict[str, object]:
+        headers = answer_headers(self._answer.headers)
+        headers.update(call_headers(self._permit, None, ""))
+        headers["Cache-Control"] = "no-store"
+        headers["X-Accel-Buffering"] = "no"
+        raw = [(name.lower().encode(), value.encode("latin-1")) for name, value in headers.items()]
+        return {"type": "http.response.start", "status": 200, "headers": raw}
+
+    async def _watch(self, receive: Receive) -> None:
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        self._is_gone = True
+
+    async def _relay(self, send: Send) -> None:
+        """Until the upstream ends, the money ends, or a gone client's time is up."""
+        drained, gone_at = 0, 0.0
+        settings = self._calling.settings
+        try:
+            async for piece in self._answer.pieces():
+                shown = self._read(piece)
+                if self._is_gone:
+                    gone_at = gone_at or time.perf_counter()
+                    drained += len(piece)
+                    late = time.perf_counter() - gone_at > settings.drain_seconds
+                    if late or drained > settings.drain_bytes:
+                        self._error_code = "client_gone"
+                        return
+                elif shown:
+                    await send({"type": "http.response.body", "body": shown, "more_body": True})
+                if await self._is_at_edge():
+                    await self._end_here(send)
+                    return
+            await self._pass_rest(send)
+        except UpstreamFailed as failure:
+            self._error_code = failure.code
+            await self._send_last(send, self._reader.failure(failure.code, failure.message))
+
+    def _read(self, piece: bytes) -> bytes:
+        """Read the events that end in this piece; return what the client is sent."""
+        read = self._reader.read
+        return b"".join([read(event, event_text(event)) for event in self._splitter.feed(piece)])
+
+    async def _pass_rest(self, send: Send) -> None:
+        """What the upstream left without an end, and whether it was all of the answer."""
+        if rest := self._splitter.rest:
+            self._reader.read(rest, event_text(rest + b"\n\n"))
+            await self._send_last(send, rest)
+        if not self._reader.is_ended and not self._reader.seen.error_code:
+            self._error_code = "upstream_cut"
+
+    async def _send_last(self, send: Send, body: bytes) -> None:
+        if not self._is_gone and body:
+            await send({"type": "http.response.body", "body": body, "more_body": True})
+
+    async def _is_at_edge(self) -> bool:
+        """Top the hold up in time; True when the answer is beyond it and may not go on."""
+        held = self._permit.tokens_output
+        tokens = tokens_so_far(self._reader)
+        if tokens < held * _EDGE or self._reader.is_ended:
+            return False
+        if self._top_up is None:
+            more = self._calling.calls.top_up(self._permit, tokens_output=max(held, 64) * _GROWTH)
+            self._top_up = asyncio.ensure_future(more)
+        if tokens < held and not self._top_up.done():
+            return False
+        try:
+            self._permit = await self._top_up
+        except TallystickError as refused:
+            self._cut = refused
+            return tokens >= held
+        self._top_up = None
+        return False
+
+    async def _end_here(self, send: Send) -> None:
+        refused = self._cut
+        code = refused.code if refused else "hold_exhausted"
+        message = refused.message if refused else "the hold is used up"
+        self._error_code = code
+        self._answer.close()
+        tokens = tokens_so_far(self._reader)
+        await self._send_last(send, self._reader.ending(code, message, tokens))
+
+    async def _end(self) -> None:
+        """Settle by the provider's count, or by what was generated as far as it was seen."""
+        try:
+            if self._top_up is not None:
+                with contextlib.suppress(TallystickError):
+                    self._permit = await self._top_up
+            seen = self._reader.seen
+            error_code = self._error_code or seen.error_code
+            await self._calling.settle(
+                self._attempt._replace(permit=self._permit),
+                self._usage(),
+                outcome="failed" if error_code else "completed",
+                error_code=error_code,
+                provider_request_id=self._answer.headers.get("x-request-id", ""),
+                served_model=seen.served_model,
+            )
+        finally:
+            self._calling.give_back(self._attempt)
+
+    def _usage(self) -> Usage:
+        seen = self._reader.seen
+        if seen.usage is not None:
+            return seen.usage
+        return estimated_usage(self._attempt.call.asked.tokens_input, tokens_so_far(self._reader))

@@ -1,0 +1,78 @@
+"""OpenAI chat completions. Source: platform.openai.com/docs/api-reference/chat."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import msgspec
+
+from tallystick.gateway.estimate import bound_input
+from tallystick.gateway.model import Asked, Seen
+from tallystick.gateway.settings import Upstream
+from tallystick.gateway.surfaces.surface import (
+    encode_fields,
+    field_of,
+    model_of,
+    read_fields,
+    text_fields,
+)
+from tallystick.gateway.usage import StreamReader, openai_chat
+
+
+class _StreamOptions(msgspec.Struct):
+    include_usage: bool | None = None
+
+
+class _Chat:
+    path = "/openai/v1/chat/completions"
+    name = "openai_chat"
+    speaks = "openai"
+    upstream_path = "/chat/completions"
+
+    def read(self, body: bytes) -> Asked:
+        """Read a request; raises InvalidInput."""
+        fields = read_fields(body)
+        options: _StreamOptions = field_of(
+            fields, "stream_options", _StreamOptions, _StreamOptions()
+        )
+        ceiling = field_of(fields, "max_completion_tokens", int, None)
+        if ceiling is None:
+            ceiling = field_of(fields, "max_tokens", int, None)
+        if ceiling is not None:
+            ceiling = max(ceiling, 0) * max(field_of(fields, "n", int, 1), 1)
+        return Asked(
+            model=model_of(fields),
+            fields=fields,
+            tokens_input=bound_input(body),
+            tokens_output_max=ceiling,
+            is_stream=field_of(fields, "stream", bool, False),
+            wants_usage=bool(options.include_usage),
+            service_tier=field_of(fields, "service_tier", str, ""),
+            metadata=_said(fields),
+        )
+
+    def body_for(self, asked: Asked, model: str, upstream: Upstream) -> bytes:
+        """With the target's model, and usage asked for in a stream."""
+        if not asked.is_stream or asked.wants_usage or not upstream.has_stream_usage:
+            return encode_fields(asked.fields, model)
+        options = field_of(asked.fields, "stream_options", dict[str, msgspec.Raw], {})
+        changes = {"stream_options": {**options, "include_usage": True}}
+        return encode_fields(asked.fields, model, changes)
+
+    def read_answer(self, body: bytes) -> Seen:
+        """Read a whole answer."""
+        return openai_chat.read_answer(body)
+
+    def reader(self, asked: Asked) -> StreamReader:
+        """A reader that hides usage from a client that did not ask for it."""
+        return openai_chat.ChatReader(is_usage_hidden=not asked.wants_usage)
+
+
+def _said(fields: Mapping[str, msgspec.Raw]) -> dict[str, str]:
+    """What the request itself says of its work: metadata, and whose it is."""
+    said = text_fields(fields, "metadata") if "metadata" in fields else {}
+    user = field_of(fields, "user", str, "") if "user" in fields else ""
+    return {"user": user, **said} if user else said
+
+
+CHAT = _Chat()

@@ -1,0 +1,177 @@
+"""Usage of Anthropic messages: split over message_start and message_delta in a stream.
+
+Anthropic's input_tokens leave out what was read from and written to the cache; a stream's
+message_delta has cumulative counts, which replace those of message_start where given.
+Source: anthropic-python 2.12 types/usage.py, message_delta_usage.py, cache_creation.py.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from tallystick.gateway.model import Seen
+from tallystick.gateway.money import Usage
+
+
+class _CacheCreation(msgspec.Struct):
+    ephemeral_5m_input_tokens: int | None = None
+    ephemeral_1h_input_tokens: int | None = None
+
+
+class _ServerTools(msgspec.Struct):
+    web_search_requests: int | None = None
+    web_fetch_requests: int | None = None
+
+
+class _OutputDetails(msgspec.Struct):
+    thinking_tokens: int | None = None
+
+
+class _Usage(msgspec.Struct):
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    cache_creation_input_tokens: int | None = None
+    cache_read_input_tokens: int | None = None
+    cache_creation: _CacheCreation | None = None
+    server_tool_use: _ServerTools | None = None
+    output_tokens_details: _OutputDetails | None = None
+
+
+class _Message(msgspec.Struct):
+    model: str | None = None
+    usage: _Usage | None = None
+
+
+class _Delta(msgspec.Struct):
+    text: str | None = None
+    partial_json: str | None = None
+    thinking: str | None = None
+
+
+class _Event(msgspec.Struct):
+    type: str = ""
+    index: int = 0
+    message: _Message | None = None
+    delta: _Delta | None = None
+    usage: _Usage | None = None
+
+
+_read_message = msgspec.json.Decoder(_Message).decode
+_read_event = msgspec.json.Decoder(_Event).decode
+_encode = msgspec.json.Encoder().encode
+
+
+def usage_of(usage: _Usage) -> Usage:
+    """Turn `usage` into ours."""
+    read, written = usage.cache_read_input_tokens or 0, usage.cache_creation_input_tokens or 0
+    split = usage.cache_creation or _CacheCreation()
+    long = split.ephemeral_1h_input_tokens or 0
+    short = split.ephemeral_5m_input_tokens or 0
+    short = max(short, written - long)  # older answers have no split: five minutes
+    return Usage(
+        tokens_input=(usage.input_tokens or 0) + read + short + long,
+        tokens_output=usage.output_tokens or 0,
+        tokens_cache_read=read,
+        tokens_cache_write_5m=short,
+        tokens_cache_write_1h=long,
+        tokens_reasoning=(usage.output_tokens_details or _OutputDetails()).thinking_tokens or 0,
+        tools=_tools(usage),
+    )
+
+
+def _tools(usage: _Usage) -> dict[str, int]:
+    count = usage.server_tool_use.web_search_requests if usage.server_tool_use else None
+    return {"web_search": count} if count else {}
+
+
+def read_answer(body: bytes) -> Seen:
+    """Read a whole answer; what cannot be read has no usage."""
+    seen = Seen()
+    try:
+        message = _read_message(body)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        seen.error_code = "answer_unreadable"
+        return seen
+    seen.served_model = message.model or ""
+    if message.usage is not None:
+        seen.usage = usage_of(message.usage)
+    return seen
+
+
+class MessagesReader:
+    """Reads a stream of message events."""
+
+    def __init__(self) -> None:
+        self.seen = Seen()
+        self.text_bytes = 0
+        self.pieces = 0
+        self.is_ended = False
+        self._usage = _Usage()
+        self._block: int | None = None
+        """The index of the content block that is open."""
+
+    def read(self, event: bytes, text: bytes) -> bytes:
+        """Take one event (and its data); return what the client is sent of it."""
+        try:
+            read = _read_event(text)
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            return event
+        if read.type == "content_block_delta":
+            self._count(read.delta)
+        elif read.type == "content_block_start":
+            self._block = read.index
+        elif read.type == "content_block_stop":
+            self._block = None
+        elif read.type == "message_start" and read.message is not None:
+            self.seen.served_model = read.message.model or ""
+            self._usage = read.message.usage or self._usage
+        elif read.type == "message_delta" and read.usage is not None:
+            self._take(read.usage)
+        elif read.type == "message_stop":
+            self.is_ended = True
+        elif read.type == "error":
+            self.seen.error_code = "upstream_error_event"
+        return event
+
+    def _count(self, delta: _Delta | None) -> None:
+        if delta is None:
+            return
+        text = delta.text or delta.partial_json or delta.thinking or ""
+        if text:
+            self.text_bytes += len(text.encode("utf-8", "surrogatepass"))
+            self.pieces += 1
+
+    def _take(self, usage: _Usage) -> None:
+        for name in _Usage.__struct_fields__:
+            if (value := getattr(usage, name)) is not None:
+                setattr(self._usage, name, value)
+        self.seen.usage = usage_of(self._usage)
+
+    def tokens_input(self) -> int:
+        """Input tokens as message_start had them; 0 when there was none."""
+        return usage_of(self._usage).tokens_input
+
+    def ending(self, code: str, message: str, tokens_output: int) -> bytes:
+        """Close the open block; message_delta with stop_reason "max_tokens"; message_stop."""
+        events = b""
+        if self._block is not None:
+            events += _event("content_block_stop", index=self._block)
+        events += _event(
+            "message_delta",
+            delta={"stop_reason": "max_tokens", "stop_sequence": None},
+            usage={"output_tokens": tokens_output},
+            tallystick={"code": code, "message": message},
+        )
+        self.is_ended = True
+        return events + _event("message_stop")
+
+    def failure(self, code: str, message: str) -> bytes:
+        """An error event; the SDK raises APIStatusError."""
+        return _event("error", error={"type": "api_error", "message": f"{message} ({code})"})
+
+
+def _event(kind: str, **more: Any) -> bytes:
+    text = _encode({"type": kind, **more})
+    return b"event: " + kind.encode() + b"\ndata: " + text + b"\n\n"

@@ -1,0 +1,200 @@
+"""Usage of OpenAI chat completions and embeddings, and of servers that speak the same.
+
+Counts differ between servers: OpenAI counts reasoning within completion_tokens, xAI beside
+it (then the total says so); DeepSeek names cache hits its own way; some send usage with the
+last choice, some in every chunk, OpenAI in a last chunk without choices.
+Source: openai-python 3.54 types/completion_usage.py, types/chat/chat_completion_chunk.py;
+api-docs.deepseek.com "usage"; docs.x.ai "reasoning tokens".
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from tallystick.gateway.model import Seen
+from tallystick.gateway.money import Usage
+
+
+class _InputDetails(msgspec.Struct):
+    cached_tokens: int | None = None
+    cache_write_tokens: int | None = None
+    cache_creation_tokens: int | None = None
+    audio_tokens: int | None = None
+
+
+class _OutputDetails(msgspec.Struct):
+    reasoning_tokens: int | None = None
+    audio_tokens: int | None = None
+
+
+class ChatUsage(msgspec.Struct):
+    """`usage` as these servers send it."""
+
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    total_tokens: int | None = None
+    prompt_tokens_details: _InputDetails | None = None
+    completion_tokens_details: _OutputDetails | None = None
+    prompt_cache_hit_tokens: int | None = None
+    cached_tokens: int | None = None
+
+
+class _Function(msgspec.Struct):
+    name: str | None = None
+    arguments: str | None = None
+
+
+class _ToolCall(msgspec.Struct):
+    function: _Function | None = None
+
+
+class _Delta(msgspec.Struct):
+    content: str | None = None
+    refusal: str | None = None
+    reasoning_content: str | None = None
+    reasoning: str | None = None
+    tool_calls: list[_ToolCall] | None = None
+
+
+class _Choice(msgspec.Struct):
+    delta: _Delta | None = None
+    finish_reason: str | None = None
+
+
+class _Chunk(msgspec.Struct):
+    model: str | None = None
+    choices: list[_Choice] | None = None
+    usage: ChatUsage | None = None
+    error: Any = None
+
+
+class _Answer(msgspec.Struct):
+    model: str | None = None
+    usage: ChatUsage | None = None
+
+
+_read_answer = msgspec.json.Decoder(_Answer).decode
+_read_chunk = msgspec.json.Decoder(_Chunk).decode
+_read_fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+_encode = msgspec.json.Encoder().encode
+
+
+def usage_of(usage: ChatUsage) -> Usage:
+    """Turn `usage` into ours."""
+    input_details = usage.prompt_tokens_details or _InputDetails()
+    output_details = usage.completion_tokens_details or _OutputDetails()
+    tokens_input, tokens_output = usage.prompt_tokens or 0, usage.completion_tokens or 0
+    reasoning = output_details.reasoning_tokens or 0
+    if reasoning and usage.total_tokens == tokens_input + tokens_output + reasoning:
+        tokens_output += reasoning
+    cached = input_details.cached_tokens or usage.prompt_cache_hit_tokens or usage.cached_tokens
+    written = input_details.cache_write_tokens or input_details.cache_creation_tokens
+    return Usage(
+        tokens_input=tokens_input,
+        tokens_output=tokens_output,
+        tokens_cache_read=min(cached or 0, tokens_input),
+        tokens_cache_write_5m=written or 0,
+        tokens_reasoning=min(reasoning, tokens_output),
+    )
+
+
+def _note(seen: Seen, usage: ChatUsage) -> None:
+    seen.usage = usage_of(usage)
+    seen.tokens_input_audio = (usage.prompt_tokens_details or _InputDetails()).audio_tokens or 0
+    output = usage.completion_tokens_details or _OutputDetails()
+    seen.tokens_output_audio = output.audio_tokens or 0
+
+
+def read_answer(body: bytes) -> Seen:
+    """Read a whole answer; what cannot be read has no usage."""
+    seen = Seen()
+    try:
+        answer = _read_answer(body)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        seen.error_code = "answer_unreadable"
+        return seen
+    seen.served_model = answer.model or ""
+    if answer.usage is not None:
+        _note(seen, answer.usage)
+    return seen
+
+
+class ChatReader:
+    """Reads a stream of chat completion chunks."""
+
+    def __init__(self, *, is_usage_hidden: bool) -> None:
+        self.seen = Seen()
+        self.text_bytes = 0
+        self.pieces = 0
+        self.is_ended = False
+        self._is_usage_hidden = is_usage_hidden
+        self._last: bytes = b"{}"
+
+    def read(self, event: bytes, text: bytes) -> bytes:
+        """Take one event (and its data); return what the client is sent of it."""
+        if text == b"[DONE]":
+            self.is_ended = True
+            return event
+        try:
+            chunk = _read_chunk(text)
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            return event
+        self._last = text
+        self._count(chunk)
+        if chunk.usage is not None:
+            _note(self.seen, chunk.usage)
+        if not self._is_usage_hidden:
+            return event
+        if chunk.usage is None:  # OpenAI sets null in each; quotes within text are escaped
+            return event.replace(b',"usage":null', b"")
+        if not chunk.choices:
+            return b""
+        fields = _read_fields(text)
+        del fields["usage"]
+        return b"data: " + _encode(fields) + b"\n\n"
+
+    def _count(self, chunk: _Chunk) -> None:
+        if chunk.error is not None:
+            self.seen.error_code = "upstream_error_event"
+        if chunk.model:
+            self.seen.served_model = chunk.model
+        for choice in chunk.choices or ():
+            if choice.delta is not None:
+                size = _text_bytes(choice.delta)
+                self.text_bytes += size
+                self.pieces += size > 0
+
+    def ending(self, code: str, message: str, tokens_output: int) -> bytes:
+        """A last chunk with finish_reason "length" that says why, and [DONE]."""
+        fields = self._base()
+        fields["choices"] = [{"index": 0, "delta": {}, "finish_reason": "length"}]
+        fields["tallystick"] = {"code": code, "message": message}
+        events = b"data: " + _encode(fields) + b"\n\n"
+        self.is_ended = True
+        return events + b"data: [DONE]\n\n"
+
+    def _base(self) -> dict[str, Any]:
+        try:
+            fields: dict[str, Any] = msgspec.json.decode(self._last)
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            fields = {}
+        names = ("id", "object", "created", "model", "system_fingerprint")
+        return {name: fields[name] for name in names if name in fields}
+
+    def failure(self, code: str, message: str) -> bytes:
+        """An error event, as OpenAI sends it; the SDK raises APIError."""
+        error = {"message": message, "type": "upstream_error", "param": None, "code": code}
+        return b"data: " + _encode({"error": error}) + b"\n\n"
+
+
+def _text_bytes(delta: _Delta) -> int:
+    size = 0
+    for text in (delta.content, delta.refusal, delta.reasoning_content, delta.reasoning):
+        if text:
+            size += len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
+    for call in delta.tool_calls or ():
+        if call.function is not None:
+            size += len(call.function.name or "") + len(call.function.arguments or "")
+    return size

@@ -1,0 +1,102 @@
+"""What an upstream can do to us: every fault ends its hold, and is told in the right words."""
+
+from __future__ import annotations
+
+import anthropic
+import httpx
+import openai
+import pytest
+
+from tests.gateway.place import Place, ask
+
+MODEL = "gpt-4o"
+
+
+def chat(place: Place, mark: str, **more: object) -> httpx.Response:
+    return httpx.post(
+        place.url + "/openai/v1/chat/completions",
+        json={"model": MODEL, "messages": ask(mark), **more},
+        headers={"Authorization": f"Bearer {place.key}", **place.headers()},
+        timeout=30,
+    )
+
+
+def test_429_is_passed_on_with_its_wait(place: Place) -> None:
+    answer = chat(place, "#rate_limit#")
+    assert answer.status_code == 429 and answer.headers["retry-after"] == "1"
+    assert place.has_no_hold()
+
+
+def test_a_failure_is_tried_again_within_the_budget(place: Place) -> None:
+    assert chat(place, "#overloaded times=1 key=once#").status_code == 200
+    assert chat(place, "#overloaded times=9 key=nine#").status_code == 500
+    assert chat(place, "#refused#").status_code == 400
+    assert place.has_no_hold()
+
+
+def test_the_sdk_tries_again_and_pays_once(place: Place) -> None:
+    raw = place.openai(retries=3).chat.completions.with_raw_response.create(
+        model=MODEL,
+        messages=ask("#rate_limit times=2 key=sdk in=50 out=5#"),
+        extra_headers={"X-Tallystick-Run": "run-sdk-retry"},
+    )
+    assert raw.parse().usage is not None
+    assert place.usage("run-sdk-retry") == (50, 5, 0, "exact")
+
+
+def test_an_upstream_that_is_away_is_502(place: Place) -> None:
+    answer = chat(place, "#normal#", model="lost")
+    assert answer.status_code == 502
+    assert answer.json()["error"]["code"] == "upstream_unreachable"
+    assert place.has_no_hold()
+
+
+def test_a_stall_is_504_and_a_cut_is_502(place: Place) -> None:
+    answer = chat(place, "#stall seconds=20#")
+    assert answer.status_code == 504 and answer.json()["error"]["code"] == "upstream_timeout"
+    answer = chat(place, "#cut#")
+    assert answer.status_code == 502 and answer.json()["error"]["code"] == "upstream_cut"
+    assert place.has_no_hold()
+
+
+def test_what_says_no_usage_is_estimated(place: Place) -> None:
+    answer = chat(place, "#no_usage out=40#")
+    usage = place.usage(answer.headers["x-tallystick-run"])
+    assert usage[3] == "estimated" and usage[1] >= 40
+    corrupt = chat(place, "#corrupt out=40#")
+    assert corrupt.status_code == 200
+    assert place.usage(corrupt.headers["x-tallystick-run"])[3] == "estimated"
+    stream = chat(place, "#no_usage out=40#", stream=True)
+    usage = place.usage(stream.headers["x-tallystick-run"])
+    assert usage[3] == "estimated" and 40 <= usage[1] <= 80
+
+
+def test_a_stream_that_breaks_off_says_so(place: Place) -> None:
+    with pytest.raises(openai.APIError, match="broke off"):
+        list(
+            place.openai().chat.completions.create(
+                model=MODEL, messages=ask("#cut out=40#"), stream=True
+            )
+        )
+    with pytest.raises(openai.APIError, match="in time"):
+        list(
+            place.openai().chat.completions.create(
+                model=MODEL, messages=ask("#stall seconds=20 out=40#"), stream=True
+            )
+        )
+    with pytest.raises(anthropic.APIStatusError, match="broke off"):
+        list(
+            place.anthropic().messages.create(
+                model="claude-haiku-4-5",
+                max_tokens=100,
+                messages=ask("#cut out=40#"),
+                stream=True,
+            )
+        )
+    assert place.has_no_hold()
+
+
+def test_a_corrupt_event_passes_and_the_rest_is_counted(place: Place) -> None:
+    answer = chat(place, "#corrupt in=30 out=40#", stream=True)
+    assert b'{"broken' in answer.content and answer.content.endswith(b"[DONE]\n\n")
+    assert place.usage(answer.headers["x-tallystick-run"]) == (30, 40, 0, "exact")

@@ -1,0 +1,186 @@
+"""The gateway's pure parts: usage, event splitting, routing, settings, estimates."""
+
+from __future__ import annotations
+
+import json
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tallystick.access import Principal
+from tallystick.errors import InvalidInput
+from tallystick.gateway import routing
+from tallystick.gateway.attribution import place_of
+from tallystick.gateway.estimate import IMAGE_TOKENS_MAX, bound_input
+from tallystick.gateway.money import Usage
+from tallystick.gateway.routing import CLOSED, BreakerState, RetryBudget, plan_choices
+from tallystick.gateway.settings import (
+    GatewaySettings,
+    ModelRoute,
+    Target,
+    Upstream,
+    check_settings,
+    load_gateway_settings,
+    public_settings,
+)
+from tallystick.gateway.sse import EventSplitter, event_text
+from tallystick.gateway.surfaces import SURFACES
+from tallystick.gateway.surfaces.openai_chat import CHAT
+from tallystick.gateway.usage import anthropic, openai_chat, openai_responses
+
+FIXTURES = Path(__file__).parents[1] / "fixtures" / "usage" / "answers.json"
+READERS: dict[str, Any] = {
+    "openai_chat": openai_chat,
+    "openai_responses": openai_responses,
+    "anthropic": anthropic,
+}
+OPENAI = Upstream("openai", name="a", base_url="http://a/v1")
+OTHER = Upstream("openai_compatible", name="b", base_url="http://b/v1", models=("llama-*",))
+CLAUDE = Upstream("anthropic", name="c", base_url="http://c/v1")
+
+
+@pytest.mark.parametrize(
+    "case", json.loads(FIXTURES.read_text("utf-8")), ids=lambda case: str(case["name"])
+)
+def test_usage_of_each_provider(case: dict[str, Any]) -> None:
+    seen = READERS[case["reader"]].read_answer(msgspec.json.encode(case["answer"]))
+    assert seen.usage == Usage(**case["expected"])
+    assert seen.served_model == case["answer"]["model"]
+
+
+@given(
+    st.lists(st.sampled_from([b"data: 1", b": x", b"event: a\ndata: 2", b"data: a\ndata: b"])),
+    st.sampled_from([b"\n", b"\r\n"]),
+    st.lists(st.integers(0, 60), max_size=12),
+)
+@settings(max_examples=150, deadline=None)
+def test_events_are_the_same_wherever_the_stream_is_cut(
+    events: list[bytes], line: bytes, cuts: list[int]
+) -> None:
+    whole = b"".join(event.replace(b"\n", line) + line * 2 for event in events)
+    places = [0, *sorted(min(cut, len(whole)) for cut in cuts), len(whole)]
+    splitter = EventSplitter()
+    found = [one for start, end in pairwise(places) for one in splitter.feed(whole[start:end])]
+    assert b"".join(found) == whole and not splitter.rest
+    assert len(found) == len(events)
+    wanted = [b"1", b"", b"2", b"a\nb"]
+    assert all(event_text(one) in wanted for one in found)
+
+
+def test_a_breaker_opens_rests_and_lets_one_look() -> None:
+    state = CLOSED
+    for now in range(1, 5):
+        state = routing.after_failure(state, now)
+        assert routing.may_try(state, now)
+    state = routing.after_failure(state, 5)
+    assert not routing.may_try(state, 6)
+    later = 5 + routing.REST
+    assert routing.may_try(state, later)
+    state = routing.after_trial(state, later)
+    assert not routing.may_try(state, later + 1)
+    assert routing.after_trial(BreakerState(2), 9) == BreakerState(2)
+
+
+def test_retries_draw_on_what_first_attempts_earned() -> None:
+    budget: RetryBudget | None = RetryBudget()
+    count = 0
+    while budget is not None and (budget := budget.after_retry()) is not None:
+        count += 1
+    assert count == routing.RETRIES_SAVED_MAX
+    empty = RetryBudget(0.0)
+    assert empty.after_first(0.5).after_retry() is None
+    assert empty.after_first(0.5).after_first(0.5).after_retry() is not None
+
+
+@given(st.floats(0, 0.999999), st.lists(st.integers(0, 9), min_size=1, max_size=5))
+def test_every_target_is_tried_once_and_weights_decide_the_first(
+    random: float, weights: list[int]
+) -> None:
+    targets = [Target("a", str(index), weight) for index, weight in enumerate(weights)]
+    order = routing.order_by_weight(targets, random)
+    assert sorted(order, key=lambda one: one.model) == targets
+    assert order[0].weight or not any(weights)
+
+
+def test_where_a_model_goes() -> None:
+    route = ModelRoute(
+        targets=(Target("a", "gpt-4o"), Target("c", "claude")), fallbacks=(Target("b", "llama-3"),)
+    )
+    set_up = GatewaySettings(
+        upstreams={"b": OTHER, "a": OPENAI, "c": CLAUDE},
+        routes={"best": route, "gone": ModelRoute(targets=(Target("a"),), is_off=True)},
+    )
+
+    def names(speaks: str, model: str) -> list[str]:
+        choices, _ = plan_choices(set_up, speaks, model, 0.0)
+        return [f"{choice.upstream.name}/{choice.model}" for choice in choices]
+
+    assert names("openai", "llama-3") == ["b/llama-3"]
+    assert names("openai", "gpt-4o") == ["a/gpt-4o"]
+    assert names("anthropic", "claude-x") == ["c/claude-x"]
+    assert names("openai", "best") == ["a/gpt-4o", "b/llama-3"]
+    assert names("anthropic", "best") == ["c/claude"]
+    assert names("openai", "gone") == []
+
+
+def test_settings_are_checked_and_keys_are_not_shown(tmp_path: Path) -> None:
+    assert not load_gateway_settings("", {}).upstreams
+    made = load_gateway_settings("", {"OPENAI_API_KEY": "sk-1", "ANTHROPIC_API_KEY": "sk-2"})
+    assert made.upstreams["openai"].base_url == "https://api.openai.com/v1"
+    assert "sk-1" not in str(public_settings(made))
+    for wrong in (
+        GatewaySettings(upstreams={"x": Upstream("openai", base_url="file:///etc/passwd")}),
+        GatewaySettings(upstreams={"x": Upstream("openai", api_key="env:NOT_SET")}),
+        GatewaySettings(routes={"r": ModelRoute(targets=(Target("none"),))}),
+        GatewaySettings(upstreams={"x": Upstream("openai_compatible")}),
+    ):
+        with pytest.raises(InvalidInput):
+            check_settings(wrong, {})
+
+
+def test_a_body_changes_only_where_it_must() -> None:
+    body = (
+        b'{"model":"fast","messages":[ {"role": "user","content":"\\u00e9"} ],"stream":true,'
+        b'"seed":1.50,"stream_options":{"x":1},"model":"slow"}'
+    )
+    asked = CHAT.read(body)
+    assert asked.model == "slow" and not asked.wants_usage
+    sent = CHAT.body_for(asked, "gpt-4o", OPENAI)
+    assert b'[ {"role": "user","content":"\\u00e9"} ]' in sent and b"1.50" in sent
+    assert sent.count(b'"model"') == 1 and b'"model":"gpt-4o"' in sent
+    assert json.loads(sent)["stream_options"] == {"x": 1, "include_usage": True}
+
+
+@pytest.mark.parametrize("surface", SURFACES, ids=lambda one: one.name)
+@pytest.mark.parametrize(
+    "body", [b"", b"[]", b"{", b'{"model":1}', b'{"model":""}', b"[" * 5000, b"\xff"]
+)
+def test_what_cannot_be_read_is_refused(surface: Any, body: bytes) -> None:
+    with pytest.raises(InvalidInput):
+        surface.read(body)
+
+
+def test_pictures_count_by_size_not_by_bytes() -> None:
+    picture = json.dumps(
+        {"type": "image_url", "image_url": {"url": "data:image/png;base64," + "A" * 900_000}}
+    )
+    assert IMAGE_TOKENS_MAX <= bound_input(picture.encode()) < 3 * IMAGE_TOKENS_MAX
+    assert bound_input(b"a word " * 600) == 1400
+
+
+def test_a_key_says_more_than_a_header_and_a_header_more_than_a_body() -> None:
+    who = Principal("k", frozenset(), frozenset(), tenant_id="t", attribution={"team": "key"})
+    headers = [(b"x-tallystick-team", b"header"), (b"x-tallystick-feature", b"header"),
+               (b"x-tallystick-account", b"other"), (b"x-tallystick-run", b"r")]  # fmt: skip
+    place = place_of(who, headers, {"feature": "body", "product": "body", "junk": "x"})
+    assert place.attribution == {"team": "key", "feature": "header", "product": "body"}
+    assert (place.run_id, place.account_id, place.attempt) == ("r", "", 1)
+    with pytest.raises(InvalidInput):
+        place_of(who, [(b"x-tallystick-run", b"x" * 200)], {})
+    with pytest.raises(InvalidInput):
+        place_of(who, [(b"x-tallystick-attempt", b"0")], {})
