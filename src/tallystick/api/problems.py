@@ -9,7 +9,7 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
-from tallystick.errors import SlowDown, StoreUnavailable, TallystickError, TooManyRequests
+from tallystick.errors import TallystickError
 
 
 def problem_content(
@@ -61,8 +61,8 @@ def problem(
 def from_error(error: TallystickError) -> Response:
     """Make the problem of a failure of ours."""
     headers = {}
-    if isinstance(error, SlowDown | StoreUnavailable | TooManyRequests):
-        headers["Retry-After"] = str(error.retry_after_seconds)
+    if (retry_after := getattr(error, "retry_after_seconds", None)) is not None:
+        headers["Retry-After"] = str(retry_after)
     if error.http_status == 401:
         headers["WWW-Authenticate"] = 'Bearer realm="tallystick"'
     return problem(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tallystick.api import backfill_routes as backfills
 from tallystick.api import broken_routes as broken
+from tallystick.api import call_routes as calls
 from tallystick.api import hold_routes as holds
 from tallystick.api import ledger_routes as ledger
 from tallystick.api import otlp_routes as otlp
@@ -408,4 +409,5 @@ ROUTES = (
         {"reason": "a test of the producer"},
     ),
     *backfills.ROUTES,
+    *calls.ROUTES,
 )

@@ -17,6 +17,7 @@ from tallystick.broken import BrokenMessages
 from tallystick.catalog import Catalog
 from tallystick.clock import Clock
 from tallystick.enforcement.authorization import Authorizer
+from tallystick.enforcement.calls import Calls
 from tallystick.events.door import Door
 from tallystick.ledger import Ledger
 from tallystick.ledger.committer import Committer
@@ -34,6 +35,7 @@ class Services:
     authenticator: Authenticator
     gate: Gate
     authorizer: Authorizer
+    calls: Calls
     clock: Clock
     door: Door
     ledger: Ledger

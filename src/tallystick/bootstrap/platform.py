@@ -29,6 +29,7 @@ from tallystick.broken import BrokenMessages
 from tallystick.catalog import Catalog
 from tallystick.clock import Clock, SystemClock
 from tallystick.enforcement.authorization import Authorizer
+from tallystick.enforcement.calls import Calls
 from tallystick.errors import StoreUnavailable
 from tallystick.events.appending import Appender, JudgingAppender, KafkaAppender, seal_key
 from tallystick.events.dedup import DedupIndex
@@ -268,10 +269,20 @@ def _make_committer(postgres_url: str, clock: Clock, stack: ExitStack) -> Commit
 def services_of(parts: Platform) -> Services:
     """What the HTTP surface is given."""
     authenticator = Authenticator(parts.admin_key, parts.clock)
+    authorizer = Authorizer(parts.committer)
     return Services(
         authenticator=authenticator,
         gate=Gate(authenticator),
-        authorizer=Authorizer(parts.committer),
+        authorizer=authorizer,
+        calls=Calls(
+            authorizer,
+            parts.ledger,
+            parts.door,
+            parts.catalog,
+            parts.clock,
+            parts.pool,
+            parts.clickhouse,
+        ),
         clock=parts.clock,
         door=parts.door,
         ledger=parts.ledger,

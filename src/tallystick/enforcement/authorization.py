@@ -10,7 +10,14 @@ from collections.abc import Mapping
 
 import msgspec
 
-from tallystick.ledger import CaptureRequest, ExtendRequest, HoldRequest, Outcome, ReleaseRequest
+from tallystick.ledger import (
+    CaptureRequest,
+    ExtendRequest,
+    HoldRequest,
+    LimitPart,
+    Outcome,
+    ReleaseRequest,
+)
 from tallystick.ledger.committer import Committer
 
 
@@ -33,6 +40,8 @@ class Ask(msgspec.Struct, frozen=True, kw_only=True):
     has_started: bool = False
     details: str = ""
     """JSON text that is kept with the operation."""
+    limits: tuple[LimitPart, ...] = ()
+    """Parts of limits that the asker names itself, besides all that match."""
     idempotency_key: str
 
 
@@ -42,6 +51,8 @@ class Actual(msgspec.Struct, frozen=True, kw_only=True):
     credit_units: int
     usd_units: int | None = None
     tokens: int | None = None
+    limits: tuple[LimitPart, ...] = ()
+    """The actual amounts of limits that the asker named itself."""
 
 
 class Authorizer:
@@ -59,6 +70,7 @@ class Authorizer:
                 ttl_seconds=ask.ttl_seconds,
                 run_id=ask.run_id,
                 has_started=ask.has_started,
+                limits=ask.limits,
                 details=ask.details,
                 idempotency_key=ask.idempotency_key,
             )
@@ -73,6 +85,7 @@ class Authorizer:
                 hold_id=hold_id,
                 ttl_seconds=ttl_seconds,
                 units=more.credit_units,
+                limits=more.limits,
                 idempotency_key=idempotency_key,
             )
         )
@@ -85,6 +98,7 @@ class Authorizer:
             CaptureRequest(
                 hold_id=hold_id,
                 units=actual.credit_units,
+                limits=actual.limits,
                 reason=reason,
                 idempotency_key=idempotency_key,
             )

@@ -196,6 +196,24 @@ class Hold(msgspec.Struct, frozen=True):
     epoch: int
 
 
+class HoldStory(NamedTuple):
+    """What a hold was made with, and what it holds now."""
+
+    account_id: str
+    tenant_id: str
+    run_id: str
+    details: str
+    """JSON text that its maker gave it."""
+    units: int
+    """What it was made with."""
+    available: int
+    """What its account had left then."""
+    due_at: int
+    total: int | None
+    """What it holds and has drawn by now; None: it has ended."""
+    due_now: int | None
+
+
 class Bucket(msgspec.Struct, frozen=True):
     """One lot as shown: granted = available + held + captured + expired (INV-15)."""
 

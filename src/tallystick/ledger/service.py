@@ -24,7 +24,7 @@ from tallystick.errors import (
     TallystickError,
 )
 from tallystick.ids import IdSource
-from tallystick.ledger.book import RunKey
+from tallystick.ledger.book import Operation, RunKey, outcome_of
 from tallystick.ledger.convergence import converge
 from tallystick.ledger.group import (
     Answer,
@@ -40,6 +40,7 @@ from tallystick.ledger.model import (
     DueRequest,
     EntryView,
     Hold,
+    HoldStory,
     Limit,
     Outcome,
     Request,
@@ -121,6 +122,11 @@ class Ledger:
                 post_settings(book, book.accounts[account_id])
                 drive(connection, write_book(book))
             return after
+
+    def load_account(self, account_id: str) -> Account:
+        """An account's settings; NotFound when there is none."""
+        with transaction(self._pool) as connection:
+            return self._account(connection, account_id)
 
     def list_accounts(self, tenant_id: str = "") -> list[Account]:
         """Accounts of a tenant, or all."""
@@ -298,6 +304,26 @@ class Ledger:
         if found is None:
             raise NotFound("there is no such hold", code="unknown_hold")
         return found
+
+    def load_hold_story(self, hold_id: str) -> HoldStory | None:
+        """What a hold was made with; None when there never was one."""
+        try:
+            arguments = {"hold_id": check_uuid(hold_id, "hold")}
+        except NotFound:
+            return None
+        with transaction(self._pool) as connection:
+            row = connection.execute(SQL["load_hold_story"], arguments).fetchone()
+        return HoldStory(*row) if row else None
+
+    def load_answer(self, request: Request) -> tuple[Outcome, str] | None:
+        """What a request's key was answered before, and the details that it was kept with."""
+        arguments = {"key_hashes": [prepare(request).key_hash]}
+        with transaction(self._pool) as connection:
+            row = connection.execute(SQL["load_known"], arguments).fetchone()
+        if row is None:
+            return None
+        operation = Operation(*row)
+        return outcome_of(operation), operation.details
 
     def load_hold_gauges(self) -> list[tuple[str, str, int, int, int]]:
         """Open holds: (kind, status, how many, units, micros the oldest is overdue)."""

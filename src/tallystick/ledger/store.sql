@@ -293,6 +293,14 @@ LEFT JOIN ledger.operation e ON e.hold_id = o.operation_id AND e.outcome = 'post
     AND e.kind IN ('capture', 'release', 'hold_expiry', 'resolve', 'return')
 WHERE o.operation_id = %(hold_id)s::uuid AND o.hold_id = o.operation_id AND o.outcome = 'posted';
 
+-- name: load_hold_story
+-- Who a hold is for, what it was made with, and what it holds now; an ended one holds nothing.
+-- Index: unique id, primary key.
+SELECT o.account_id, o.tenant_id, o.run_id, o.details, o.units, o.available, o.due_at,
+    h.held + h.drawn AS total, h.due_at AS due_now
+FROM ledger.operation o LEFT JOIN ledger.hold h ON h.hold_id = o.operation_id
+WHERE o.operation_id = %(hold_id)s::uuid AND o.hold_id = o.operation_id AND o.outcome = 'posted';
+
 -- name: load_due_holds
 -- Holds and leases whose time is over, oldest first. Index: hold_due.
 SELECT hold_id::text FROM ledger.hold WHERE due_at <= %(now)s ORDER BY due_at

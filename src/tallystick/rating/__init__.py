@@ -7,15 +7,17 @@ Time: the version in force at `occurred_at`.
 
 from tallystick.rating.cards import CostCard, CreditCard, RateCardVersion
 from tallystick.rating.charges import ChargePolicy, RunLine, RunTargetPlan, plan_run_target
-from tallystick.rating.rater import RATED_COLUMNS, RATED_TYPES, Rater
+from tallystick.rating.rater import RATED_COLUMNS, RATED_TYPES, CallRates, Rated, Rater
 
 __all__ = [
     "RATED_COLUMNS",
     "RATED_TYPES",
+    "CallRates",
     "ChargePolicy",
     "CostCard",
     "CreditCard",
     "RateCardVersion",
+    "Rated",
     "Rater",
     "RunLine",
     "RunTargetPlan",

@@ -6,7 +6,7 @@ a few integer products and one rounding (half to even) each to USD/9 and CREDIT/
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
 from typing import Any, NamedTuple
 
@@ -46,6 +46,19 @@ class Rated(NamedTuple):
 
 
 UNRATED = Rated()
+
+
+class CallRates(NamedTuple):
+    """What one call of a model is priced by: rates by token class, and what a tool costs."""
+
+    cost: Mapping[str, Tiers]
+    """Yocto-USD a token, by class."""
+    own_credits: Mapping[str, Tiers] | None
+    """Yocto-credits a token, when the credit card has prices of its own for the model."""
+    per_usd_numerator: int
+    per_usd_denominator: int
+    tool_units: Callable[[str, str], int]
+    """(tool, error code) -> CREDIT/6 of one use."""
 
 
 def divide_half_even(numerator: int, denominator: int) -> int:
@@ -139,6 +152,26 @@ class Rater:
         if same["usage_scope"][0] == "aggregate":
             return True
         return cost is not None and _rate_calls(indexes, same, numbers, cost, credit, result)
+
+    def rates_of(
+        self, tenant_id: str, provider: str, model: str, service_tier: str, is_batch: bool, at: int
+    ) -> CallRates | None:
+        """What a call made at `at` is priced by; None when its model has no price."""
+        cost: CostVersion = self._cost.find(tenant_id, at, at)
+        credit: CreditVersion = self._credit.find(tenant_id, at, at)
+        found = cost.find(provider, model, service_tier, is_batch)
+        rates = found.rates_at(at) if found is not None else {}
+        own = credit.models.get(model)
+        if not rates and own is None:
+            return None
+        return CallRates(
+            rates, own, credit.per_usd_numerator, credit.per_usd_denominator, credit.tool_units
+        )
+
+    def tool_units(self, tenant_id: str, tools: Mapping[str, int], at: int) -> int:
+        """Credits of so many uses of each tool, CREDIT/6."""
+        credit: CreditVersion = self._credit.find(tenant_id, at, at)
+        return sum(uses * credit.tool_units(tool, "") for tool, uses in tools.items())
 
     def rate_one(self, kind: str, index: int, columns: Mapping[str, Sequence[Any]]) -> Rated:
         """Rate one event of whole columns."""

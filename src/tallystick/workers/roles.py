@@ -18,10 +18,13 @@ from tallystick.archive import Archive, ArchiveSource, identities_in
 from tallystick.backfill import Pieces
 from tallystick.catalog import Catalog
 from tallystick.clock import Clock
+from tallystick.enforcement.calls.facts import CallFacts
+from tallystick.enforcement.calls.recovery import CallRecovery
+from tallystick.enforcement.calls.store import CallStore
 from tallystick.errors import InvalidInput
-from tallystick.events.appending import seal_key
+from tallystick.events.appending import Appender, JudgingAppender, KafkaAppender, seal_key
 from tallystick.events.batch import Identity
-from tallystick.events.dedup import REMEMBERED_FOR
+from tallystick.events.dedup import REMEMBERED_FOR, DedupIndex
 from tallystick.events.redaction import Redactor
 from tallystick.events.sources import JoinedSource, KafkaSource, Known, LeasedSource
 from tallystick.ids import Uuid7Source
@@ -37,6 +40,7 @@ from tallystick.plumbing.postgres import open_pool
 from tallystick.reconcile.doubles import Doubles
 from tallystick.workers.archiver import Archiver
 from tallystick.workers.backfills import BackfillWorker
+from tallystick.workers.calls import CallKeeper, LazyAppender
 from tallystick.workers.charger import Charger
 from tallystick.workers.holds import HoldKeeper
 from tallystick.workers.loop import Follower, FollowerLoop
@@ -71,6 +75,7 @@ class Roles:
         self._writers: list[KafkaWriter] = []
         self._sources: list[Source] = []
         self._stores: list[ClickHouse] = []
+        self._indexes: list[DedupIndex] = []
 
     @property
     def pool(self) -> ConnectionPool:
@@ -142,10 +147,36 @@ class Roles:
             HoldKeeper(self._ledger, self._clock),
             Sealer(Seals(self._pool, self._clock)),
             self._backfills(),
+            self._calls(),
         )
         if not self._options.is_shared:
             return [self._loop(lane) for lane in lanes]
         return [self._loop(Alone(lane, self._new_leases(lane.name))) for lane in lanes]
+
+    def _calls(self) -> CallKeeper:
+        options, store = self._options, ClickHouse(self._options.clickhouse_url)
+        self._stores.append(store)
+        redactor = Redactor(options.redaction_key.encode(), hash_user_ids=options.hash_user_ids)
+        recovery = CallRecovery(
+            CallStore(self._pool),
+            CallFacts(store),
+            self._ledger,
+            LazyAppender(self._appender, redactor, self._clock).append,
+            redactor,
+            self._clock,
+        )
+        return CallKeeper(recovery, self._clock)
+
+    def _appender(self) -> Appender:
+        """A way into the log for what this process must add itself."""
+        options = self._options
+        if options.kafka is None:
+            index = DedupIndex(Path(options.data) / "dedup-calls")
+            self._indexes.append(index)
+            return JudgingAppender(PostgresLog(self._pool), index)
+        writer = KafkaWriter(options.kafka)
+        self._writers.append(writer)
+        return KafkaAppender(writer, options.kafka.topic, seal_key(options.redaction_key))
 
     def _backfills(self) -> BackfillWorker:
         store = ClickHouse(self._options.clickhouse_url)
@@ -165,6 +196,8 @@ class Roles:
             writer.close()
         for store in self._stores:
             store.close()
+        for index in self._indexes:
+            index.close()
         self._pool.close()
 
     def _loop(self, follower: Follower) -> FollowerLoop:

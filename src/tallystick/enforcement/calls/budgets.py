@@ -1,0 +1,99 @@
+"""Budgets of runs: a limit that a root run and every run below it draw from.
+
+Which runs have one is kept in memory, so that the other calls ask nobody; what other
+processes make is read once a second. The counting itself is the ledger's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections import OrderedDict
+
+from tallystick.clock import SECOND, Clock
+from tallystick.enforcement.calls.model import RunBudget
+from tallystick.enforcement.calls.store import BUDGETS_PER_READ, CallStore, KnownBudget
+from tallystick.errors import InvalidInput, NotFound
+from tallystick.ledger import Ledger
+from tallystick.ledger.intake import check_id
+from tallystick.units import CREDIT, USD
+
+_KNOWN_MAX = 100_000
+_OVERLAP_MICROS = 5 * SECOND
+"""What is read again: clocks of processes differ, and transactions end out of order."""
+
+
+class RunBudgets:
+    """Makes and finds budgets of runs."""
+
+    def __init__(self, store: CallStore, ledger: Ledger, clock: Clock) -> None:
+        self._store = store
+        self._ledger = ledger
+        self._clock = clock
+        self._known: OrderedDict[tuple[str, str], KnownBudget] = OrderedDict()
+        self._seen_until = 0
+
+    async def put(self, tenant_id: str, run_id: str, *, asset: str, amount_units: int) -> RunBudget:
+        """Give a root run a budget, or change its amount."""
+        if asset not in (str(CREDIT), str(USD)):
+            raise InvalidInput("asset is CREDIT or USD", field="asset")
+        check_id(tenant_id, "tenant_id")
+        check_id(run_id, "run_id")
+        limit_id = limit_id_of(tenant_id, run_id)
+        budget = RunBudget(
+            tenant_id=tenant_id,
+            run_id=run_id,
+            limit_id=limit_id,
+            asset=asset,
+            amount_units=amount_units,
+        )
+
+        def write() -> None:
+            # the limit first: a budget that is known must have its window
+            self._ledger.put_limit(limit_id, asset=asset, capacity=amount_units)
+            self._store.put_run_budget(budget, self._clock.now())
+
+        await asyncio.to_thread(write)
+        self._learn([KnownBudget(tenant_id, run_id, limit_id, asset, 0)])
+        return await self.load(tenant_id, run_id)
+
+    async def load(self, tenant_id: str, run_id: str) -> RunBudget:
+        """A run's budget and what is left; NotFound when it has none."""
+        found = await asyncio.to_thread(self._store.load_run_budget, tenant_id, run_id)
+        if found is None:
+            raise NotFound("the run has no budget", code="unknown_run_budget")
+        return found
+
+    def find(self, tenant_id: str, root_run_id: str) -> KnownBudget | None:
+        """The budget that a call of a root run draws from."""
+        return self._known.get((tenant_id, root_run_id))
+
+    def refresh(self) -> None:
+        """Learn what other processes made since the last time."""
+        while True:
+            since = max(self._seen_until - _OVERLAP_MICROS, 0)
+            found = self._store.load_run_budgets(since)
+            self._learn(found)
+            newest = max((one.changed_at for one in found), default=self._seen_until)
+            is_last = len(found) < BUDGETS_PER_READ or newest <= self._seen_until
+            self._seen_until = max(self._seen_until, newest)
+            if is_last:
+                return
+
+    def _learn(self, budgets: list[KnownBudget]) -> None:
+        for budget in budgets:
+            self._known[budget.tenant_id, budget.run_id] = budget
+        while len(self._known) > _KNOWN_MAX:
+            self._known.popitem(last=False)
+
+
+def limit_id_of(tenant_id: str, run_id: str) -> str:
+    """The limit window of a run's budget; ids of 128 characters each are cut to a digest.
+
+    >>> limit_id_of("acme", "r1")
+    'run:acme/r1'
+    """
+    name = f"run:{tenant_id}/{run_id}"
+    if len(name) <= 200:
+        return name
+    return f"run:{hashlib.sha256(f'{tenant_id}/{run_id}'.encode()).hexdigest()}"

@@ -1,0 +1,111 @@
+"""What a call may cost at most, and what it cost in the end. Pure.
+
+The bound holds for every usage within what was asked: input at the dearest rate it can be
+billed at (cached or not, written to the cache when that was asked for), output at the dearer
+of output and reasoning, at the dearest tier that the input can reach, every tool used as
+often as allowed. Bounds round up; the actual price rounds once, half to even, as facts are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
+
+from tallystick.enforcement.calls.model import Usage
+from tallystick.rating import CallRates, Rated, Rater
+from tallystick.rating.cards import YOCTO_PER_MICRO, YOCTO_PER_NANO
+
+_READ = ("input", "cache_read")
+_WRITTEN = ("cache_write", "cache_write_1h")
+_OUTPUT = ("output", "reasoning")
+_TOKENS = (
+    "tokens_input",
+    "tokens_output",
+    "tokens_cache_read",
+    "tokens_cache_write_5m",
+    "tokens_cache_write_1h",
+    "tokens_reasoning",
+)
+
+
+class Estimate(NamedTuple):
+    """The most that a call may cost."""
+
+    credit_units: int
+    """CREDIT/6."""
+    usd_units: int
+    """USD/9."""
+    tokens: int
+
+
+def plan_estimate(
+    rates: CallRates,
+    *,
+    tokens_input: int,
+    tokens_output: int,
+    has_cache_write: bool = False,
+    tools: Mapping[str, int] | None = None,
+) -> Estimate:
+    """Bound the cost of a call of at most so many tokens and uses of tools."""
+
+    def most(prices: Mapping[str, Any]) -> int:
+        read = (*_READ, *_WRITTEN) if has_cache_write else _READ
+        return tokens_input * _dearest(prices, read, tokens_input) + tokens_output * _dearest(
+            prices, _OUTPUT, tokens_input
+        )
+
+    yocto = most(rates.cost)
+    if rates.own_credits is not None:
+        credit_units = _divide_up(most(rates.own_credits), YOCTO_PER_MICRO)
+    else:
+        credit_units = _divide_up(
+            yocto * rates.per_usd_numerator, YOCTO_PER_MICRO * rates.per_usd_denominator
+        )
+    for tool, uses in (tools or {}).items():
+        credit_units += uses * rates.tool_units(tool, "")
+    tokens = tokens_input + tokens_output
+    return Estimate(credit_units, _divide_up(yocto, YOCTO_PER_NANO), tokens)
+
+
+def _dearest(prices: Mapping[str, Any], classes: Iterable[str], tokens_input: int) -> int:
+    """The highest price a token of these classes, over the tiers that the input can reach."""
+    return max(
+        (
+            yocto
+            for name in classes
+            for above, yocto in prices.get(name, ())
+            if above < tokens_input or above == 0
+        ),
+        default=0,
+    )
+
+
+def _divide_up(numerator: int, denominator: int) -> int:
+    return -(-numerator // denominator)
+
+
+def rate_usage(
+    rater: Rater,
+    usage: Usage,
+    *,
+    tenant_id: str,
+    provider: str,
+    model: str,
+    service_tier: str,
+    is_batch: bool,
+    at: int,
+) -> Rated:
+    """Price a call's usage as the rater will price its event."""
+    columns: dict[str, list[Any]] = {name: [getattr(usage, name)] for name in _TOKENS}
+    columns |= {
+        "tenant_id": [tenant_id],
+        "occurred_at": [at],
+        "received_at": [at],
+        "usage_scope": ["leaf"],
+        "usage_quality": [usage.quality],
+        "provider": [provider],
+        "model": [model],
+        "service_tier": [service_tier],
+        "is_batch": [is_batch],
+    }
+    return rater.rate_one("token_usage", 0, columns)

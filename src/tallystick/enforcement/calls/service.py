@@ -1,0 +1,468 @@
+"""Authorize a call, top its hold up, settle it.
+
+The event comes first and then the capture (ADR 0010): once the event is durable the call is
+charged exactly once whatever dies, because a run's charge converges to its facts. What is
+durable before is a started hold, which never frees itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+
+import msgspec
+from psycopg_pool import ConnectionPool
+
+from tallystick.access import Principal
+from tallystick.catalog import Catalog
+from tallystick.clock import DAY, SECOND, Clock
+from tallystick.enforcement.authorization import Actual, Ask, Authorizer
+from tallystick.enforcement.calls.budgets import RunBudgets
+from tallystick.enforcement.calls.details import (
+    CallDetails,
+    Said,
+    account_of,
+    permit_of,
+    read_details,
+    said_of,
+    write_details,
+)
+from tallystick.enforcement.calls.estimate import Estimate, plan_estimate, rate_usage
+from tallystick.enforcement.calls.facts import CallFacts
+from tallystick.enforcement.calls.insights import CallInsights
+from tallystick.enforcement.calls.model import (
+    CallAsk,
+    CallPermit,
+    CallReceipt,
+    CallRefused,
+    Usage,
+)
+from tallystick.enforcement.calls.outputs import OutputGuess
+from tallystick.enforcement.calls.recovery import SETTLE_KEY
+from tallystick.enforcement.calls.store import CallStore, OpenCall
+from tallystick.enforcement.calls.usage_event import check_usage, event_id_of, write_events
+from tallystick.errors import (
+    Blocked,
+    Conflict,
+    NotFound,
+    StoreUnavailable,
+    TallystickError,
+    TooManyRequests,
+)
+from tallystick.events.door import Door
+from tallystick.ledger import HoldRequest, Ledger, LimitPart, Outcome
+from tallystick.plumbing.clickhouse import ClickHouse
+from tallystick.rating import CallRates, Rated, Rater
+from tallystick.units import CREDIT
+
+_PRICES_FRESH_MICROS = SECOND
+"""How old prices may be that a call is authorized by; facts are rated by the exact ones."""
+
+_ACCOUNTS_KEPT = 50_000
+
+_CANCEL_KEY = "call:cancel"
+
+
+class CallSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """What of calls can be set."""
+
+    allows_unpriced: bool = False
+    """Let calls of models without a price through; they cost nothing until they have one."""
+    output_tokens_at_first: int = 4_096
+    """Output to hold credit for when a request names no maximum and nothing is known yet."""
+    output_tokens_ceiling: int = 32_768
+    """The most to hold credit for when a request names no maximum."""
+
+
+class Calls:
+    """The money path of model calls; belongs to one event loop."""
+
+    def __init__(
+        self,
+        authorizer: Authorizer,
+        ledger: Ledger,
+        door: Door,
+        catalog: Catalog,
+        clock: Clock,
+        pool: ConnectionPool,
+        clickhouse: ClickHouse,
+        settings: CallSettings | None = None,
+    ) -> None:
+        self._authorizer = authorizer
+        self._ledger = ledger
+        self._door = door
+        self._catalog = catalog
+        self._clock = clock
+        self._settings = settings or CallSettings()
+        self._store = CallStore(pool)
+        self._facts = CallFacts(clickhouse)
+        self.insights = CallInsights(self._facts, self._store, self._prices)
+        self.run_budgets = RunBudgets(self._store, ledger, clock)
+        self._outputs = OutputGuess(
+            at_first=self._settings.output_tokens_at_first,
+            ceiling=self._settings.output_tokens_ceiling,
+        )
+        self._rater: Rater | None = None
+        self._refreshed_at = 0
+        self._refreshing: asyncio.Task[None] | None = None
+        self._warming: asyncio.Task[None] | None = None
+        self._tenants: OrderedDict[str, str] = OrderedDict()
+
+    # Authorize
+
+    async def authorize(self, ask: CallAsk) -> CallPermit:
+        """Hold the most that the call may cost over credit and all limits, or CallRefused.
+
+        The work counts as begun: the hold never frees itself, so settle it or cancel it.
+        """
+        account_id = account_of(ask)
+        said = said_of(ask, account_id, await self._tenant_of(account_id, ask.principal))
+        self._check_model(ask)
+        rater = await self._prices()
+        now = self._clock.now()
+        tokens_output = self._outputs.bound(said.tenant_id, said.model, ask.tokens_output_max)
+        estimate = self._estimate(rater, said, now, tokens_output)
+        budget = self.run_budgets.find(said.tenant_id, said.root_run_id)
+        details = CallDetails(
+            said=said,
+            at=now,
+            credit_units=estimate.credit_units,
+            usd_units=estimate.usd_units,
+            tokens_output=tokens_output,
+            limit_id=budget.limit_id if budget else "",
+            limit_asset=budget.asset if budget else "",
+        )
+        outcome, details = await self._hold(ask, details, estimate)
+        if outcome.status == "declined":
+            raise _refusal(outcome, details)
+        return permit_of(
+            details,
+            ask.principal,
+            hold_id=outcome.hold_id,
+            credit_units=outcome.units,
+            available_units=outcome.available,
+            expires_at=outcome.due_at or 0,
+        )
+
+    @staticmethod
+    def _check_model(ask: CallAsk) -> None:
+        models = ask.principal.models
+        if models and ask.model not in models:
+            raise CallRefused(
+                f"the key may not call {ask.model}",
+                code="model_not_allowed",
+                decided_by=f"key:{ask.principal.key_id or ask.principal.subject}",
+            )
+
+    def _estimate(self, rater: Rater, said: Said, at: int, tokens_output: int) -> Estimate:
+        rates = self._rates(rater, said, at)
+        if rates is None:
+            if not self._settings.allows_unpriced:
+                raise CallRefused(
+                    f"{said.model} of {said.provider or 'any provider'} has no price; "
+                    "add it to a rate card",
+                    code="unpriced_model",
+                    decided_by="policy:unpriced_model",
+                )
+            return Estimate(1, 0, said.tokens_input + tokens_output)
+        estimate = plan_estimate(
+            rates,
+            tokens_input=said.tokens_input,
+            tokens_output=tokens_output,
+            has_cache_write=said.has_cache_write,
+            tools=said.tools,
+        )
+        return estimate._replace(credit_units=max(estimate.credit_units, 1))
+
+    @staticmethod
+    def _rates(rater: Rater, said: Said, at: int) -> CallRates | None:
+        return rater.rates_of(
+            said.tenant_id, said.provider, said.model, said.service_tier, said.is_batch, at
+        )
+
+    async def _hold(
+        self, ask: CallAsk, details: CallDetails, estimate: Estimate
+    ) -> tuple[Outcome, CallDetails]:
+        """Hold; a key that was used before answers what it answered then."""
+        said = details.said
+        try:
+            outcome = await self._authorizer.hold(
+                Ask(
+                    account_id=said.account_id,
+                    credit_units=estimate.credit_units,
+                    tenant_id=ask.principal.tenant_id,
+                    usd_units=estimate.usd_units,
+                    tokens=estimate.tokens,
+                    run_id=said.run_id,
+                    attribution={
+                        **said.attribution,
+                        "provider": said.provider,
+                        "model": said.model,
+                    },
+                    ttl_seconds=said.ttl_seconds,
+                    has_started=True,
+                    details=write_details(details),
+                    limits=_parts(
+                        (details.limit_id, details.limit_asset),
+                        estimate.credit_units,
+                        estimate.usd_units,
+                    ),
+                    idempotency_key=ask.idempotency_key,
+                )
+            )
+        except Conflict as conflict:
+            if conflict.code != "idempotency_conflict":
+                raise
+            return await self._answered(ask, said, conflict)
+        except Blocked as error:
+            raise _blocked(error) from error
+        except TooManyRequests as error:
+            raise _too_many(error) from error
+        return outcome, details
+
+    async def _answered(
+        self, ask: CallAsk, said: Said, conflict: Conflict
+    ) -> tuple[Outcome, CallDetails]:
+        """The same ask again: its estimate may differ by now, its answer may not."""
+        request = HoldRequest(
+            account_id=said.account_id, units=1, idempotency_key=ask.idempotency_key
+        )
+        found = await asyncio.to_thread(self._ledger.load_answer, request)
+        before = read_details(found[1]) if found else None
+        if found is None or before is None or before.said != said:
+            raise conflict
+        return found[0], before
+
+    async def permit(self, hold_id: str, principal: Principal) -> CallPermit:
+        """The permit of a hold again, from the ledger; NotFound unless it is the asker's."""
+        story = await asyncio.to_thread(self._ledger.load_hold_story, hold_id)
+        details = read_details(story.details) if story else None
+        if story is None or details is None or principal.tenant_id not in ("", story.tenant_id):
+            raise NotFound("there is no such authorization", code="unknown_authorization")
+        return permit_of(
+            details,
+            principal,
+            hold_id=hold_id,
+            credit_units=story.units if story.total is None else story.total,
+            available_units=story.available,
+            expires_at=story.due_now or story.due_at,
+        )
+
+    # Top up, settle, cancel
+
+    async def top_up(
+        self, permit: CallPermit, *, tokens_output: int, ttl_seconds: int = 300
+    ) -> CallPermit:
+        """Hold credit for an answer of so many output tokens in all, or CallRefused."""
+        if tokens_output <= permit.tokens_output:
+            return permit
+        rater = await self._prices()
+        said = said_of(permit.ask, permit.account_id, permit.tenant_id)
+        estimate = self._estimate(rater, said, permit.occurred_at, tokens_output)
+        more_credit = max(estimate.credit_units - permit.credit_units, 0)
+        more_usd = max(estimate.usd_units - permit.usd_units, 0)
+        more = Actual(
+            credit_units=more_credit,
+            usd_units=more_usd,
+            tokens=max(estimate.tokens - permit.tokens, 0),
+            limits=_parts(permit.limit, more_credit, more_usd, least=0),
+        )
+        outcome = await self._authorizer.extend(
+            permit.hold_id,
+            more,
+            ttl_seconds=ttl_seconds,
+            idempotency_key=f"call:top-up:{tokens_output}",
+        )
+        if outcome.status == "declined":
+            raise _refusal(outcome, None)
+        return msgspec.structs.replace(
+            permit,
+            credit_units=permit.credit_units + (more.credit_units or 0),
+            usd_units=permit.usd_units + (more.usd_units or 0),
+            tokens=permit.tokens + (more.tokens or 0),
+            tokens_output=tokens_output,
+            available_units=outcome.available,
+            expires_at=outcome.due_at or permit.expires_at,
+        )
+
+    async def settle(
+        self,
+        permit: CallPermit,
+        usage: Usage,
+        *,
+        outcome: str = "completed",
+        error_code: str = "",
+        latency_ms: float | None = None,
+        provider_request_id: str = "",
+        served_model: str = "",
+    ) -> CallReceipt:
+        """Make the call's event durable, charge what it cost and free the rest of its hold.
+
+        Repeating it with the same usage answers the same; with other usage it is a Conflict.
+        """
+        check_usage(usage)
+        rater = await self._prices()
+        rated = self.price(permit, usage, rater)
+        event_id = event_id_of(permit.hold_id, permit.tenant_id, self._door.redactor)
+        body = write_events(
+            permit,
+            usage,
+            event_id=event_id,
+            outcome=outcome,
+            error_code=error_code,
+            latency_ms=latency_ms,
+            provider_request_id=provider_request_id,
+            served_model=served_model,
+        )
+        receipt = await self._door.accept(
+            body, content_type="application/json", content_encoding="", headers={}
+        )
+        if receipt.rejected:
+            raise Conflict(
+                "the call was settled before with other usage", code="call_settled_otherwise"
+            )
+        if not error_code:
+            self._outputs.saw(permit.tenant_id, permit.model, usage.tokens_output)
+        captured = await self._capture(permit, usage, rated)
+        return CallReceipt(
+            hold_id=permit.hold_id,
+            event_id=event_id,
+            cost_usd_units=rated.cost_units,
+            cost_quality=rated.cost_quality,
+            credit_units=rated.credit_units,
+            charged_units=captured.moved if captured else 0,
+            shortfall_units=captured.shortfall if captured else 0,
+            available_units=captured.available if captured else permit.available_units,
+        )
+
+    def price(self, permit: CallPermit, usage: Usage, rater: Rater | None = None) -> Rated:
+        """What a usage costs by the prices of the call's authorization."""
+        rater = rater or self._rater
+        assert rater is not None
+        ask = permit.ask
+        at = permit.occurred_at
+        rated = rate_usage(
+            rater,
+            usage,
+            tenant_id=permit.tenant_id,
+            provider=permit.provider,
+            model=permit.model,
+            service_tier=ask.service_tier,
+            is_batch=ask.is_batch,
+            at=at,
+        )
+        if not usage.tools:
+            return rated
+        tools = rater.tool_units(permit.tenant_id, usage.tools, at)
+        return rated._replace(credit_units=rated.credit_units + tools)
+
+    async def _capture(self, permit: CallPermit, usage: Usage, rated: Rated) -> Outcome | None:
+        """Capture what the call is worth; None when its hold has ended already."""
+        actual = Actual(
+            credit_units=rated.credit_units,
+            usd_units=rated.cost_units,
+            tokens=usage.tokens_input + usage.tokens_output,
+            limits=_parts(permit.limit, rated.credit_units, rated.cost_units, least=0),
+        )
+        try:
+            return await self._authorizer.capture(
+                permit.hold_id, actual, reason="call", idempotency_key=SETTLE_KEY
+            )
+        except Conflict:
+            # the hold was ended otherwise: the run's charge converges to the event all the same
+            return None
+
+    async def cancel(self, permit: CallPermit, *, reason: str) -> None:
+        """Free the hold: the call never reached its provider, or cost nothing."""
+        await self._authorizer.release(permit.hold_id, reason=reason, idempotency_key=_CANCEL_KEY)
+
+    def list_open(self, tenant_id: str, status: str, calls_max: int) -> list[OpenCall]:
+        """Calls under way ("held"), and those that nobody settled in time ("unknown")."""
+        return self._store.list_open_calls(tenant_id, status, calls_max)
+
+    # What is known
+
+    async def _tenant_of(self, account_id: str, principal: Principal) -> str:
+        """The tenant of an account, which never changes; NotFound for another tenant's."""
+        tenant_id = self._tenants.get(account_id)
+        if tenant_id is None:
+            account = await asyncio.to_thread(self._ledger.load_account, account_id)
+            tenant_id = self._tenants[account_id] = account.tenant_id
+            if len(self._tenants) > _ACCOUNTS_KEPT:
+                self._tenants.popitem(last=False)
+        if principal.tenant_id not in ("", tenant_id):
+            raise NotFound("there is no such account; create it with PUT", code="unknown_account")
+        return tenant_id
+
+    async def _prices(self) -> Rater:
+        """The rater, looked up again when it is old; only the first caller ever waits."""
+        now = self._clock.now()
+        if now - self._refreshed_at >= _PRICES_FRESH_MICROS and self._refreshing is None:
+            self._refreshed_at = now
+            self._refreshing = asyncio.create_task(self._refresh())
+        if self._rater is None:
+            assert self._refreshing is not None
+            await asyncio.shield(self._refreshing)
+        assert self._rater is not None
+        return self._rater
+
+    async def _refresh(self) -> None:
+        if self._rater is None:
+            self._warming = asyncio.create_task(self._warm_up())
+        try:
+            self._rater = await asyncio.to_thread(self._catalog.refresh_rater, self._rater)
+            await asyncio.to_thread(self.run_budgets.refresh)
+        except TallystickError:
+            self._refreshed_at = 0
+            if self._rater is None:
+                raise
+        finally:
+            self._refreshing = None
+
+    async def _warm_up(self) -> None:
+        """Learn how long answers are from the last day's facts; without them it is learned."""
+        since = self._clock.now() - DAY
+        try:
+            found = await asyncio.to_thread(self._facts.query_usual_outputs, since)
+        except StoreUnavailable:
+            return
+        for tenant_id, model, outputs in found:
+            for tokens_output in outputs:
+                self._outputs.saw(tenant_id, model, tokens_output)
+
+
+def _parts(
+    limit: tuple[str, str], credit_units: int, usd_units: int, *, least: int = 1
+) -> tuple[LimitPart, ...]:
+    """What a call takes of its run's budget (limit id, asset)."""
+    limit_id, asset = limit
+    units = max(credit_units if asset == str(CREDIT) else usd_units, least)
+    return (LimitPart(limit_id, units),) if limit_id else ()
+
+
+def _refusal(outcome: Outcome, details: CallDetails | None) -> CallRefused:
+    what = "credit" if outcome.code == "credit_exhausted" else "room"
+    return CallRefused(
+        f"{outcome.decided_by} has not enough {what}; nothing was taken",
+        code=outcome.code,
+        decided_by=outcome.decided_by,
+        retry=outcome.retry,
+        available_units=outcome.available,
+        credit_units=outcome.units,
+        usd_units=details.usd_units if details else 0,
+    )
+
+
+def _blocked(error: Blocked) -> CallRefused:
+    return CallRefused(error.message, code=error.code, decided_by=error.decided_by)
+
+
+def _too_many(error: TooManyRequests) -> CallRefused:
+    return CallRefused(
+        error.message,
+        code=error.code,
+        decided_by=error.decided_by,
+        retry="wait",
+        http_status=429,
+        retry_after_seconds=error.retry_after_seconds,
+    )

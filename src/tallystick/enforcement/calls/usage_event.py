@@ -1,0 +1,141 @@
+"""The event of a call: what it used, under an id that only its hold can have. Pure.
+
+A repeat says the same under the same id and is a duplicate; so an event is appended as
+often as one likes and counts once. Its time is the call's authorization, which the hold
+keeps: whoever settles says the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+
+from tallystick.bounds import TOKENS_MAX
+from tallystick.clock import format_time
+from tallystick.enforcement.calls.model import CallPermit, Usage
+from tallystick.errors import InvalidInput
+from tallystick.events.redaction import Redactor
+
+_FIELDS = {
+    "team": "team",
+    "product": "product",
+    "feature": "feature",
+    "user": "user_id",
+    "user_id": "user_id",
+    "project": "project_id",
+    "project_id": "project_id",
+    "workflow": "workflow",
+    "agent": "agent",
+    "environment": "environment",
+    "customer_tier": "customer_tier",
+    "operation": "operation",
+}
+"""Dimension -> field of an event; other dimensions are kept as attributes."""
+
+_ATTRIBUTES = {"key": "tallystick_key"}
+"""Dimension -> attribute, where a sender's own attribute of that name may be a secret."""
+
+_COUNTS = (
+    "tokens_input",
+    "tokens_output",
+    "tokens_cache_read",
+    "tokens_cache_write_5m",
+    "tokens_cache_write_1h",
+    "tokens_reasoning",
+)
+_encoder = msgspec.json.Encoder()
+
+
+def event_id_of(hold_id: str, tenant_id: str, redactor: Redactor) -> str:
+    """The id of a call's event: nobody else can know it before, and take it."""
+    return f"call:{hold_id}:{redactor.hashed(hold_id, tenant_id)[len('hmac:') :]}"
+
+
+def check_usage(usage: Usage) -> None:
+    """Refuse counts that no event may have; raises InvalidInput."""
+    for name in _COUNTS:
+        if not 0 <= getattr(usage, name) <= TOKENS_MAX:
+            raise InvalidInput(f"{name} must be from 0 to {TOKENS_MAX}", field=name)
+    cached = usage.tokens_cache_read + usage.tokens_cache_write_5m + usage.tokens_cache_write_1h
+    if cached > usage.tokens_input:
+        raise InvalidInput("tokens_input includes what was cached", field="tokens_input")
+    if usage.tokens_reasoning > usage.tokens_output:
+        raise InvalidInput("tokens_output includes reasoning", field="tokens_output")
+    if usage.quality not in ("exact", "estimated"):
+        raise InvalidInput("quality must be exact or estimated", field="quality")
+    if any(not 0 <= uses <= 10_000 for uses in usage.tools.values()):
+        raise InvalidInput("a tool may be used up to 10000 times", field="tools")
+
+
+def write_events(
+    permit: CallPermit,
+    usage: Usage,
+    *,
+    event_id: str,
+    outcome: str,
+    error_code: str,
+    latency_ms: float | None,
+    provider_request_id: str,
+    served_model: str,
+) -> bytes:
+    """The call's event, and one for each use of a paid tool, as a body for the door."""
+    ask = permit.ask
+    common = _common(permit)
+    attrs: dict[str, Any] = {
+        _ATTRIBUTES.get(name, name): value
+        for name, value in ask.attribution.items()
+        if name not in _FIELDS
+    }
+    attrs["outcome"] = outcome
+    if provider_request_id:
+        attrs["provider_request_id"] = provider_request_id
+    if served_model and served_model != permit.model:
+        attrs["served_model"] = served_model
+    event = {
+        **common,
+        "event_id": event_id,
+        "event_type": "token_usage",
+        "provider": permit.provider,
+        "model": permit.model,
+        "service_tier": ask.service_tier,
+        "is_batch": ask.is_batch,
+        "usage_quality": usage.quality,
+        "error_code": error_code,
+        "attrs": attrs,
+        **{name: count for name in _COUNTS if (count := getattr(usage, name))},
+    }
+    if latency_ms is not None:
+        event["latency_ms"] = latency_ms
+    return _encoder.encode([event, *_tool_events(event_id, usage, common)])
+
+
+def _common(permit: CallPermit) -> dict[str, Any]:
+    ask = permit.ask
+    dimensions = {
+        field: value for name, field in _FIELDS.items() if (value := ask.attribution.get(name))
+    }
+    nested = ask.root_run_id if ask.root_run_id != permit.run_id else ""
+    return {
+        **dimensions,
+        "event_time": format_time(permit.occurred_at),
+        "tenant_id": permit.tenant_id,
+        "run_id": permit.run_id,
+        "attempt": ask.attempt,
+        "source": "calls",
+        "parent_run_id": ask.parent_run_id,
+        "root_run_id": nested,
+        "request_id": permit.request_id,
+    }
+
+
+def _tool_events(event_id: str, usage: Usage, common: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    for place, (tool, uses) in enumerate(sorted(usage.tools.items())):
+        for number in range(uses):
+            yield {
+                **common,
+                "event_id": f"{event_id}:{place}.{number}",
+                "event_type": "tool_call_finished",
+                "tool": tool,
+            }

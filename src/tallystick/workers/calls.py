@@ -1,0 +1,70 @@
+"""The lane of calls: finishes what a process that died left behind of them.
+
+It looks every few seconds. Repeating a step does nothing, so where it runs and how often
+does not matter; one process at a time is enough.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from tallystick.clock import SECOND, Clock
+from tallystick.enforcement.calls.recovery import CallRecovery
+from tallystick.events.adapters import parse_body
+from tallystick.events.appending import Appender
+from tallystick.events.batch import identities_of
+from tallystick.events.redaction import Redactor
+
+_EVERY = 3 * SECOND
+
+
+class CallKeeper:
+    """Runs the recovery of calls from time to time."""
+
+    name = "calls"
+
+    def __init__(self, recovery: CallRecovery, clock: Clock) -> None:
+        self._recovery = recovery
+        self._clock = clock
+        self._next_at = 0
+
+    def recover(self) -> None:
+        """Nothing is only in memory."""
+
+    def step(self) -> bool:
+        """Finish what is unfinished; False when it is too early to look, or nothing was."""
+        if self._clock.now() < self._next_at:
+            return False
+        self._next_at = self._clock.now() + _EVERY
+        return any(self._recovery.run())
+
+
+class LazyAppender:
+    """Appends bodies of events as a door does; made ready when the first one comes.
+
+    That is seldom, and getting ready reads the log.
+    """
+
+    def __init__(self, make: Callable[[], Appender], redactor: Redactor, clock: Clock) -> None:
+        self._make = make
+        self._redactor = redactor
+        self._clock = clock
+        self._appender: Appender | None = None
+
+    def append(self, body: bytes) -> None:
+        """Make events durable; a repeat of one is a duplicate."""
+        if self._appender is None:
+            appender = self._make()
+            appender.open()
+            self._appender = appender
+        now = self._clock.now()
+        parsed = parse_body(
+            body,
+            content_type="application/json",
+            content_encoding="",
+            headers={},
+            received_at=now,
+            redactor=self._redactor,
+        )
+        batch = parsed.batch
+        self._appender.append(batch, identities_of(batch.columns, batch.size), now)
