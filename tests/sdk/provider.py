@@ -91,6 +91,11 @@ class Provider:
         self._thread.join(20)
         self._socket.close()
 
+    def cut(self) -> None:
+        """Break every connection."""
+        for connection in list(self._server.server_state.connections):
+            connection.transport.abort()
+
     async def _read(self, request: Request) -> tuple[dict[str, Any], str]:
         body = await request.json()
         self.seen.append(body)
@@ -116,7 +121,7 @@ class Provider:
         async def flow() -> AsyncIterator[bytes]:
             for index, (name, content) in enumerate(events):
                 if script == "cut" and index == 3:
-                    raise ConnectionError("scripted")
+                    self.cut()
                 text = content if isinstance(content, str) else json.dumps(content)
                 head = f"event: {name}\n" if name else ""
                 yield f"{head}data: {text}\n\n".encode()
@@ -185,7 +190,7 @@ class Provider:
             "role": "assistant",
             "content": [],
         }
-        head |= {"model": "claude-sonnet-4-5", "stop_reason": None, "stop_sequence": None}
+        head |= {"model": "claude-haiku-4-5", "stop_reason": None, "stop_sequence": None}
         if not body.get("stream"):
             text = {"type": "text", "text": "".join(PIECES)}
             usage = {**MESSAGE_START_USAGE, "output_tokens": OUTPUT}

@@ -14,6 +14,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from tallystick.sdk.asgi import TallystickMiddleware
     from tallystick.sdk.client import (
         AsyncTallystick,
         Tallystick,
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from tallystick.sdk.spans import Attempt, Run, Tool, attempt, run, tool
 
 _HOMES = {
+    "asgi": "TallystickMiddleware",
     "client": "AsyncTallystick Tallystick default_client set_default_client",
     "context": "CarryingExecutor carry propagated_headers",
     "errors": "LimitReached SpoolFull Unreachable",
@@ -51,6 +53,7 @@ __all__ = [
     "Run",
     "SpoolFull",
     "Tallystick",
+    "TallystickMiddleware",
     "Tool",
     "Unreachable",
     "attempt",

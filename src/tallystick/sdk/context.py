@@ -42,6 +42,8 @@ class RunFrame:
         self.spent_usd = Decimal(0)
         self.held_usd = Decimal(0)
         self.attempts = 0
+        self.is_declared = budget_usd is None or parent is not None
+        """Whether the server knows the budget; it keeps those of root runs."""
         self._lock: threading.Lock = parent._lock if parent else threading.Lock()
 
     def next_attempt(self) -> int:

@@ -24,6 +24,7 @@ from typing import Any, Self, TypeVar, cast, overload
 
 from tallystick.sdk.client import stand
 from tallystick.sdk.context import Place, RunFrame, here, plain_text
+from tallystick.sdk.errors import SpoolFull
 from tallystick.sdk.recorder import Recorder, clean_attribution
 from tallystick.sdk.telemetry import mark_span
 from tallystick.sdk.work import Kind, Span
@@ -68,7 +69,12 @@ class _Work:
             return
         self._span = None
         latency = round((time.perf_counter() - self._started_at) * 1000, 3)
-        recorder.record(span.finish(recorder.ids.next_id(), recorder.clock.now(), latency, error))
+        event = span.finish(recorder.ids.next_id(), recorder.clock.now(), latency, error)
+        try:
+            recorder.record(event)
+        except SpoolFull:  # counted; what the application raised goes first
+            if error is None:
+                raise
 
     def __enter__(self) -> Self:
         self._token = here.set(self.open())

@@ -20,7 +20,12 @@ from tallystick.sdk.errors import LimitReached
 from tallystick.sdk.metering.answers import Usage
 from tallystick.sdk.metering.bodies import ModelRequest
 from tallystick.sdk.recorder import Settings
-from tallystick.sdk.spool.records import AUTHORIZATIONS_PATH, EVENTS_PATH, UNDO_PATH
+from tallystick.sdk.spool.records import (
+    AUTHORIZATIONS_PATH,
+    EVENTS_PATH,
+    RUN_BUDGETS_PATH,
+    UNDO_PATH,
+)
 from tallystick.sdk.work import event_at
 
 
@@ -97,6 +102,21 @@ class Call:
             AUTHORIZATIONS_PATH,
             {name: value for name, value in content.items() if value not in ("", None, False, {})},
         )
+
+    def declare_budget(self) -> Owed | None:
+        """Tells the server the budget of the root run, so that other processes draw from it."""
+        root = self.place.run.chain()[-1] if self.place.run else None
+        if root is None or root.is_declared:
+            return None
+        content = {"run_id": root.run_id, "amount": f"{root.budget_usd:f}", "asset": "USD"}
+        if self._settings.tenant_id:
+            content["tenant_id"] = self._settings.tenant_id
+        return Owed(RUN_BUDGETS_PATH, content)
+
+    def budget_declared(self) -> None:
+        """The server has it."""
+        if self.place.run is not None:
+            self.place.run.chain()[-1].is_declared = True
 
     def check_budget(self) -> None:
         """Raise LimitReached when a run above has no budget left."""

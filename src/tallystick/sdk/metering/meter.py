@@ -43,6 +43,9 @@ class MeteredCall:
         self._check_before()
         ask = self.call.ask()
         try:
+            if budget := self.call.declare_budget():
+                check_answer(self.recorder.transport.post(budget.path, _body(budget)))
+                self.call.budget_declared()
             answer = self.recorder.transport.post(ask.path, _body(ask))
         except Unreachable as away:
             self._go_on_or_raise(away)
@@ -58,8 +61,12 @@ class MeteredCall:
         """Ask the server; LimitReached, or Unreachable by policy, when it may not be made."""
         self._check_before()
         ask = self.call.ask()
+        post = self.recorder.async_transport.post
         try:
-            answer = await self.recorder.async_transport.post(ask.path, _body(ask))
+            if budget := self.call.declare_budget():
+                check_answer(await post(budget.path, _body(budget)))
+                self.call.budget_declared()
+            answer = await post(ask.path, _body(ask))
         except Unreachable as away:
             self._go_on_or_raise(away)
             return

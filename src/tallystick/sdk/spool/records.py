@@ -15,6 +15,7 @@ import msgspec
 
 EVENTS_PATH = "/v1/events"
 AUTHORIZATIONS_PATH = "/v1/authorizations"
+RUN_BUDGETS_PATH = "/v1/run-budgets"
 UNDO_PATH = "undo:" + AUTHORIZATIONS_PATH
 
 
