@@ -1,11 +1,13 @@
 """What the SDK costs an application: import time, microseconds a mark, a metered call.
 
-Run: python -m benchmarks.sdk. Nothing is sent: the server is away, so a mark's cost is that
+Run: python -m benchmarks.sdk (with TALLYSTICK_URL, _KEY, _ACCOUNT and _TENANT set, a metered
+call is measured too: authorize and settle at that server, no provider). Otherwise nothing is sent: the server is away, so a mark's cost is that
 of making the event and keeping it (in memory, or in the spool's file).
 """
 
 from __future__ import annotations
 
+import os
 import statistics
 import subprocess
 import sys
@@ -19,6 +21,7 @@ import msgspec
 from tallystick.sdk import Tallystick, tool
 from tallystick.sdk.metering.answers import Reading
 from tallystick.sdk.metering.bodies import read_request
+from tallystick.sdk.metering.meter import begin
 from tallystick.sdk.metering.server_sent import EventFilter
 
 _NOWHERE = "http://127.0.0.1:9"
@@ -75,6 +78,23 @@ def stream_microseconds() -> float:
     return microseconds(lambda: events.feed(line), _MARKS)
 
 
+def call_ms() -> float:
+    """Median milliseconds that metering adds to a call: authorize and settle, one after another."""
+    request = read_request(
+        "POST", "/v1/chat/completions", b'{"model":"gpt-4o","messages":[],"max_tokens":10}'
+    )
+    assert request is not None
+    answer = b'{"usage":{"prompt_tokens":5,"completion_tokens":5}}'
+
+    def one_call() -> None:
+        metered = begin(request, "openai", None)
+        metered.authorize()
+        metered.reading.take_answer(answer)
+        metered.settle("completed")
+
+    return microseconds(one_call, 100) / 1000
+
+
 def main() -> None:
     print("import, ms:")
     for statement in (
@@ -90,6 +110,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         for name, cost in marks(Path(folder)).items():
             print(f"  {cost:7.1f}  {name}, spool on disk")
+    if os.environ.get("TALLYSTICK_URL"):
+        print(f"a metered call, added ms:\n  {call_ms():7.1f}")
     print(f"a chunk of a stream, microseconds:\n  {stream_microseconds():7.1f}")
 
 
