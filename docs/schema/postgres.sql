@@ -1,5 +1,6 @@
 CREATE SCHEMA backfill;
 CREATE SCHEMA broken;
+CREATE SCHEMA calls;
 CREATE SCHEMA catalog;
 CREATE SCHEMA charger;
 CREATE SCHEMA ledger;
@@ -96,6 +97,27 @@ CREATE TABLE broken.state (
     changed_at bigint NOT NULL,
     changed_by text NOT NULL,
     CONSTRAINT state_status_check CHECK ((status = ANY (ARRAY['open'::text, 'claimed'::text, 'fixed'::text, 'dismissed'::text])))
+);
+CREATE TABLE calls.judged (
+    hold_id uuid NOT NULL,
+    tenant_id text NOT NULL,
+    run_id text NOT NULL,
+    verdict text NOT NULL,
+    event_id text NOT NULL,
+    judged_at bigint NOT NULL,
+    CONSTRAINT judged_verdict_check CHECK ((verdict = ANY (ARRAY['found'::text, 'captured'::text, 'released'::text])))
+);
+CREATE TABLE calls.run_budget (
+    tenant_id text NOT NULL,
+    run_id text NOT NULL,
+    limit_id text NOT NULL,
+    asset text NOT NULL,
+    amount bigint NOT NULL,
+    changed_at bigint NOT NULL,
+    CONSTRAINT run_budget_amount_check CHECK ((amount >= 0)),
+    CONSTRAINT run_budget_asset_check CHECK ((asset = ANY (ARRAY['CREDIT/6'::text, 'USD/9'::text]))),
+    CONSTRAINT run_budget_run_id_check CHECK (((length(run_id) >= 1) AND (length(run_id) <= 128))),
+    CONSTRAINT run_budget_tenant_id_check CHECK (((length(tenant_id) >= 1) AND (length(tenant_id) <= 128)))
 );
 CREATE TABLE catalog.rate_card (
     rate_card_id text NOT NULL,
@@ -356,6 +378,12 @@ ALTER TABLE ONLY broken.action
     ADD CONSTRAINT action_pkey PRIMARY KEY (action_id);
 ALTER TABLE ONLY broken.state
     ADD CONSTRAINT state_pkey PRIMARY KEY (tenant_id, broken_id);
+ALTER TABLE ONLY calls.judged
+    ADD CONSTRAINT judged_pkey PRIMARY KEY (hold_id);
+ALTER TABLE ONLY calls.run_budget
+    ADD CONSTRAINT run_budget_limit_id_key UNIQUE (limit_id);
+ALTER TABLE ONLY calls.run_budget
+    ADD CONSTRAINT run_budget_pkey PRIMARY KEY (tenant_id, run_id);
 ALTER TABLE ONLY catalog.rate_card
     ADD CONSTRAINT rate_card_kind_tenant_id_key UNIQUE (kind, tenant_id);
 ALTER TABLE ONLY catalog.rate_card
@@ -400,6 +428,7 @@ CREATE INDEX backfill_open ON backfill.backfill USING btree (created_at) WHERE (
 CREATE UNIQUE INDEX one_revert_at_a_time ON backfill.backfill USING btree (reverts) WHERE ((reverts <> ''::text) AND (status <> ALL (ARRAY['failed'::text, 'reverted'::text])));
 CREATE INDEX action_by_message ON broken.action USING btree (broken_id, action_id);
 CREATE INDEX state_by_id ON broken.state USING btree (broken_id);
+CREATE INDEX run_budget_changed ON calls.run_budget USING btree (changed_at);
 CREATE INDEX pending_run_due ON charger.pending_run USING btree (shard, has_ended, touched_at);
 CREATE INDEX account_of_tenant ON ledger.account USING btree (tenant_id, created_at, account_id);
 CREATE INDEX hold_due ON ledger.hold USING btree (due_at);
@@ -414,10 +443,12 @@ CREATE UNIQUE INDEX one_late_settle_per_hold ON ledger.operation USING btree (ho
 CREATE INDEX operation_by_transaction ON ledger.operation USING btree (transaction);
 CREATE INDEX operation_of_run ON ledger.operation USING btree (tenant_id, run_id, posted_at) WHERE (run_id <> ''::text);
 CREATE INDEX operation_refers_to ON ledger.operation USING btree (refers_to) WHERE (refers_to IS NOT NULL);
+CREATE INDEX operation_resolved ON ledger.operation USING btree (posted_at) WHERE (kind = 'resolve'::text);
 CREATE INDEX run_charge_stale ON ledger.run_charge USING btree (updated_at) WHERE is_stale;
 CREATE TRIGGER report_line_is_append_only BEFORE DELETE OR UPDATE OR TRUNCATE ON backfill.report_line FOR EACH STATEMENT EXECUTE FUNCTION log.refuse_change();
 CREATE TRIGGER report_run_is_append_only BEFORE DELETE OR UPDATE OR TRUNCATE ON backfill.report_run FOR EACH STATEMENT EXECUTE FUNCTION log.refuse_change();
 CREATE TRIGGER action_is_append_only BEFORE DELETE OR UPDATE OR TRUNCATE ON broken.action FOR EACH STATEMENT EXECUTE FUNCTION log.refuse_change();
+CREATE TRIGGER judged_is_append_only BEFORE DELETE OR UPDATE OR TRUNCATE ON calls.judged FOR EACH STATEMENT EXECUTE FUNCTION log.refuse_change();
 CREATE TRIGGER version_is_append_only BEFORE DELETE OR UPDATE OR TRUNCATE ON catalog.rate_card_version FOR EACH STATEMENT EXECUTE FUNCTION log.refuse_change();
 CREATE TRIGGER balance_is_never_deleted BEFORE DELETE OR TRUNCATE ON ledger.balance FOR EACH STATEMENT EXECUTE FUNCTION log.refuse_change();
 CREATE TRIGGER block_is_append_only BEFORE DELETE OR UPDATE OR TRUNCATE ON ledger.block FOR EACH STATEMENT EXECUTE FUNCTION log.refuse_change();

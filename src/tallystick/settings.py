@@ -53,6 +53,12 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Days after which archived events are deleted; 0 keeps them for ever."""
     archive_flush_seconds: int = 60
     """How long an event may wait for its archive object; shorter makes more, smaller objects."""
+    allow_unpriced_models: bool = False
+    """Let calls of models that no rate card prices through; they cost nothing until one does."""
+    output_tokens_at_first: int = 4_096
+    """Output to hold credit for when a call names no maximum and nothing is known of its model."""
+    output_tokens_ceiling: int = 32_768
+    """The most output to hold credit for when a call names no maximum."""
 
     @property
     def data_folder(self) -> Path:

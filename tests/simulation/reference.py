@@ -358,12 +358,16 @@ class Reference:
             else:
                 run.target += units
             run.captured += units
+        drawn = claim.drawn  # by the run's facts: it may have been other work's
         parts = self.draw(claim, min(wanted, claim.left))
         used = self.usage(claim, units, said)
         moved = self.spend(parts)
         self.finish(claim, end, used)
-        if moved < wanted and self.policy == "overage":
-            more = self.take(wanted - moved)
+        above = wanted - moved
+        if self.policy != "overage":
+            above = min(above, drawn)
+        if above > 0:
+            more = self.take(above)
             moved += self.spend(more)
             parts = parts + more
         claim.taken = moved

@@ -54,6 +54,7 @@ def create_app(services: Services, pages: Sequence[BaseRoute] = ()) -> ShortWay:
         try:
             yield
         finally:
+            await services.calls.close()
             await services.committer.close()
 
     routes: list[BaseRoute] = [

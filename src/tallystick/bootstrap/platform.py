@@ -29,7 +29,7 @@ from tallystick.broken import BrokenMessages
 from tallystick.catalog import Catalog
 from tallystick.clock import Clock, SystemClock
 from tallystick.enforcement.authorization import Authorizer
-from tallystick.enforcement.calls import Calls
+from tallystick.enforcement.calls import Calls, CallSettings
 from tallystick.errors import StoreUnavailable
 from tallystick.events.appending import Appender, JudgingAppender, KafkaAppender, seal_key
 from tallystick.events.dedup import DedupIndex
@@ -274,15 +274,7 @@ def services_of(parts: Platform) -> Services:
         authenticator=authenticator,
         gate=Gate(authenticator),
         authorizer=authorizer,
-        calls=Calls(
-            authorizer,
-            parts.ledger,
-            parts.door,
-            parts.catalog,
-            parts.clock,
-            parts.pool,
-            parts.clickhouse,
-        ),
+        calls=_make_calls(parts, authorizer),
         clock=parts.clock,
         door=parts.door,
         ledger=parts.ledger,
@@ -300,4 +292,22 @@ def services_of(parts: Platform) -> Services:
         doubles=parts.doubles,
         metrics=Metrics(),
         ready=parts.ready,
+    )
+
+
+def _make_calls(parts: Platform, authorizer: Authorizer) -> Calls:
+    settings = parts.settings
+    return Calls(
+        authorizer,
+        parts.ledger,
+        parts.door,
+        parts.catalog,
+        parts.clock,
+        parts.pool,
+        parts.clickhouse,
+        CallSettings(
+            allows_unpriced=settings.allow_unpriced_models,
+            output_tokens_at_first=settings.output_tokens_at_first,
+            output_tokens_ceiling=settings.output_tokens_ceiling,
+        ),
     )

@@ -97,9 +97,17 @@ ENDED = {
 }
 
 
-def with_extra(book: Book, account: AccountState, spend: Spend, extra: int) -> Spend:
-    """What was used above the hold: by policy it is taken as far as the limit allows."""
-    if extra <= 0 or account.capture_policy != "overage":
+def with_extra(
+    book: Book, account: AccountState, spend: Spend, extra: int, drawn: int = 0
+) -> Spend:
+    """What was used above the hold: by policy it is taken as far as the limit allows.
+
+    What the run's facts have `drawn` from the hold may have been other work's, which then
+    left its own hold untouched: that much is taken under every policy.
+    """
+    if account.capture_policy != "overage":
+        extra = min(extra, drawn)
+    if extra <= 0:
         return spend
     # the hold is used up here, so the account has the same free credit before and after
     more = plan_spend(account, extra, book.now)

@@ -267,10 +267,13 @@ class Ledger:
                     book.account(account_id)
                 drive(connection, write_book(book))
 
-    def load_stale_runs(self, runs_max: int = 500) -> list[RunKey]:
+    def load_stale_runs(
+        self, runs_max: int = 500, *, changed_until: int = INT64_MAX
+    ) -> list[RunKey]:
         """Runs that were captured for after facts had charged them: converge them again."""
+        arguments = {"runs_max": runs_max, "changed_until": changed_until}
         with transaction(self._pool) as connection:
-            return connection.execute(SQL["load_stale_runs"], {"runs_max": runs_max}).fetchall()
+            return connection.execute(SQL["load_stale_runs"], arguments).fetchall()
 
     # Reading
 

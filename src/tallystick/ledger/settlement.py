@@ -73,9 +73,9 @@ def _end_by_capture(
         )
         charge.captured += units
         charge.is_stale = charge.has_facts
-    from_hold = min(wanted, hold.held)
+    from_hold, drawn = min(wanted, hold.held), hold.drawn
     change = book.end_hold(hold, from_hold, used)
-    change.spend = with_extra(book, account, change.spend, wanted - from_hold)
+    change.spend = with_extra(book, account, change.spend, wanted - from_hold, drawn)
     shortfall = wanted - change.spend.total
     if charge is not None:
         charge.charged += change.spend.total

@@ -321,7 +321,8 @@ FROM ledger.hold GROUP BY kind, status;
 
 -- name: load_stale_runs
 -- Runs that were captured for after facts had charged them. Index: run_charge_stale.
-SELECT tenant_id, run_id FROM ledger.run_charge WHERE is_stale
+SELECT tenant_id, run_id FROM ledger.run_charge
+WHERE is_stale AND updated_at <= %(changed_until)s
 ORDER BY updated_at LIMIT %(runs_max)s;
 
 -- name: load_entries

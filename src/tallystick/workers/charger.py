@@ -22,6 +22,10 @@ from tallystick.workers.pending import SHARDS, PendingRuns
 QUIET_SECONDS = 10
 """A run that never says it ended is charged when it was quiet for so long."""
 
+_CAPTURED_SECONDS = 2
+"""A run that was captured for is converged again when the facts of that have landed: sooner,
+the capture would be given back, and charged again a moment later."""
+
 _RUNS_PER_STEP_MAX = 2_000
 
 
@@ -70,8 +74,10 @@ class Charger:
 
     def _note_captured(self) -> None:
         """Runs whose holds were captured after their facts had charged them are due again."""
-        stale = self._ledger.load_stale_runs()
-        self._pending.mark_now(dict.fromkeys(stale, True), self._clock.now())
+        now = self._clock.now()
+        changed_until = now - min(_CAPTURED_SECONDS, QUIET_SECONDS) * SECOND
+        stale = self._ledger.load_stale_runs(changed_until=changed_until)
+        self._pending.mark_now(dict.fromkeys(stale, True), now)
 
     def converge(self, runs: list[RunKey]) -> None:
         """Charge each run what its facts say, in the ledger and in the charge lines."""

@@ -14,7 +14,8 @@ from tallystick.enforcement.calls.model import (
     RunBudget,
     Usage,
 )
-from tallystick.enforcement.calls.service import Calls, CallSettings
+from tallystick.enforcement.calls.prices import CallSettings
+from tallystick.enforcement.calls.service import Calls
 
 __all__ = [
     "CallAsk",

@@ -138,6 +138,9 @@ class CallReceipt(msgspec.Struct, frozen=True, kw_only=True):
     shortfall_units: int
     """What it was worth beyond what the account could pay."""
     available_units: int
+    is_posted: bool = True
+    """False: `charged_units`, `shortfall_units`, `available_units` are not the ledger's word
+    yet; the capture follows, or the run's charge converges to the event."""
 
 
 class RunBudget(msgspec.Struct, frozen=True, kw_only=True):

@@ -15,9 +15,17 @@ from psycopg_pool import ConnectionPool
 
 from tallystick.access import Principal
 from tallystick.catalog import Catalog
-from tallystick.clock import DAY, SECOND, Clock
+from tallystick.clock import Clock
 from tallystick.enforcement.authorization import Actual, Ask, Authorizer
+from tallystick.enforcement.calls.answers import (
+    blocked,
+    projection_of,
+    receipt_of,
+    refusal_of,
+    too_many,
+)
 from tallystick.enforcement.calls.budgets import RunBudgets
+from tallystick.enforcement.calls.captures import LaterCaptures
 from tallystick.enforcement.calls.details import (
     CallDetails,
     Said,
@@ -27,7 +35,7 @@ from tallystick.enforcement.calls.details import (
     said_of,
     write_details,
 )
-from tallystick.enforcement.calls.estimate import Estimate, plan_estimate, rate_usage
+from tallystick.enforcement.calls.estimate import Estimate
 from tallystick.enforcement.calls.facts import CallFacts
 from tallystick.enforcement.calls.insights import CallInsights
 from tallystick.enforcement.calls.model import (
@@ -37,7 +45,7 @@ from tallystick.enforcement.calls.model import (
     CallRefused,
     Usage,
 )
-from tallystick.enforcement.calls.outputs import OutputGuess
+from tallystick.enforcement.calls.prices import CallPrices, CallSettings
 from tallystick.enforcement.calls.recovery import SETTLE_KEY
 from tallystick.enforcement.calls.store import CallStore, OpenCall
 from tallystick.enforcement.calls.usage_event import check_usage, event_id_of, write_events
@@ -45,33 +53,17 @@ from tallystick.errors import (
     Blocked,
     Conflict,
     NotFound,
-    StoreUnavailable,
-    TallystickError,
     TooManyRequests,
 )
 from tallystick.events.door import Door
-from tallystick.ledger import HoldRequest, Ledger, LimitPart, Outcome
+from tallystick.ledger import CaptureRequest, HoldRequest, Ledger, LimitPart, Outcome
 from tallystick.plumbing.clickhouse import ClickHouse
-from tallystick.rating import CallRates, Rated, Rater
+from tallystick.rating import Rated
 from tallystick.units import CREDIT
-
-_PRICES_FRESH_MICROS = SECOND
-"""How old prices may be that a call is authorized by; facts are rated by the exact ones."""
 
 _ACCOUNTS_KEPT = 50_000
 
 _CANCEL_KEY = "call:cancel"
-
-
-class CallSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """What of calls can be set."""
-
-    allows_unpriced: bool = False
-    """Let calls of models without a price through; they cost nothing until they have one."""
-    output_tokens_at_first: int = 4_096
-    """Output to hold credit for when a request names no maximum and nothing is known yet."""
-    output_tokens_ceiling: int = 32_768
-    """The most to hold credit for when a request names no maximum."""
 
 
 class Calls:
@@ -91,22 +83,20 @@ class Calls:
         self._authorizer = authorizer
         self._ledger = ledger
         self._door = door
-        self._catalog = catalog
         self._clock = clock
-        self._settings = settings or CallSettings()
         self._store = CallStore(pool)
-        self._facts = CallFacts(clickhouse)
-        self.insights = CallInsights(self._facts, self._store, self._prices)
         self.run_budgets = RunBudgets(self._store, ledger, clock)
-        self._outputs = OutputGuess(
-            at_first=self._settings.output_tokens_at_first,
-            ceiling=self._settings.output_tokens_ceiling,
+        facts = CallFacts(clickhouse)
+        self.prices = CallPrices(
+            catalog, facts, clock, settings or CallSettings(), self.run_budgets.refresh
         )
-        self._rater: Rater | None = None
-        self._refreshed_at = 0
-        self._refreshing: asyncio.Task[None] | None = None
-        self._warming: asyncio.Task[None] | None = None
+        self.insights = CallInsights(facts, self._store, self.prices.rater)
+        self._later = LaterCaptures()
         self._tenants: OrderedDict[str, str] = OrderedDict()
+
+    async def close(self) -> None:
+        """Make captures that wait; call before the committer is closed."""
+        await self._later.close()
 
     # Authorize
 
@@ -118,10 +108,10 @@ class Calls:
         account_id = account_of(ask)
         said = said_of(ask, account_id, await self._tenant_of(account_id, ask.principal))
         self._check_model(ask)
-        rater = await self._prices()
+        rater = await self.prices.rater()
         now = self._clock.now()
-        tokens_output = self._outputs.bound(said.tenant_id, said.model, ask.tokens_output_max)
-        estimate = self._estimate(rater, said, now, tokens_output)
+        tokens_output = self.prices.outputs.bound(said.tenant_id, said.model, ask.tokens_output_max)
+        estimate = self.prices.estimate(rater, said, now, tokens_output)
         budget = self.run_budgets.find(said.tenant_id, said.root_run_id)
         details = CallDetails(
             said=said,
@@ -134,7 +124,7 @@ class Calls:
         )
         outcome, details = await self._hold(ask, details, estimate)
         if outcome.status == "declined":
-            raise _refusal(outcome, details)
+            raise refusal_of(outcome, details)
         return permit_of(
             details,
             ask.principal,
@@ -153,32 +143,6 @@ class Calls:
                 code="model_not_allowed",
                 decided_by=f"key:{ask.principal.key_id or ask.principal.subject}",
             )
-
-    def _estimate(self, rater: Rater, said: Said, at: int, tokens_output: int) -> Estimate:
-        rates = self._rates(rater, said, at)
-        if rates is None:
-            if not self._settings.allows_unpriced:
-                raise CallRefused(
-                    f"{said.model} of {said.provider or 'any provider'} has no price; "
-                    "add it to a rate card",
-                    code="unpriced_model",
-                    decided_by="policy:unpriced_model",
-                )
-            return Estimate(1, 0, said.tokens_input + tokens_output)
-        estimate = plan_estimate(
-            rates,
-            tokens_input=said.tokens_input,
-            tokens_output=tokens_output,
-            has_cache_write=said.has_cache_write,
-            tools=said.tools,
-        )
-        return estimate._replace(credit_units=max(estimate.credit_units, 1))
-
-    @staticmethod
-    def _rates(rater: Rater, said: Said, at: int) -> CallRates | None:
-        return rater.rates_of(
-            said.tenant_id, said.provider, said.model, said.service_tier, said.is_batch, at
-        )
 
     async def _hold(
         self, ask: CallAsk, details: CallDetails, estimate: Estimate
@@ -215,9 +179,9 @@ class Calls:
                 raise
             return await self._answered(ask, said, conflict)
         except Blocked as error:
-            raise _blocked(error) from error
+            raise blocked(error) from error
         except TooManyRequests as error:
-            raise _too_many(error) from error
+            raise too_many(error) from error
         return outcome, details
 
     async def _answered(
@@ -256,9 +220,9 @@ class Calls:
         """Hold credit for an answer of so many output tokens in all, or CallRefused."""
         if tokens_output <= permit.tokens_output:
             return permit
-        rater = await self._prices()
+        rater = await self.prices.rater()
         said = said_of(permit.ask, permit.account_id, permit.tenant_id)
-        estimate = self._estimate(rater, said, permit.occurred_at, tokens_output)
+        estimate = self.prices.estimate(rater, said, permit.occurred_at, tokens_output)
         more_credit = max(estimate.credit_units - permit.credit_units, 0)
         more_usd = max(estimate.usd_units - permit.usd_units, 0)
         more = Actual(
@@ -274,7 +238,7 @@ class Calls:
             idempotency_key=f"call:top-up:{tokens_output}",
         )
         if outcome.status == "declined":
-            raise _refusal(outcome, None)
+            raise refusal_of(outcome, None)
         return msgspec.structs.replace(
             permit,
             credit_units=permit.credit_units + (more.credit_units or 0),
@@ -295,14 +259,17 @@ class Calls:
         latency_ms: float | None = None,
         provider_request_id: str = "",
         served_model: str = "",
+        is_waiting: bool = True,
     ) -> CallReceipt:
         """Make the call's event durable, charge what it cost and free the rest of its hold.
 
         Repeating it with the same usage answers the same; with other usage it is a Conflict.
+        Without `is_waiting` it returns once the event is durable: the charge is certain then,
+        what the receipt says of the account is a projection, and captures share commits.
         """
         check_usage(usage)
-        rater = await self._prices()
-        rated = self.price(permit, usage, rater)
+        rater = await self.prices.rater()
+        rated = self.prices.price(rater, permit, usage)
         event_id = event_id_of(permit.hold_id, permit.tenant_id, self._door.redactor)
         body = write_events(
             permit,
@@ -322,42 +289,17 @@ class Calls:
                 "the call was settled before with other usage", code="call_settled_otherwise"
             )
         if not error_code:
-            self._outputs.saw(permit.tenant_id, permit.model, usage.tokens_output)
-        captured = await self._capture(permit, usage, rated)
-        return CallReceipt(
-            hold_id=permit.hold_id,
-            event_id=event_id,
-            cost_usd_units=rated.cost_units,
-            cost_quality=rated.cost_quality,
-            credit_units=rated.credit_units,
-            charged_units=captured.moved if captured else 0,
-            shortfall_units=captured.shortfall if captured else 0,
-            available_units=captured.available if captured else permit.available_units,
-        )
-
-    def price(self, permit: CallPermit, usage: Usage, rater: Rater | None = None) -> Rated:
-        """What a usage costs by the prices of the call's authorization."""
-        rater = rater or self._rater
-        assert rater is not None
-        ask = permit.ask
-        at = permit.occurred_at
-        rated = rate_usage(
-            rater,
-            usage,
-            tenant_id=permit.tenant_id,
-            provider=permit.provider,
-            model=permit.model,
-            service_tier=ask.service_tier,
-            is_batch=ask.is_batch,
-            at=at,
-        )
-        if not usage.tools:
-            return rated
-        tools = rater.tool_units(permit.tenant_id, usage.tools, at)
-        return rated._replace(credit_units=rated.credit_units + tools)
+            self.prices.outputs.saw(permit.tenant_id, permit.model, usage.tokens_output)
+        if is_waiting or self._later.is_full:
+            captured = await self._capture(permit, usage, rated)
+            return receipt_of(permit, event_id, rated, captured)
+        self._later.put(lambda: self._capture(permit, usage, rated))
+        return projection_of(permit, event_id, rated)
 
     async def _capture(self, permit: CallPermit, usage: Usage, rated: Rated) -> Outcome | None:
-        """Capture what the call is worth; None when its hold has ended already."""
+        """Capture what the call is worth; None when its hold has ended otherwise."""
+        if rated.credit_units > permit.credit_units:
+            await self._cover(permit, rated)
         actual = Actual(
             credit_units=rated.credit_units,
             usd_units=rated.cost_units,
@@ -365,12 +307,29 @@ class Calls:
             limits=_parts(permit.limit, rated.credit_units, rated.cost_units, least=0),
         )
         try:
-            return await self._authorizer.capture(
+            outcome = await self._authorizer.capture(
                 permit.hold_id, actual, reason="call", idempotency_key=SETTLE_KEY
             )
-        except Conflict:
-            # the hold was ended otherwise: the run's charge converges to the event all the same
-            return None
+            if outcome.status == "declined":  # the account refuses what is above the hold
+                held = msgspec.structs.replace(actual, credit_units=permit.credit_units)
+                outcome = await self._authorizer.capture(
+                    permit.hold_id, held, reason="call", idempotency_key=f"{SETTLE_KEY}:held"
+                )
+        except Conflict as conflict:
+            if conflict.code != "idempotency_conflict":
+                return None  # the run's charge converges to the event all the same
+            request = CaptureRequest(hold_id=permit.hold_id, units=0, idempotency_key=SETTLE_KEY)
+            found = await asyncio.to_thread(self._ledger.load_answer, request)
+            return found[0] if found else None
+        return outcome
+
+    async def _cover(self, permit: CallPermit, rated: Rated) -> None:
+        """Hold what a call cost beyond its hold, if there is credit: else it is a shortfall."""
+        more = Actual(credit_units=rated.credit_units - permit.credit_units)
+        try:
+            await self._authorizer.extend(permit.hold_id, more, idempotency_key="call:cover")
+        except (Conflict, CallRefused, Blocked, TooManyRequests):
+            return  # ended, run out, or forbidden: the work is done all the same
 
     async def cancel(self, permit: CallPermit, *, reason: str) -> None:
         """Free the hold: the call never reached its provider, or cost nothing."""
@@ -394,42 +353,6 @@ class Calls:
             raise NotFound("there is no such account; create it with PUT", code="unknown_account")
         return tenant_id
 
-    async def _prices(self) -> Rater:
-        """The rater, looked up again when it is old; only the first caller ever waits."""
-        now = self._clock.now()
-        if now - self._refreshed_at >= _PRICES_FRESH_MICROS and self._refreshing is None:
-            self._refreshed_at = now
-            self._refreshing = asyncio.create_task(self._refresh())
-        if self._rater is None:
-            assert self._refreshing is not None
-            await asyncio.shield(self._refreshing)
-        assert self._rater is not None
-        return self._rater
-
-    async def _refresh(self) -> None:
-        if self._rater is None:
-            self._warming = asyncio.create_task(self._warm_up())
-        try:
-            self._rater = await asyncio.to_thread(self._catalog.refresh_rater, self._rater)
-            await asyncio.to_thread(self.run_budgets.refresh)
-        except TallystickError:
-            self._refreshed_at = 0
-            if self._rater is None:
-                raise
-        finally:
-            self._refreshing = None
-
-    async def _warm_up(self) -> None:
-        """Learn how long answers are from the last day's facts; without them it is learned."""
-        since = self._clock.now() - DAY
-        try:
-            found = await asyncio.to_thread(self._facts.query_usual_outputs, since)
-        except StoreUnavailable:
-            return
-        for tenant_id, model, outputs in found:
-            for tokens_output in outputs:
-                self._outputs.saw(tenant_id, model, tokens_output)
-
 
 def _parts(
     limit: tuple[str, str], credit_units: int, usd_units: int, *, least: int = 1
@@ -438,31 +361,3 @@ def _parts(
     limit_id, asset = limit
     units = max(credit_units if asset == str(CREDIT) else usd_units, least)
     return (LimitPart(limit_id, units),) if limit_id else ()
-
-
-def _refusal(outcome: Outcome, details: CallDetails | None) -> CallRefused:
-    what = "credit" if outcome.code == "credit_exhausted" else "room"
-    return CallRefused(
-        f"{outcome.decided_by} has not enough {what}; nothing was taken",
-        code=outcome.code,
-        decided_by=outcome.decided_by,
-        retry=outcome.retry,
-        available_units=outcome.available,
-        credit_units=outcome.units,
-        usd_units=details.usd_units if details else 0,
-    )
-
-
-def _blocked(error: Blocked) -> CallRefused:
-    return CallRefused(error.message, code=error.code, decided_by=error.decided_by)
-
-
-def _too_many(error: TooManyRequests) -> CallRefused:
-    return CallRefused(
-        error.message,
-        code=error.code,
-        decided_by=error.decided_by,
-        retry="wait",
-        http_status=429,
-        retry_after_seconds=error.retry_after_seconds,
-    )

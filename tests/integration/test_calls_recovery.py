@@ -1,0 +1,188 @@
+"""What a process that dies leaves of its calls is finished once, at whatever point it died."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from tallystick.clock import HOUR
+from tallystick.enforcement.authorization import Authorizer
+from tallystick.enforcement.calls import Calls, Usage
+from tallystick.enforcement.calls.facts import CallFacts
+from tallystick.enforcement.calls.recovery import CallRecovery
+from tallystick.enforcement.calls.store import CallStore
+from tallystick.errors import Conflict
+from tallystick.ledger import GrantRequest
+from tallystick.plumbing.clickhouse import ClickHouse
+from tallystick.plumbing.postgres import open_pool
+from tests.integration.test_calls import Scene, ask
+from tests.world import World
+
+USED = Usage(tokens_input=900, tokens_output=100)
+WORTH = (900 * 2_500 + 100 * 10_000) * 120 // 1000
+"""CREDIT/6 of that usage of gpt-4o."""
+
+
+class Died(Exception):
+    """The process dies here."""
+
+
+class DyingAuthorizer(Authorizer):
+    """Dies when it is asked to capture: the event is durable then."""
+
+    async def capture(self, *_: Any, **__: Any) -> Any:
+        raise Died
+
+
+@pytest.fixture
+def scene(world: World, postgres_url: str, clickhouse: ClickHouse) -> Scene:
+    world.ledger.put_account("acme", tenant_id="acme")
+    world.ledger.apply(
+        GrantRequest(account_id="acme", units=1_000_000_000, idempotency_key="first")
+    )
+    return Scene(world, postgres_url, clickhouse)
+
+
+def recovery_of(scene: Scene, **more: Any) -> CallRecovery:
+    def append(body: bytes) -> None:
+        scene.world.send_body(body)
+
+    world = scene.world
+    return CallRecovery(
+        CallStore(world.pool),
+        CallFacts(scene.clickhouse),
+        world.ledger,
+        append,
+        world.door.redactor,
+        world.clock,
+        young_micros=0,
+        **more,
+    )
+
+
+def charge_of(scene: Scene, run_id: str) -> tuple[int, int, int]:
+    charge = scene.world.ledger.load_run_charge("acme", run_id)
+    assert charge is not None
+    return charge.target, charge.charged, charge.shortfall
+
+
+def die_between_event_and_capture(scene: Scene, name: str, **more: Any) -> Any:
+    async def step(calls: Calls) -> Any:
+        permit = await calls.authorize(ask(name, **more))
+        calls._authorizer = DyingAuthorizer(calls._authorizer._committer)
+        with pytest.raises(Died):
+            await calls.settle(permit, USED)
+        return permit
+
+    return scene.run(step)
+
+
+@pytest.mark.parametrize("charger_first", [True, False])
+def test_an_event_without_its_capture_is_captured_once(scene: Scene, charger_first: bool) -> None:
+    name = f"heard-{charger_first}"
+    permit = die_between_event_and_capture(scene, name)
+    if charger_first:
+        scene.world.settle()
+    else:
+        while scene.world.sink.step():
+            pass
+    recovery = recovery_of(scene)
+    assert recovery.run().captured == 1
+    assert recovery.run().captured == 0
+    scene.world.settle()
+    assert charge_of(scene, f"req-{name}") == (WORTH, WORTH, 0)
+    assert scene.world.ledger.balance("acme").held == 0
+    # the client, or another process, sends its settlement again: nothing more is charged
+    again = scene.run(lambda calls: calls.settle(permit, USED))
+    assert again.credit_units == WORTH
+    scene.world.settle()
+    assert charge_of(scene, f"req-{name}") == (WORTH, WORTH, 0)
+    assert scene.world.ledger.verify() == []
+
+
+def test_a_capture_by_recovery_counts_what_was_used_of_a_usd_budget(scene: Scene) -> None:
+    async def left(calls: Calls) -> Any:
+        return (await calls.run_budgets.load("acme", "big")).remaining_units
+
+    async def step(calls: Calls) -> Any:
+        await calls.run_budgets.put("acme", "big", asset="USD/9", amount_units=10**9)
+        permit = await calls.authorize(ask("usd", root_run_id="big", run_id="big-1"))
+        calls._authorizer = DyingAuthorizer(calls._authorizer._committer)
+        with pytest.raises(Died):
+            await calls.settle(permit, USED)
+
+    scene.run(step)
+    scene.world.settle()
+    assert recovery_of(scene).run().captured == 1
+    assert scene.run(left) == 10**9 - (900 * 2_500 + 100 * 10_000)
+
+
+def test_a_call_nobody_heard_of_is_what_policy_says_also_in_a_run_with_facts(
+    scene: Scene,
+) -> None:
+    """Nothing was durable but the hold: it becomes unknown, then an estimated event."""
+
+    async def step(calls: Calls) -> Any:
+        heard = await calls.authorize(ask("h", run_id="mixed"))
+        lost = await calls.authorize(ask("l", run_id="mixed", ttl_seconds=1))
+        await calls.settle(heard, USED)
+        return lost
+
+    lost = scene.run(step)
+    scene.world.settle()
+    end_of(scene, lost.hold_id)
+    recovery = recovery_of(scene, heard_within=-HOUR)
+    assert recovery.run().judged == 1
+    assert recovery.run().judged == 0
+    scene.world.settle()
+    estimate = (1000 * 2_500 + 500 * 10_000) * 120 // 1000
+    assert charge_of(scene, "mixed") == (WORTH + estimate, WORTH + estimate, 0)
+    assert scene.world.ledger.balance("acme").held == 0
+    with pytest.raises(Conflict):  # too late: policy has spoken
+        scene.run(lambda calls: calls.settle(lost, USED))
+    assert scene.world.ledger.verify() == []
+
+
+def test_a_late_settlement_before_policy_spoke_counts(scene: Scene) -> None:
+    async def step(calls: Calls) -> Any:
+        return await calls.authorize(ask("late", ttl_seconds=1))
+
+    late = scene.run(step)
+    end_of(scene, late.hold_id)
+    receipt = scene.run(lambda calls: calls.settle(late, USED))
+    assert receipt.credit_units == WORTH
+    scene.world.settle()
+    assert recovery_of(scene, heard_within=-HOUR).run().judged == 1  # found: nothing is added
+    scene.world.settle()
+    assert charge_of(scene, "req-late") == (WORTH, WORTH, 0)
+    assert scene.world.totals("acme")["calls"] >= 1
+
+
+def end_of(scene: Scene, hold_id: str) -> None:
+    """Let a hold's time pass, and the hour after it, without waiting."""
+    pool = open_pool(scene.url, connections_max=1)
+    try:
+        for _ in range(2):
+            with pool.connection() as connection:
+                connection.execute(
+                    "UPDATE ledger.hold SET due_at = 1 WHERE hold_id = %s", [hold_id]
+                )
+            scene.world.ledger.settle_due()
+    finally:
+        pool.close()
+
+
+def test_two_recoveries_at_once_capture_once(scene: Scene) -> None:
+    die_between_event_and_capture(scene, "twice")
+    scene.world.settle()
+
+    async def both() -> list[int]:
+        runs = [asyncio.to_thread(recovery_of(scene).run) for _ in range(2)]
+        return [one.captured for one in await asyncio.gather(*runs)]
+
+    asyncio.run(both())
+    scene.world.settle()
+    assert charge_of(scene, "req-twice") == (WORTH, WORTH, 0)
+    assert scene.world.ledger.verify() == []
