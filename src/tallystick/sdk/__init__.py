@@ -21,8 +21,9 @@ if TYPE_CHECKING:
         default_client,
         set_default_client,
     )
-    from tallystick.sdk.context import CarryingExecutor, carry, propagated_headers
+    from tallystick.sdk.context import carry, propagated_headers
     from tallystick.sdk.errors import LimitReached, SpoolFull, Unreachable
+    from tallystick.sdk.executor import CarryingExecutor
     from tallystick.sdk.leases import HttpLeases, LeasedCredit, Leases, LeaseTerms, Permit
     from tallystick.sdk.metering import instrument
     from tallystick.sdk.reported import usage
@@ -31,8 +32,9 @@ if TYPE_CHECKING:
 _HOMES = {
     "asgi": "TallystickMiddleware",
     "client": "AsyncTallystick Tallystick default_client set_default_client",
-    "context": "CarryingExecutor carry propagated_headers",
+    "context": "carry propagated_headers",
     "errors": "LimitReached SpoolFull Unreachable",
+    "executor": "CarryingExecutor",
     "leases": "HttpLeases LeaseTerms LeasedCredit Leases Permit",
     "metering": "instrument",
     "reported": "usage",

@@ -7,7 +7,6 @@ TALLYSTICK_SPOOL). The two classes record alike; they differ in how they wait.
 
 from __future__ import annotations
 
-import asyncio
 import os
 import threading
 from collections.abc import Mapping
@@ -109,10 +108,14 @@ class AsyncTallystick(_Client):
 
     async def aflush(self, timeout: float = 10.0) -> bool:
         """Deliver all that is pending; False when `timeout` seconds were not enough."""
+        import asyncio  # 60 ms that synchronous applications need not pay
+
         return await asyncio.to_thread(self.flush, timeout)
 
     async def aclose(self, timeout: float = 10.0) -> None:
         """Deliver what can be, and end."""
+        import asyncio
+
         await self.async_transport.close()
         await asyncio.to_thread(self.close, timeout)
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import ContextVar, copy_context
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, NamedTuple, ParamSpec, TypeVar
@@ -101,14 +100,6 @@ def carry(work: Callable[P, T]) -> Callable[P, T]:
         return context.copy().run(work, *arguments, **options)
 
     return carried
-
-
-class CarryingExecutor(ThreadPoolExecutor):
-    """A pool of threads whose work stands where it was submitted."""
-
-    def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
-        """Submit work under the run and attempt of the caller."""
-        return super().submit(carry(fn), *args, **kwargs)
 
 
 def propagated_headers() -> dict[str, str]:

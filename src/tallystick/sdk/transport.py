@@ -7,7 +7,6 @@ request: an application that only marks runs does not pay for it at start.
 
 from __future__ import annotations
 
-import asyncio
 import threading
 import weakref
 from collections.abc import Mapping
@@ -19,6 +18,8 @@ from tallystick.errors import TallystickError
 from tallystick.sdk.errors import LimitReached, Unreachable
 
 if TYPE_CHECKING:
+    import asyncio
+
     import httpx
 
 _SERVER_IS_AWAY = frozenset({408, 425, 500, 502, 503, 504})
@@ -128,6 +129,8 @@ class AsyncHttpTransport:
 
     async def post(self, path: str, body: bytes) -> Answer:
         """Post JSON; Unreachable when there is no answer."""
+        import asyncio
+
         import httpx
 
         loop = asyncio.get_running_loop()
@@ -142,6 +145,8 @@ class AsyncHttpTransport:
 
     async def close(self) -> None:
         """Close the connections of this event loop."""
+        import asyncio
+
         client = self._clients.pop(asyncio.get_running_loop(), None)
         if client is not None:
             await client.aclose()

@@ -7,7 +7,6 @@ cost is known; when that fails it goes to the spool, under the same key.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import time
 
@@ -70,7 +69,7 @@ class MeteredCall:
         except Unreachable as away:
             self._go_on_or_raise(away)
             return
-        except asyncio.CancelledError:
+        except BaseException:  # the task was cancelled while it waited
             self._owe(self.call.undo())
             raise
         try:

@@ -7,7 +7,6 @@ uses (httpx or httpx2), because a response checks the class of its stream.
 
 from __future__ import annotations
 
-import asyncio
 import functools
 import sys
 from collections.abc import AsyncIterator, Iterator
@@ -86,11 +85,11 @@ class _AsyncMetered(_Metered):
                 yield passed
         except GeneratorExit:
             raise
-        except asyncio.CancelledError:
-            self._metered.settle_by_spool("cancelled", "CancelledError")
-            raise
         except Exception as error:
             await self._metered.settle_async("failed", error_code_of(error))
+            raise
+        except BaseException as error:
+            self._metered.settle_by_spool("cancelled", error_code_of(error))
             raise
         await self._metered.settle_async("completed")
 
