@@ -1,0 +1,202 @@
+"""Where a provider's client meets its HTTP library: each request on the wire is one call.
+
+Metering sits at `send` of the client's own HTTP client, below its retries: so each retry is
+authorized anew, and everything above (raw responses, stream helpers, parsing) works as it
+did. A refusal must not be retried, so it travels up as an answer of status 402 that says
+"do not retry", and is raised as what it is where the provider's client would raise it.
+"""
+
+from __future__ import annotations
+
+import functools
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from tallystick.errors import TallystickError
+from tallystick.sdk.context import error_code_of, propagated_headers
+from tallystick.sdk.metering.bodies import ModelRequest, read_request
+from tallystick.sdk.metering.meter import MeteredCall, begin
+from tallystick.sdk.metering.streams import library_of, meter_stream
+from tallystick.sdk.recorder import Recorder
+
+_REFUSAL = "tallystick_refusal"
+_NEVER_SENT = frozenset(
+    (
+        "ConnectError",
+        "ConnectTimeout",
+        "PoolTimeout",
+        "WriteError",
+        "WriteTimeout",
+        "UnsupportedProtocol",
+        "LocalProtocolError",
+        "ProxyError",
+    )
+)
+"""Failures by which the provider did not get the whole request: it cannot have billed it."""
+
+
+class Wire:
+    """The metered `send` of one HTTP client."""
+
+    def __init__(self, http: Any, provider: str, recorder: Recorder | None) -> None:
+        self._send = http.send
+        self._provider = provider
+        self._recorder = recorder
+        self.is_gateway = False
+        """The other end is Tallystick's gateway, which meters by itself."""
+
+    def send(self, request: Any, **options: Any) -> Any:
+        """Authorize, send, settle."""
+        prepared = self._prepare(request)
+        if prepared is None:
+            return self._send(request, **options)
+        request, metered = prepared
+        try:
+            metered.authorize()
+        except TallystickError as refusal:
+            return _refused(request, refusal)
+        try:
+            response = self._send(request, **options)
+        except Exception as error:
+            if _was_never_sent(error):
+                metered.cancel()
+            else:
+                metered.settle("failed", error_code_of(error))
+            raise
+        except BaseException as error:
+            metered.settle_by_spool("cancelled", error_code_of(error))
+            raise
+        if self._is_unbilled(response):
+            metered.cancel()
+        elif self._take(response, metered, library_of(request), is_async=False):
+            metered.settle("completed")
+        return response
+
+    async def send_async(self, request: Any, **options: Any) -> Any:
+        """Authorize, send, settle."""
+        prepared = self._prepare(request)
+        if prepared is None:
+            return await self._send(request, **options)
+        request, metered = prepared
+        try:
+            await metered.authorize_async()
+        except TallystickError as refusal:
+            return _refused(request, refusal)
+        try:
+            response = await self._send(request, **options)
+        except Exception as error:
+            if _was_never_sent(error):
+                await metered.cancel_async()
+            else:
+                await metered.settle_async("failed", error_code_of(error))
+            raise
+        except BaseException as error:
+            metered.settle_by_spool("cancelled", error_code_of(error))
+            raise
+        if self._is_unbilled(response):
+            await metered.cancel_async()
+        elif self._take(response, metered, library_of(request), is_async=True):
+            await metered.settle_async("completed")
+        return response
+
+    def _prepare(self, request: Any) -> tuple[Any, MeteredCall] | None:
+        """The request as it is sent and its call; None when it is not metered."""
+        if self.is_gateway:
+            request.headers.update(propagated_headers())
+            return None
+        try:
+            body = request.content
+        except Exception:
+            return None  # a body that is streamed up: no call of ours
+        found = read_request(request.method, request.url.path, body)
+        if found is None:
+            return None
+        return _asking_for_usage(request, found), begin(found, self._provider, self._recorder)
+
+    def _is_unbilled(self, response: Any) -> bool:
+        """Refused by the provider, or metered already: by the gateway, under whatever name."""
+        if "x-tallystick-hold" in response.headers or "x-tallystick-cost-usd" in response.headers:
+            self.is_gateway = True
+        return bool(self.is_gateway or response.status_code >= 400)
+
+    def _take(self, response: Any, metered: MeteredCall, library: str, *, is_async: bool) -> bool:
+        """Read a whole answer (True), or let its stream settle the call (False)."""
+        headers = response.headers
+        metered.provider_request_id = headers.get("x-request-id", headers.get("request-id", ""))
+        if response.is_closed:
+            metered.reading.take_answer(response.content)
+            return True
+        meter_stream(response, metered, library, is_async=is_async)
+        return False
+
+
+def _asking_for_usage(request: Any, found: ModelRequest) -> Any:
+    if not found.is_stream:
+        return request
+    request.headers["accept-encoding"] = "identity"  # events are read as they pass
+    if not found.hides_usage:
+        return request
+    headers = request.headers.copy()
+    del headers["content-length"]
+    return type(request)(
+        request.method,
+        request.url,
+        headers=headers,
+        content=found.body,
+        extensions=request.extensions,
+    )
+
+
+def _was_never_sent(error: Exception) -> bool:
+    return any(one.__name__ in _NEVER_SENT for one in type(error).__mro__)
+
+
+def _refused(request: Any, refusal: TallystickError) -> Any:
+    """A refusal as an answer that no client retries."""
+    content = {"error": {"message": refusal.message, "type": "tallystick", "code": refusal.code}}
+    return sys.modules[library_of(request)].Response(
+        402,
+        headers={"x-should-retry": "false"},
+        json=content,
+        request=request,
+        extensions={_REFUSAL: refusal},
+    )
+
+
+def _refusal_in(error: Exception) -> TallystickError | None:
+    extensions = getattr(getattr(error, "response", None), "extensions", None) or {}
+    found = extensions.get(_REFUSAL)
+    return found if isinstance(found, TallystickError) else None
+
+
+def raising_refusals(request: Callable[..., Any]) -> Callable[..., Any]:
+    """The client's `request`, raising a refusal as what it is."""
+
+    @functools.wraps(request)
+    def asked(*arguments: Any, **options: Any) -> Any:
+        try:
+            return request(*arguments, **options)
+        except Exception as error:
+            refusal = _refusal_in(error)
+            if refusal is None:
+                raise
+            raise refusal from None
+
+    return asked
+
+
+def raising_refusals_async(request: Callable[..., Any]) -> Callable[..., Any]:
+    """The client's `request`, raising a refusal as what it is."""
+
+    @functools.wraps(request)
+    async def asked(*arguments: Any, **options: Any) -> Any:
+        try:
+            return await request(*arguments, **options)
+        except Exception as error:
+            refusal = _refusal_in(error)
+            if refusal is None:
+                raise
+            raise refusal from None
+
+    return asked

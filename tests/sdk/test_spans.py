@@ -1,0 +1,285 @@
+"""Marks of work as events: nesting, attempts, decorators, generators, tasks, threads, forks."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+from opentelemetry import trace
+
+from tallystick.errors import InvalidInput
+from tallystick.sdk import (
+    CarryingExecutor,
+    SpoolFull,
+    Tallystick,
+    attempt,
+    carry,
+    propagated_headers,
+    run,
+    set_default_client,
+    tool,
+    usage,
+)
+from tallystick.sdk.asgi import TallystickMiddleware
+from tallystick.sdk.context import here
+from tests.sdk.recording import NOWHERE, recording, shapes
+
+
+def test_nested_runs_name_their_parent_and_root() -> None:
+    with (
+        recording(attribution={"team": "red"}) as (client, events),
+        client.run(run_id="a", feature="chat"),
+        run(run_id="b"),
+        run(run_id="c"),
+    ):
+        pass
+    assert shapes(events) == [
+        ("run_started", "a"),
+        ("run_started", "b"),
+        ("run_started", "c"),
+        ("run_completed", "c"),
+        ("run_completed", "b"),
+        ("run_completed", "a"),
+    ]
+    inner = events[2]
+    assert (inner["parent_run_id"], inner["root_run_id"]) == ("b", "a")
+    assert (inner["team"], inner["feature"]) == ("red", "chat"), "children inherit attribution"
+    assert "parent_run_id" not in events[0]
+    assert len({event["event_id"] for event in events}) == 6
+
+
+def test_attempts_are_numbered_under_a_retrying_loop() -> None:
+    def retrying(function: Callable[[], str]) -> str:
+        for _ in range(3):
+            try:
+                return function()
+            except ConnectionError:
+                continue
+        raise AssertionError
+
+    failures = iter([True, True, False])
+
+    @attempt
+    def fetch() -> str:
+        if next(failures):
+            raise ConnectionError("text that nobody should see")
+        usage(provider="openai", model="gpt-4o", tokens_input=1)
+        return "done"
+
+    with recording() as (client, events), client.run(run_id="r"):
+        assert retrying(fetch) == "done"
+    numbers = [event["attempt"] for event in events if event["event_type"] == "attempt_started"]
+    assert numbers == [1, 2, 3]
+    errors = [event.get("error_code") for event in events if "finished" in event["event_type"]]
+    assert errors == ["ConnectionError", "ConnectionError", None]
+    (used,) = [event for event in events if event["event_type"] == "token_usage"]
+    assert used["attempt"] == 3
+    assert "nobody should see" not in repr(events)
+
+
+def test_decorators_of_every_kind_of_function() -> None:
+    @tool
+    def plain(value: int) -> int:
+        return value + 1
+
+    @tool("named")
+    async def coroutine(value: int) -> int:
+        await asyncio.sleep(0)
+        return value + 1
+
+    @run
+    def generator() -> Iterator[str]:
+        place = here.get().run
+        received = yield place.run_id if place else ""
+        yield str(received)
+
+    @run(workflow="flow")
+    async def stream() -> AsyncIterator[int]:
+        yield 1
+        yield 2
+
+    async def asynchronous() -> None:
+        assert await coroutine(1) == 2
+        assert [one async for one in stream()] == [1, 2]
+
+    with recording() as (client, events):
+        set_default_client(client)
+        try:
+            assert plain(1) == 2
+            going: Any = generator()
+            name = next(going)
+            assert here.get().run is None, "between two items the caller's place is as it was"
+            assert going.send("x") == "x"
+            going.close()
+            asyncio.run(asynchronous())
+        finally:
+            set_default_client(None)
+    assert [event.get("tool") for event in events[:2]] == ["plain", "plain"]
+    assert shapes(events)[2:4] == [("run_started", name), ("run_completed", name)]
+    assert events[2]["workflow"] == "generator"
+    assert events[-1]["workflow"] == "flow"
+    assert plain.__name__ == "plain"
+
+
+def test_a_generator_that_fails_is_a_failed_run() -> None:
+    @run
+    def broken() -> Iterator[int]:
+        yield 1
+        raise KeyError("secret")
+
+    with recording() as (client, events):
+        set_default_client(client)
+        with pytest.raises(KeyError):
+            list(broken())
+        set_default_client(None)
+    assert [event["event_type"] for event in events] == ["run_started", "run_failed"]
+    assert events[1]["error_code"] == "KeyError"
+
+
+def test_tasks_and_threads_stand_where_they_were_begun() -> None:
+    @tool
+    def work() -> None:
+        pass
+
+    async def tasks() -> None:
+        async with run(run_id="tasks"):
+            await asyncio.gather(*(asyncio.to_thread(work) for _ in range(2)))
+
+    with recording() as (client, events):
+        with client.run(run_id="threads"):
+            with ThreadPoolExecutor(2) as pool:
+                pool.submit(carry(work)).result()
+            with CarryingExecutor(2) as pool:
+                pool.submit(work).result()
+        set_default_client(client)
+        asyncio.run(tasks())
+        set_default_client(None)
+    tools = [event["run_id"] for event in events if event["event_type"].startswith("tool")]
+    assert tools == ["threads"] * 4 + ["tasks"] * 4
+
+
+def fill(client: Tallystick) -> None:
+    for _ in range(10):
+        client.usage(provider="p", model="m")
+
+
+def test_what_the_application_raised_is_not_hidden_by_a_full_spool() -> None:
+    def fail(client: Tallystick) -> None:
+        with client.run():
+            raise KeyError("ours")
+
+    with recording(spool_bytes_max=300) as (client, _):
+        with pytest.raises(KeyError):
+            fail(client)
+        assert client.counters()["not_taken"] == 1
+
+
+def test_a_full_spool_is_said_to_the_caller_and_counted() -> None:
+    with recording(spool_bytes_max=300) as (client, _):
+        with pytest.raises(SpoolFull):
+            fill(client)
+        assert client.counters()["not_taken"] == 1
+
+
+def test_a_blocking_client_waits_then_says_so() -> None:
+    client = Tallystick(
+        NOWHERE, "none", spool_bytes_max=300, on_full="block", block_seconds=0.2, exit_seconds=0
+    )
+    with pytest.raises(SpoolFull):
+        fill(client)
+    client.close(0)
+    assert client.counters()["lost"] == client.counters()["recorded"]
+
+
+def test_without_settings_there_is_no_client(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("TALLYSTICK_URL", raising=False)
+    with pytest.raises(InvalidInput, match="TALLYSTICK_URL"), run():
+        pass
+
+
+def test_a_forked_child_has_a_spool_of_its_own(tmp_path: Path) -> None:
+    client = Tallystick(NOWHERE, "none", spool=tmp_path)
+    client.usage(provider="p", model="m", event_id="parent")
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            client.usage(provider="p", model="m", event_id="child")
+            status = 0 if client.counters()["pending_records"] == 1 else 2
+        finally:
+            os._exit(status)
+    assert os.waitpid(child, 0)[1] == 0
+    client.usage(provider="p", model="m", event_id="parent-2")
+    assert client.counters()["pending_records"] == 2
+    segments = {path.parent.name: path.read_bytes() for path in tmp_path.glob("*/*.seg")}
+    assert len(segments) == 2
+    assert sum(text.count(b'"child"') for text in segments.values()) == 1
+    client.close(0)
+
+
+async def _serve(middleware: TallystickMiddleware, headers: dict[str, str]) -> None:
+    async def nothing(*_: Any) -> Any:
+        return {"type": "http.request"}
+
+    pairs = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
+    await middleware({"type": "http", "path": "/", "headers": pairs}, nothing, nothing)
+
+
+def test_requests_are_runs_of_their_callers() -> None:
+    seen: list[dict[str, str]] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        seen.append(propagated_headers())
+        status = 503 if scope["path"] == "/" and len(seen) == 3 else 200
+        await send({"type": "http.response.start", "status": status})
+
+    headers = {
+        "X-Tallystick-Run": "caller",
+        "X-Tallystick-Root-Run": "top",
+        "X-Tallystick-Team": "intruders",
+        "traceparent": "00-ab-cd-01",
+    }
+    with recording() as (client, events):
+        wary = TallystickMiddleware(app, client=client, attribution=lambda _: {"feature": "api"})
+        open_hearted = TallystickMiddleware(app, client=client, trusts=lambda _: True)
+        joining = TallystickMiddleware(app, client=client, emits_runs=False)
+        for middleware in (wary, open_hearted, wary, joining):
+            asyncio.run(_serve(middleware, headers))
+    first = events[0]
+    assert (first["parent_run_id"], first["root_run_id"]) == ("caller", "top")
+    assert (first.get("team"), first["feature"]) == (None, "api")
+    assert events[2]["team"] == "intruders"
+    assert [event["event_type"] for event in events] == [
+        *["run_started", "run_completed"] * 2,
+        "run_started",
+        "run_failed",
+    ]
+    assert seen[0]["traceparent"] == "00-ab-cd-01"
+    assert seen[0]["X-Tallystick-Parent-Run"] == "caller"
+    assert seen[3]["X-Tallystick-Run"] == "caller"
+
+
+class RecordingSpan(trace.NonRecordingSpan):
+    """A span that keeps its attributes."""
+
+    def __init__(self) -> None:
+        super().__init__(trace.INVALID_SPAN_CONTEXT)
+        self.attributes: dict[str, Any] = {}
+
+    def is_recording(self) -> bool:
+        return True
+
+    def set_attribute(self, key: str, value: Any) -> None:
+        self.attributes[key] = value
+
+
+def test_the_current_span_knows_the_run() -> None:
+    span = RecordingSpan()
+    with recording() as (client, _), trace.use_span(span), client.run(run_id="traced"):
+        pass
+    assert span.attributes == {"tallystick.run_id": "traced"}
