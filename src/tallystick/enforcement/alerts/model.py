@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import msgspec
 
+SEVERITIES = ("info", "warning", "critical")
+"""From the least to the worst."""
+
 
 class Signal(msgspec.Struct, frozen=True, kw_only=True):
     """Something that someone should know; raised again and again while it lasts.
