@@ -53,6 +53,14 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Days after which archived events are deleted; 0 keeps them for ever."""
     archive_flush_seconds: int = 60
     """How long an event may wait for its archive object; shorter makes more, smaller objects."""
+    public_url: str = ""
+    """Where people reach this installation, for links in alerts (https://usage.example.com)."""
+    smtp_url: str = ""
+    """The mail server of alerts: smtp://user:secret@host:587?starttls=1 or smtps://host."""
+    smtp_from: str = "tallystick@localhost"
+    """The sender of mails."""
+    webhook_allow_private: bool = False
+    """Let webhooks go to private addresses and by http: receivers inside one's own network."""
 
     @property
     def data_folder(self) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from typing import Any
 
@@ -92,6 +93,4 @@ async def _raise_async(url: str, signal: Signal) -> str:
 
 
 def test_an_event_loop_may_raise_and_clear_too(postgres_url: str) -> None:
-    import asyncio
-
     assert asyncio.run(_raise_async(postgres_url, SIGNAL)) == "cleared"

@@ -9,9 +9,10 @@ import msgspec
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
+from tallystick.access import Principal
 from tallystick.bounds import BODY_BYTES_MAX
 from tallystick.clock import DAY, MINUTE, SECOND
-from tallystick.errors import BodyTooLarge, InvalidInput
+from tallystick.errors import BodyTooLarge, Forbidden, InvalidInput
 from tallystick.events.rules import Refused, read_time
 from tallystick.units import CREDIT, format_amount, parse_amount
 
@@ -102,6 +103,23 @@ def read_limit(query: Mapping[str, str], default: int) -> int:
     if not (text.isascii() and text.isdigit() and 0 < len(text) < 6):
         raise InvalidInput("limit must be a whole number", code="bad_limit", field="limit")
     return int(text)
+
+
+def principal_of(request: Request) -> Principal:
+    """Who asks, as the gate found it."""
+    found: Principal = request.state.principal
+    return found
+
+
+def tenant_of(request: Request, asked: str = "") -> str:
+    """Whose data is meant: the tenant of who asks, else what was asked; "" is every tenant.
+
+    Raises Forbidden when a tenant names another one.
+    """
+    own = principal_of(request).tenant_id
+    if own and asked not in ("", own):
+        raise Forbidden("this key belongs to another tenant", code="tenant_mismatch")
+    return own or asked
 
 
 def credits_of(text: object, field: str = "amount") -> int:

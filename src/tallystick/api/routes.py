@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from tallystick.api import alert_routes as alerts
 from tallystick.api import backfill_routes as backfills
 from tallystick.api import broken_routes as broken
 from tallystick.api import hold_routes as holds
@@ -408,4 +409,5 @@ ROUTES = (
         {"reason": "a test of the producer"},
     ),
     *backfills.ROUTES,
+    *alerts.ROUTES,
 )

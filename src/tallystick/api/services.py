@@ -16,6 +16,8 @@ from tallystick.backfill import Backfills
 from tallystick.broken import BrokenMessages
 from tallystick.catalog import Catalog
 from tallystick.clock import Clock
+from tallystick.enforcement.alerts.channels import Channels
+from tallystick.enforcement.alerts.service import Alerts
 from tallystick.enforcement.authorization import Authorizer
 from tallystick.events.door import Door
 from tallystick.ledger import Ledger
@@ -49,5 +51,7 @@ class Services:
     broken: BrokenMessages
     backfills: Backfills
     doubles: Doubles
+    alerts: Alerts
+    channels: Channels
     metrics: Metrics
     ready: Callable[[], tuple[bool, dict[str, Any]]]

@@ -28,6 +28,9 @@ from tallystick.bootstrap.secrets import load_admin_key, owner_only_secret
 from tallystick.broken import BrokenMessages
 from tallystick.catalog import Catalog
 from tallystick.clock import Clock, SystemClock
+from tallystick.enforcement.alerts.channels import Channels
+from tallystick.enforcement.alerts.sealing import Sealing
+from tallystick.enforcement.alerts.service import Alerts
 from tallystick.enforcement.authorization import Authorizer
 from tallystick.errors import StoreUnavailable
 from tallystick.events.appending import Appender, JudgingAppender, KafkaAppender, seal_key
@@ -45,6 +48,7 @@ from tallystick.plumbing.embedded.postgres import EmbeddedPostgres
 from tallystick.plumbing.log import CORRECTIONS, PostgresLog
 from tallystick.plumbing.log.heads import Heads, KafkaHeads, PostgresHeads
 from tallystick.plumbing.log.kafka import KafkaOptions, KafkaWriter, Watermarks, ensure_topics
+from tallystick.plumbing.outbound import OutboundPolicy
 from tallystick.plumbing.postgres import BY_INDEX, make_async_pool, migrate_postgres, open_pool
 from tallystick.reconcile.doubles import Doubles
 from tallystick.reconcile.freshness import Freshness
@@ -82,6 +86,8 @@ class Platform(msgspec.Struct):
     broken: BrokenMessages
     backfills: Backfills
     doubles: Doubles
+    alerts: Alerts
+    channels: Channels
 
     def ready(self) -> tuple[bool, dict[str, object]]:
         """Whether stores answer and followers progress, and what each said."""
@@ -164,6 +170,8 @@ def open_platform(
             broken=BrokenMessages(pool, clickhouse, door, clock),
             backfills=Backfills(pool, catalog, clock, ids),
             doubles=Doubles(pool, clickhouse, clock),
+            alerts=Alerts(pool, clock),
+            channels=_channels(settings, pool, clock, secret),
         )
 
 
@@ -222,6 +230,11 @@ def migrate(settings: Settings) -> None:
         ensure_topics(
             kafka, partitions=settings.kafka_partitions, replication=settings.kafka_replication
         )
+
+
+def _channels(settings: Settings, pool: ConnectionPool, clock: Clock, secret: str) -> Channels:
+    policy = OutboundPolicy(settings.webhook_allow_private)
+    return Channels(pool, clock, Uuid7Source(clock), Sealing(secret.encode()), policy)
 
 
 def _heads(kafka: KafkaOptions | None, pool: ConnectionPool) -> Heads:
@@ -287,6 +300,8 @@ def services_of(parts: Platform) -> Services:
         broken=parts.broken,
         backfills=parts.backfills,
         doubles=parts.doubles,
+        alerts=parts.alerts,
+        channels=parts.channels,
         metrics=Metrics(),
         ready=parts.ready,
     )

@@ -66,15 +66,16 @@ CREATE INDEX alert_channel_of ON enforcement.alert_channel (tenant_id) WHERE del
 
 -- Whom to tell of what: the first route by position that matches decides.
 CREATE TABLE enforcement.alert_route (
-    route_id     text    PRIMARY KEY,
     tenant_id    text    NOT NULL,
+    route_id     text    NOT NULL,
     position     integer NOT NULL,
     severities   text[]  NOT NULL,                 -- empty: every one
     kinds        text[]  NOT NULL,                 -- empty: every one
     scope        text    NOT NULL,                 -- a part of `who`, such as team=search; '': any
     steps        jsonb   NOT NULL,                 -- [{after_seconds, channels}]
     created_at   bigint  NOT NULL,                 -- micros
-    created_by   text    NOT NULL
+    created_by   text    NOT NULL,
+    PRIMARY KEY (tenant_id, route_id)
 );
 CREATE INDEX alert_route_of ON enforcement.alert_route (tenant_id, position, route_id);
 
