@@ -2,6 +2,7 @@ CREATE SCHEMA backfill;
 CREATE SCHEMA broken;
 CREATE SCHEMA catalog;
 CREATE SCHEMA charger;
+CREATE SCHEMA enforcement;
 CREATE SCHEMA ledger;
 CREATE SCHEMA log;
 CREATE FUNCTION log.refuse_change() RETURNS trigger
@@ -129,6 +130,125 @@ CREATE TABLE charger.pending_run (
     shard smallint GENERATED ALWAYS AS ((abs((hashtextextended(((tenant_id || ' '::text) || charge_key), (0)::bigint) % (8)::bigint)))::smallint) STORED NOT NULL
 )
 WITH (fillfactor='70');
+CREATE TABLE enforcement.alert (
+    alert_id text DEFAULT ('alr_'::text || replace((gen_random_uuid())::text, '-'::text, ''::text)) NOT NULL,
+    tenant_id text NOT NULL,
+    signal_id text NOT NULL,
+    kind text NOT NULL,
+    severity text NOT NULL,
+    who text NOT NULL,
+    what text NOT NULL,
+    how_much text NOT NULL,
+    since bigint NOT NULL,
+    next_step text NOT NULL,
+    how_to_stop text NOT NULL,
+    status text DEFAULT 'open'::text NOT NULL,
+    opened_at bigint NOT NULL,
+    last_seen_at bigint NOT NULL,
+    times_seen bigint DEFAULT 1 NOT NULL,
+    cleared_at bigint,
+    due_at bigint,
+    noticed_at bigint,
+    step integer DEFAULT '-1'::integer NOT NULL,
+    announced_severity text DEFAULT ''::text NOT NULL,
+    announcements integer DEFAULT 0 NOT NULL,
+    acknowledged_at bigint,
+    acknowledged_by text DEFAULT ''::text NOT NULL,
+    CONSTRAINT alert_check CHECK (((status = 'cleared'::text) = (cleared_at IS NOT NULL))),
+    CONSTRAINT alert_severity_check CHECK ((severity = ANY (ARRAY['info'::text, 'warning'::text, 'critical'::text]))),
+    CONSTRAINT alert_status_check CHECK ((status = ANY (ARRAY['open'::text, 'cleared'::text])))
+)
+WITH (fillfactor='70');
+CREATE TABLE enforcement.alert_action (
+    action_id bigint NOT NULL,
+    tenant_id text NOT NULL,
+    alert_id text NOT NULL,
+    kind text NOT NULL,
+    reason text NOT NULL,
+    until_at bigint,
+    acted_at bigint NOT NULL,
+    acted_by text NOT NULL,
+    CONSTRAINT alert_action_kind_check CHECK ((kind = ANY (ARRAY['acknowledge'::text, 'mute'::text, 'unmute'::text])))
+);
+ALTER TABLE enforcement.alert_action ALTER COLUMN action_id ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME enforcement.alert_action_action_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+CREATE TABLE enforcement.alert_attempt (
+    delivery_id text NOT NULL,
+    attempt integer NOT NULL,
+    started_at bigint NOT NULL,
+    latency_ms integer NOT NULL,
+    outcome text NOT NULL,
+    answer integer NOT NULL,
+    error text NOT NULL,
+    CONSTRAINT alert_attempt_outcome_check CHECK ((outcome = ANY (ARRAY['sent'::text, 'retry'::text, 'failed'::text])))
+);
+CREATE TABLE enforcement.alert_channel (
+    channel_id text NOT NULL,
+    tenant_id text NOT NULL,
+    name text NOT NULL,
+    kind text NOT NULL,
+    target bytea NOT NULL,
+    target_shown text NOT NULL,
+    secret bytea,
+    secret_before bytea,
+    secret_before_until bigint DEFAULT 0 NOT NULL,
+    is_enabled boolean DEFAULT true NOT NULL,
+    disabled_because text DEFAULT ''::text NOT NULL,
+    created_at bigint NOT NULL,
+    created_by text NOT NULL,
+    deleted_at bigint,
+    CONSTRAINT alert_channel_kind_check CHECK ((kind = ANY (ARRAY['webhook'::text, 'email'::text, 'slack'::text])))
+);
+CREATE TABLE enforcement.alert_delivery (
+    delivery_id text NOT NULL,
+    tenant_id text NOT NULL,
+    alert_id text,
+    announcement integer NOT NULL,
+    channel_id text NOT NULL,
+    step integer NOT NULL,
+    reason text NOT NULL,
+    message jsonb NOT NULL,
+    status text DEFAULT 'pending'::text NOT NULL,
+    attempts integer DEFAULT 0 NOT NULL,
+    due_at bigint NOT NULL,
+    created_at bigint NOT NULL,
+    sequence bigint NOT NULL,
+    CONSTRAINT alert_delivery_reason_check CHECK ((reason = ANY (ARRAY['opened'::text, 'worse'::text, 'lasting'::text, 'recovered'::text, 'test'::text]))),
+    CONSTRAINT alert_delivery_status_check CHECK ((status = ANY (ARRAY['pending'::text, 'sent'::text, 'failed'::text])))
+)
+WITH (fillfactor='70');
+ALTER TABLE enforcement.alert_delivery ALTER COLUMN sequence ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME enforcement.alert_delivery_sequence_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+CREATE TABLE enforcement.alert_mute (
+    tenant_id text NOT NULL,
+    signal_id text NOT NULL,
+    muted_until bigint NOT NULL,
+    muted_by text NOT NULL,
+    reason text NOT NULL
+);
+CREATE TABLE enforcement.alert_route (
+    tenant_id text NOT NULL,
+    route_id text NOT NULL,
+    "position" integer NOT NULL,
+    severities text[] NOT NULL,
+    kinds text[] NOT NULL,
+    scope text NOT NULL,
+    steps jsonb NOT NULL,
+    created_at bigint NOT NULL,
+    created_by text NOT NULL
+);
 CREATE TABLE ledger.account (
     account_id text NOT NULL,
     tenant_id text NOT NULL,
@@ -366,6 +486,22 @@ ALTER TABLE ONLY catalog.rate_card_version
     ADD CONSTRAINT rate_card_version_rate_card_id_effective_at_digest_key UNIQUE (rate_card_id, effective_at, digest);
 ALTER TABLE ONLY charger.pending_run
     ADD CONSTRAINT pending_run_pkey PRIMARY KEY (tenant_id, charge_key);
+ALTER TABLE ONLY enforcement.alert_action
+    ADD CONSTRAINT alert_action_pkey PRIMARY KEY (action_id);
+ALTER TABLE ONLY enforcement.alert_attempt
+    ADD CONSTRAINT alert_attempt_pkey PRIMARY KEY (delivery_id, attempt);
+ALTER TABLE ONLY enforcement.alert_channel
+    ADD CONSTRAINT alert_channel_pkey PRIMARY KEY (channel_id);
+ALTER TABLE ONLY enforcement.alert_delivery
+    ADD CONSTRAINT alert_delivery_alert_id_announcement_channel_id_key UNIQUE (alert_id, announcement, channel_id);
+ALTER TABLE ONLY enforcement.alert_delivery
+    ADD CONSTRAINT alert_delivery_pkey PRIMARY KEY (delivery_id);
+ALTER TABLE ONLY enforcement.alert_mute
+    ADD CONSTRAINT alert_mute_pkey PRIMARY KEY (tenant_id, signal_id);
+ALTER TABLE ONLY enforcement.alert
+    ADD CONSTRAINT alert_pkey PRIMARY KEY (alert_id);
+ALTER TABLE ONLY enforcement.alert_route
+    ADD CONSTRAINT alert_route_pkey PRIMARY KEY (tenant_id, route_id);
 ALTER TABLE ONLY ledger.account
     ADD CONSTRAINT account_pkey PRIMARY KEY (account_id);
 ALTER TABLE ONLY ledger.balance
@@ -401,6 +537,16 @@ CREATE UNIQUE INDEX one_revert_at_a_time ON backfill.backfill USING btree (rever
 CREATE INDEX action_by_message ON broken.action USING btree (broken_id, action_id);
 CREATE INDEX state_by_id ON broken.state USING btree (broken_id);
 CREATE INDEX pending_run_due ON charger.pending_run USING btree (shard, has_ended, touched_at);
+CREATE INDEX alert_action_of ON enforcement.alert_action USING btree (alert_id, action_id);
+CREATE INDEX alert_channel_of ON enforcement.alert_channel USING btree (tenant_id) WHERE (deleted_at IS NULL);
+CREATE INDEX alert_delivery_due ON enforcement.alert_delivery USING btree (due_at) WHERE (status = 'pending'::text);
+CREATE INDEX alert_delivery_of_channel ON enforcement.alert_delivery USING btree (channel_id, sequence);
+CREATE INDEX alert_delivery_pending ON enforcement.alert_delivery USING btree (alert_id, channel_id, sequence) WHERE (status = 'pending'::text);
+CREATE INDEX alert_due ON enforcement.alert USING btree (due_at) WHERE (due_at IS NOT NULL);
+CREATE INDEX alert_newest ON enforcement.alert USING btree (tenant_id, opened_at, alert_id);
+CREATE UNIQUE INDEX alert_open ON enforcement.alert USING btree (tenant_id, signal_id) WHERE (status = 'open'::text);
+CREATE INDEX alert_open_signal ON enforcement.alert USING btree (signal_id) WHERE (status = 'open'::text);
+CREATE INDEX alert_route_of ON enforcement.alert_route USING btree (tenant_id, "position", route_id);
 CREATE INDEX account_of_tenant ON ledger.account USING btree (tenant_id, created_at, account_id);
 CREATE INDEX hold_due ON ledger.hold USING btree (due_at);
 CREATE INDEX hold_of_account ON ledger.hold USING btree (account_id);
@@ -419,6 +565,8 @@ CREATE TRIGGER report_line_is_append_only BEFORE DELETE OR UPDATE OR TRUNCATE ON
 CREATE TRIGGER report_run_is_append_only BEFORE DELETE OR UPDATE OR TRUNCATE ON backfill.report_run FOR EACH STATEMENT EXECUTE FUNCTION log.refuse_change();
 CREATE TRIGGER action_is_append_only BEFORE DELETE OR UPDATE OR TRUNCATE ON broken.action FOR EACH STATEMENT EXECUTE FUNCTION log.refuse_change();
 CREATE TRIGGER version_is_append_only BEFORE DELETE OR UPDATE OR TRUNCATE ON catalog.rate_card_version FOR EACH STATEMENT EXECUTE FUNCTION log.refuse_change();
+CREATE TRIGGER alert_action_is_append_only BEFORE DELETE OR UPDATE OR TRUNCATE ON enforcement.alert_action FOR EACH STATEMENT EXECUTE FUNCTION log.refuse_change();
+CREATE TRIGGER alert_attempt_is_append_only BEFORE DELETE OR UPDATE OR TRUNCATE ON enforcement.alert_attempt FOR EACH STATEMENT EXECUTE FUNCTION log.refuse_change();
 CREATE TRIGGER balance_is_never_deleted BEFORE DELETE OR TRUNCATE ON ledger.balance FOR EACH STATEMENT EXECUTE FUNCTION log.refuse_change();
 CREATE TRIGGER block_is_append_only BEFORE DELETE OR UPDATE OR TRUNCATE ON ledger.block FOR EACH STATEMENT EXECUTE FUNCTION log.refuse_change();
 CREATE TRIGGER lot_is_never_deleted BEFORE DELETE OR TRUNCATE ON ledger.lot FOR EACH STATEMENT EXECUTE FUNCTION log.refuse_change();
@@ -431,3 +579,7 @@ ALTER TABLE ONLY backfill.report_run
     ADD CONSTRAINT report_run_backfill_id_fkey FOREIGN KEY (backfill_id) REFERENCES backfill.backfill(backfill_id);
 ALTER TABLE ONLY catalog.rate_card_version
     ADD CONSTRAINT rate_card_version_rate_card_id_fkey FOREIGN KEY (rate_card_id) REFERENCES catalog.rate_card(rate_card_id);
+ALTER TABLE ONLY enforcement.alert_attempt
+    ADD CONSTRAINT alert_attempt_delivery_id_fkey FOREIGN KEY (delivery_id) REFERENCES enforcement.alert_delivery(delivery_id);
+ALTER TABLE ONLY enforcement.alert_delivery
+    ADD CONSTRAINT alert_delivery_channel_id_fkey FOREIGN KEY (channel_id) REFERENCES enforcement.alert_channel(channel_id);

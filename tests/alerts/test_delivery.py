@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler
 from typing import Any
 
@@ -281,7 +281,7 @@ def test_tenants_see_and_reach_only_their_own(scene: Scene, receiver: Receiver) 
     assert receiver.received == []
     scene.raise_signal()
     alert_id = scene.alert()["alert_id"]
-    for refused in (
+    attempts: list[Callable[[], object]] = [
         lambda: scene.alerts.get("stranger", alert_id),
         lambda: scene.alerts.deliveries("stranger", alert_id),
         lambda: scene.alerts.mute("stranger", alert_id, seconds=9, reason="x", by="x"),
@@ -289,9 +289,10 @@ def test_tenants_see_and_reach_only_their_own(scene: Scene, receiver: Receiver) 
         lambda: scene.channels.delete("stranger", channel),
         lambda: scene.channels.rotate("stranger", channel, 0),
         lambda: scene.channels.test("stranger", channel, "x"),
-    ):
+    ]
+    for attempt in attempts:
         with pytest.raises(NotFound):
-            refused()
+            attempt()
     assert scene.channels.list("stranger") == {"channels": []}
 
 
