@@ -19,10 +19,12 @@ from starlette.types import Receive, Scope, Send
 
 from tallystick.api.openapi import build_openapi
 from tallystick.api.problems import from_error, on_http_error, on_unexpected_error
+from tallystick.api.rate_routes import rate_headers
 from tallystick.api.requests import respond
 from tallystick.api.route_entry import RouteEntry
 from tallystick.api.routes import ROUTES
 from tallystick.api.services import Services
+from tallystick.enforcement.rates import UNLIMITED
 from tallystick.errors import TallystickError
 
 _log = logging.getLogger(__name__)
@@ -52,7 +54,8 @@ def create_app(services: Services, pages: Sequence[BaseRoute] = ()) -> ShortWay:
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
         await services.committer.open()
         try:
-            yield
+            async with services.rates.following():
+                yield
         finally:
             await services.committer.close()
 
@@ -124,6 +127,9 @@ def _keyed(services: Services, path: str, needs: str, handle: Any) -> Any:
             if error.http_status >= 500 and not error.retryable:
                 _log.error("%s %s: %s", request.method, path, error.message)
             response = from_error(error)
+        rate = getattr(request.state, "rate", UNLIMITED)
+        if rate is not UNLIMITED:
+            response.headers.update(rate_headers(rate))
         name = (request.method, response.status_code)
         if name not in counters:
             counters[name] = services.metrics.requests.labels(name[0], path, str(name[1]))

@@ -8,6 +8,7 @@ from tallystick.api import broken_routes as broken
 from tallystick.api import hold_routes as holds
 from tallystick.api import ledger_routes as ledger
 from tallystick.api import otlp_routes as otlp
+from tallystick.api import rate_routes as rates
 from tallystick.api import schema_routes as schemas
 from tallystick.api import stream_routes as stream
 from tallystick.api import usage_routes as usage
@@ -410,4 +411,5 @@ ROUTES = (
     ),
     *backfills.ROUTES,
     *alerts.ROUTES,
+    *rates.ROUTES,
 )

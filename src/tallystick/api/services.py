@@ -19,6 +19,7 @@ from tallystick.clock import Clock
 from tallystick.enforcement.alerts.channels import Channels
 from tallystick.enforcement.alerts.service import Alerts
 from tallystick.enforcement.authorization import Authorizer
+from tallystick.enforcement.rates.service import RateLimits
 from tallystick.events.door import Door
 from tallystick.ledger import Ledger
 from tallystick.ledger.committer import Committer
@@ -53,5 +54,6 @@ class Services:
     doubles: Doubles
     alerts: Alerts
     channels: Channels
+    rates: RateLimits
     metrics: Metrics
     ready: Callable[[], tuple[bool, dict[str, Any]]]

@@ -32,6 +32,9 @@ from tallystick.enforcement.alerts.channels import Channels
 from tallystick.enforcement.alerts.sealing import Sealing
 from tallystick.enforcement.alerts.service import Alerts
 from tallystick.enforcement.authorization import Authorizer
+from tallystick.enforcement.rates import RateLimiter
+from tallystick.enforcement.rates.service import RateLimits
+from tallystick.enforcement.rates.store import PostgresLender, RateLimitStore
 from tallystick.errors import StoreUnavailable
 from tallystick.events.appending import Appender, JudgingAppender, KafkaAppender, seal_key
 from tallystick.events.dedup import DedupIndex
@@ -88,6 +91,7 @@ class Platform(msgspec.Struct):
     doubles: Doubles
     alerts: Alerts
     channels: Channels
+    rates: RateLimits
 
     def ready(self) -> tuple[bool, dict[str, object]]:
         """Whether stores answer and followers progress, and what each said."""
@@ -172,6 +176,7 @@ def open_platform(
             doubles=Doubles(pool, clickhouse, clock),
             alerts=Alerts(pool, clock),
             channels=_channels(settings, pool, clock, secret),
+            rates=_rates(pool, clock, is_shared=not has_engine),
         )
 
 
@@ -237,6 +242,11 @@ def _channels(settings: Settings, pool: ConnectionPool, clock: Clock, secret: st
     return Channels(pool, clock, Uuid7Source(clock), Sealing(secret.encode()), policy)
 
 
+def _rates(pool: ConnectionPool, clock: Clock, *, is_shared: bool) -> RateLimits:
+    lender = PostgresLender(pool) if is_shared else None
+    return RateLimits(RateLimitStore(pool, clock), RateLimiter(clock, lender))
+
+
 def _heads(kafka: KafkaOptions | None, pool: ConnectionPool) -> Heads:
     corrections = PostgresLog(pool, CORRECTIONS)
     if kafka is None:
@@ -283,7 +293,7 @@ def services_of(parts: Platform) -> Services:
     authenticator = Authenticator(parts.admin_key, parts.clock)
     return Services(
         authenticator=authenticator,
-        gate=Gate(authenticator),
+        gate=Gate(authenticator, parts.rates.limiter),
         authorizer=Authorizer(parts.committer),
         clock=parts.clock,
         door=parts.door,
@@ -302,6 +312,7 @@ def services_of(parts: Platform) -> Services:
         doubles=parts.doubles,
         alerts=parts.alerts,
         channels=parts.channels,
+        rates=parts.rates,
         metrics=Metrics(),
         ready=parts.ready,
     )
