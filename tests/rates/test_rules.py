@@ -18,8 +18,10 @@ from tallystick.enforcement.rates import UNLIMITED, Decision, RateLimit, RateLim
 START = 1_764_000_000_000_000
 
 
-def caller(key: str, **more: str) -> Principal:
-    return Principal(f"key:{key}", frozenset(), frozenset(), "acme", key, **more)
+def caller(key: str, *, tier: str = "", service_id: str = "") -> Principal:
+    return Principal(
+        f"key:{key}", frozenset(), frozenset(), "acme", key, tier=tier, service_id=service_id
+    )
 
 
 def limit(kind: str, name: str = "", **more: object) -> RateLimit:

@@ -45,13 +45,15 @@ class Lane:
     def __init__(self, bucket_id: str, limit: RateLimit, now: int) -> None:
         self.bucket_id = bucket_id
         self.limit = limit
+        self.decided_by = f"rate_limit:{limit.limit_id}"
         self.bucket = Bucket(limit.per_minute, limit.burst, now)
         self.pool = Pool(limit) if limit.kind in ("global", "tenant") else None
 
     def missing(self, units: int, who: str, weight: int, now: int) -> int:
         """The level that is missing for these units of a caller; 0: they fit."""
-        level = self.bucket.refill(now)
-        lacking = self.bucket.lacks(units)
+        bucket = self.bucket
+        level = bucket.refill(now)
+        lacking = bucket.lacks(units)
         if lacking or self.pool is None:
             return lacking
         return self.pool.missing(units, level, who, weight, now)
@@ -108,6 +110,7 @@ class Pool:
 
     def __init__(self, limit: RateLimit) -> None:
         self._limit = limit
+        self._reserve = limit.burst * SCALE // 2
         self._shares: dict[str, Share] = {}
         self._weights = 0
         self._pruned_at = 0
@@ -117,7 +120,7 @@ class Pool:
         share = self._share(who, weight, now)
         limit = self._limit
         saved = share.refill(now, limit.per_minute, limit.burst, self._weights)
-        if level - units * SCALE >= self._reserve():
+        if level - units * SCALE >= self._reserve:
             return 0
         most = share_most(share.weight, limit.burst, self._weights)
         return max(0, min(units * SCALE, most) - saved) * self._weights // share.weight
@@ -125,12 +128,11 @@ class Pool:
     def take(self, units: int, level: int, who: str) -> None:
         """Count what a key took; above the reserve it makes no debt."""
         share = self._shares[who]
-        left = (share.level or 0) - units * SCALE
-        is_above = level - units * SCALE >= self._reserve()
-        share.level = max(left, min(share.level or 0, 0)) if is_above else left
-
-    def _reserve(self) -> int:
-        return self._limit.burst * SCALE // 2
+        saved = share.level or 0
+        left = saved - units * SCALE
+        if left < 0 and level - units * SCALE >= self._reserve:
+            left = saved if saved < 0 else 0
+        share.level = left
 
     def _share(self, who: str, weight: int, now: int) -> Share:
         if now - self._pruned_at > 1_000_000:

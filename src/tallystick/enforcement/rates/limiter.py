@@ -13,7 +13,6 @@ from tallystick.access import Principal
 from tallystick.clock import MINUTE, SECOND, Clock
 from tallystick.enforcement.rates.lanes import Lane, Lender, SharedLane
 from tallystick.enforcement.rates.model import UNLIMITED, Decision, RateLimit
-from tallystick.enforcement.rates.rules import SCALE
 
 _ALWAYS_OPEN = "/v1/rate-limits"
 """So that a limit can be undone."""
@@ -155,7 +154,7 @@ class RateLimiter:
         self._lanes = {
             key: lane
             for key, lane in self._lanes.items()
-            if key in used or lane.bucket.refill(now) < lane.limit.burst * SCALE
+            if key in used or lane.bucket.refill(now) < lane.bucket.full
         }
 
 
@@ -175,14 +174,14 @@ def matches(limit: RateLimit, principal: Principal) -> bool:
 
 def _allowed(lane: Lane) -> Decision:
     limit = lane.limit
-    full = limit.burst * SCALE - lane.bucket.level
+    full = lane.bucket.full - lane.bucket.level
     return Decision(
         True,
         limit.per_minute,
         lane.remaining(),
-        lane.seconds_until(max(0, full)),
+        lane.seconds_until(full),
         0,
-        f"rate_limit:{limit.limit_id}",
+        lane.decided_by,
         limit.burst,
     )
 
@@ -190,6 +189,4 @@ def _allowed(lane: Lane) -> Decision:
 def _refused(lane: Lane, missing: int) -> Decision:
     limit = lane.limit
     wait = max(1, lane.seconds_until(missing))
-    return Decision(
-        False, limit.per_minute, 0, wait, wait, f"rate_limit:{limit.limit_id}", limit.burst
-    )
+    return Decision(False, limit.per_minute, 0, wait, wait, lane.decided_by, limit.burst)

@@ -17,29 +17,33 @@ SCALE = 60_000_000
 class Bucket:
     """A level that refills; starts full."""
 
-    __slots__ = ("at", "burst", "level", "per_minute")
+    __slots__ = ("at", "burst", "full", "level", "per_minute")
 
     def __init__(self, per_minute: int, burst: int, now: int) -> None:
         self.per_minute = per_minute
         self.burst = burst
-        self.level = burst * SCALE
+        self.full = burst * SCALE
+        self.level = self.full
         self.at = now
 
     def refill(self, now: int) -> int:
         """Bring the level up to `now` (micros) and return it; time never goes back."""
         elapsed = now - self.at
         if elapsed > 0:
-            self.level = min(self.burst * SCALE, self.level + elapsed * self.per_minute)
+            level = self.level + elapsed * self.per_minute
+            self.level = level if level < self.full else self.full
             self.at = now
         return self.level
 
     def lacks(self, units: int) -> int:
         """How much level is missing for this many units, refilled before; 0: they fit."""
-        return max(0, min(units, self.burst) * SCALE - self.level)
+        lacking = (units if units < self.burst else self.burst) * SCALE - self.level
+        return lacking if lacking > 0 else 0
 
     def add(self, units: int) -> None:
         """Give back, or take away what is negative; a debt is possible."""
-        self.level = min(self.burst * SCALE, self.level + units * SCALE)
+        level = self.level + units * SCALE
+        self.level = level if level < self.full else self.full
 
 
 class Share:
@@ -55,10 +59,13 @@ class Share:
     def refill(self, now: int, per_minute: int, burst: int, weights: int) -> int:
         """Bring the share up to `now`, among keys of these weights in all; return what it holds."""
         most = share_most(self.weight, burst, weights)
-        elapsed = max(0, now - self.at)
-        grown = elapsed * per_minute * self.weight // max(weights, 1)
-        self.level = most if self.level is None else min(most, self.level + grown)
-        self.at = max(self.at, now)
+        if self.level is None:
+            self.level = most
+        if now > self.at:
+            self.level += (now - self.at) * per_minute * self.weight // weights
+            self.at = now
+        if self.level > most:
+            self.level = most
         return self.level
 
 
