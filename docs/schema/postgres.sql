@@ -249,6 +249,29 @@ CREATE TABLE enforcement.alert_route (
     created_at bigint NOT NULL,
     created_by text NOT NULL
 );
+CREATE TABLE enforcement.rate_bucket (
+    bucket_id text NOT NULL,
+    level bigint NOT NULL,
+    filled_at bigint NOT NULL
+)
+WITH (fillfactor='50');
+CREATE TABLE enforcement.rate_limit (
+    limit_id text NOT NULL,
+    tenant_id text NOT NULL,
+    kind text NOT NULL,
+    name text NOT NULL,
+    asset text NOT NULL,
+    per_minute bigint NOT NULL,
+    burst bigint NOT NULL,
+    weight integer NOT NULL,
+    changed_at bigint NOT NULL,
+    changed_by text NOT NULL,
+    CONSTRAINT rate_limit_asset_check CHECK ((asset = ANY (ARRAY['requests'::text, 'tokens'::text]))),
+    CONSTRAINT rate_limit_burst_check CHECK (((burst >= 1) AND (burst <= 1000000000))),
+    CONSTRAINT rate_limit_kind_check CHECK ((kind = ANY (ARRAY['global'::text, 'tenant'::text, 'tier'::text, 'service'::text, 'key'::text]))),
+    CONSTRAINT rate_limit_per_minute_check CHECK (((per_minute >= 1) AND (per_minute <= 1000000000))),
+    CONSTRAINT rate_limit_weight_check CHECK (((weight >= 1) AND (weight <= 1000)))
+);
 CREATE TABLE ledger.account (
     account_id text NOT NULL,
     tenant_id text NOT NULL,
@@ -502,6 +525,12 @@ ALTER TABLE ONLY enforcement.alert
     ADD CONSTRAINT alert_pkey PRIMARY KEY (alert_id);
 ALTER TABLE ONLY enforcement.alert_route
     ADD CONSTRAINT alert_route_pkey PRIMARY KEY (tenant_id, route_id);
+ALTER TABLE ONLY enforcement.rate_bucket
+    ADD CONSTRAINT rate_bucket_pkey PRIMARY KEY (bucket_id);
+ALTER TABLE ONLY enforcement.rate_limit
+    ADD CONSTRAINT rate_limit_pkey PRIMARY KEY (limit_id);
+ALTER TABLE ONLY enforcement.rate_limit
+    ADD CONSTRAINT rate_limit_tenant_id_kind_name_asset_key UNIQUE (tenant_id, kind, name, asset);
 ALTER TABLE ONLY ledger.account
     ADD CONSTRAINT account_pkey PRIMARY KEY (account_id);
 ALTER TABLE ONLY ledger.balance

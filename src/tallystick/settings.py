@@ -59,6 +59,8 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The mail server of alerts: smtp://user:secret@host:587?starttls=1 or smtps://host."""
     smtp_from: str = "tallystick@localhost"
     """The sender of mails."""
+    redis_url: str = ""
+    """Redis or Valkey for rate limits that several API processes share; empty: PostgreSQL."""
     webhook_allow_private: bool = False
     """Let webhooks go to private addresses and by http: receivers inside one's own network."""
 

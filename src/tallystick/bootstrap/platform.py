@@ -33,6 +33,7 @@ from tallystick.enforcement.alerts.sealing import Sealing
 from tallystick.enforcement.alerts.service import Alerts
 from tallystick.enforcement.authorization import Authorizer
 from tallystick.enforcement.rates import RateLimiter
+from tallystick.enforcement.rates.lanes import Lender
 from tallystick.enforcement.rates.service import RateLimits
 from tallystick.enforcement.rates.store import PostgresLender, RateLimitStore
 from tallystick.errors import StoreUnavailable
@@ -89,9 +90,6 @@ class Platform(msgspec.Struct):
     broken: BrokenMessages
     backfills: Backfills
     doubles: Doubles
-    alerts: Alerts
-    channels: Channels
-    rates: RateLimits
 
     def ready(self) -> tuple[bool, dict[str, object]]:
         """Whether stores answer and followers progress, and what each said."""
@@ -174,9 +172,6 @@ def open_platform(
             broken=BrokenMessages(pool, clickhouse, door, clock),
             backfills=Backfills(pool, catalog, clock, ids),
             doubles=Doubles(pool, clickhouse, clock),
-            alerts=Alerts(pool, clock),
-            channels=_channels(settings, pool, clock, secret),
-            rates=_rates(pool, clock, is_shared=not has_engine),
         )
 
 
@@ -237,14 +232,21 @@ def migrate(settings: Settings) -> None:
         )
 
 
-def _channels(settings: Settings, pool: ConnectionPool, clock: Clock, secret: str) -> Channels:
+def _channels(parts: Platform) -> Channels:
+    settings, clock = parts.settings, parts.clock
+    secret = settings.redaction_key or owner_only_secret(parts.folder.path / "redaction.key")
     policy = OutboundPolicy(settings.webhook_allow_private)
-    return Channels(pool, clock, Uuid7Source(clock), Sealing(secret.encode()), policy)
+    return Channels(parts.pool, clock, Uuid7Source(clock), Sealing(secret.encode()), policy)
 
 
-def _rates(pool: ConnectionPool, clock: Clock, *, is_shared: bool) -> RateLimits:
-    lender = PostgresLender(pool) if is_shared else None
-    return RateLimits(RateLimitStore(pool, clock), RateLimiter(clock, lender))
+def _rates(parts: Platform) -> RateLimits:
+    """Exact in this process; without an engine others share the limits."""
+    lender: Lender | None = PostgresLender(parts.pool) if parts.engine is None else None
+    if parts.settings.redis_url:
+        from tallystick.enforcement.rates.redis_lender import RedisLender  # an extra
+
+        lender = RedisLender(parts.settings.redis_url)
+    return RateLimits(RateLimitStore(parts.pool, parts.clock), RateLimiter(parts.clock, lender))
 
 
 def _heads(kafka: KafkaOptions | None, pool: ConnectionPool) -> Heads:
@@ -291,9 +293,10 @@ def _make_committer(postgres_url: str, clock: Clock, stack: ExitStack) -> Commit
 def services_of(parts: Platform) -> Services:
     """What the HTTP surface is given."""
     authenticator = Authenticator(parts.admin_key, parts.clock)
+    rates = _rates(parts)
     return Services(
         authenticator=authenticator,
-        gate=Gate(authenticator, parts.rates.limiter),
+        gate=Gate(authenticator, rates.limiter),
         authorizer=Authorizer(parts.committer),
         clock=parts.clock,
         door=parts.door,
@@ -310,9 +313,9 @@ def services_of(parts: Platform) -> Services:
         broken=parts.broken,
         backfills=parts.backfills,
         doubles=parts.doubles,
-        alerts=parts.alerts,
-        channels=parts.channels,
-        rates=parts.rates,
+        alerts=Alerts(parts.pool, parts.clock),
+        channels=_channels(parts),
+        rates=rates,
         metrics=Metrics(),
         ready=parts.ready,
     )

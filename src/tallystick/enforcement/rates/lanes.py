@@ -36,6 +36,10 @@ class Lender(Protocol):
         """Correct the shared bucket; negative takes more."""
         ...
 
+    async def close(self) -> None:
+        """Let connections go."""
+        ...
+
 
 class Lane:
     """One limit in this process alone."""

@@ -82,6 +82,11 @@ class RateLimiter:
             elif is_tokens:
                 lane.bucket.add(-tokens)
 
+    async def close(self) -> None:
+        """Let the lender's connections go."""
+        if self._lender is not None:
+            await self._lender.close()
+
     def _decide(
         self, caller: _Caller, requests: int, tokens: int, now: int
     ) -> tuple[Decision, SharedLane | None]:

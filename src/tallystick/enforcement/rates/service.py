@@ -95,6 +95,7 @@ class RateLimits:
             task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await task
+            await self.limiter.close()
 
 
 def limit_id_of(tenant_id: str, kind: str, name: str, asset: str) -> str:

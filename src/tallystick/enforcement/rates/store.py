@@ -73,6 +73,9 @@ class PostgresLender:
         """Correct the shared bucket; negative takes more."""
         await asyncio.to_thread(self._give_back, bucket_id, limit, units)
 
+    async def close(self) -> None:
+        """The pool is its owner's."""
+
     def _lend(self, bucket_id: str, limit: RateLimit, need: int, block: int) -> Lent:
         with transaction(self._pool) as connection:
             bucket = _locked(connection, bucket_id, limit)
