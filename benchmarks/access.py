@@ -32,7 +32,7 @@ from tallystick.errors import Unauthorized
 from tallystick.ids import Uuid7Source
 from tallystick.plumbing.embedded.folder import DataFolder
 from tallystick.plumbing.embedded.postgres import EmbeddedPostgres
-from tallystick.plumbing.outbound import Outbound
+from tallystick.plumbing.outbound import OutboundPolicy
 from tallystick.plumbing.postgres import migrate_postgres, open_pool
 
 _TABLES = ("account", "balance", "lot", "hold", "operation", "run_charge")
@@ -57,7 +57,7 @@ def two() -> Iterator[tuple[Access, Access]]:
                 Uuid7Source(clock),
                 admin_key="admin",
                 issuer="http://here",
-                outbound=Outbound(),
+                outbound=OutboundPolicy(),
             )
             for pool in pools
         ]

@@ -5,6 +5,7 @@
     make bench ARGS=ledger          the ledger (ledger.py)
     make bench ARGS=budgets         what budgets add to an authorization (budgets.py)
     make bench ARGS=pipeline        the event pipeline (pipeline.py)
+    make bench ARGS=rates           a rate check (rates.py)
 
 Method. The server runs as its users run it, on a fresh data folder; the load comes from this
 process on the same machine, so both share its cores. Ingest: requests of 500 events over
@@ -30,7 +31,7 @@ import msgspec
 import psutil
 from tests.server import Server
 
-from benchmarks import budgets, ledger
+from benchmarks import budgets, ledger, rates
 from benchmarks.archive import archive
 from tallystick.clock import SystemClock, format_time
 
@@ -216,7 +217,9 @@ def main() -> None:
         from benchmarks import pipeline  # which takes its load from here
 
         pipeline.main([])
-    if sys.argv[1:] in (["ledger"], ["pipeline"], ["budgets"]):
+    if sys.argv[1:] in ([], ["rates"]):
+        rates.main()
+    if sys.argv[1:] in (["ledger"], ["pipeline"], ["budgets"], ["rates"]):
         return
     chosen = sys.argv[1:] or list(PARTS)
     memory_gib = psutil.virtual_memory().total / 2**30

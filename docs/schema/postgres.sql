@@ -263,6 +263,131 @@ CREATE TABLE charger.pending_run (
 )
 WITH (fillfactor='70');
 ALTER TABLE ONLY charger.pending_run FORCE ROW LEVEL SECURITY;
+CREATE TABLE enforcement.alert (
+    alert_id text DEFAULT ('alr_'::text || replace((gen_random_uuid())::text, '-'::text, ''::text)) NOT NULL,
+    tenant_id text NOT NULL,
+    signal_id text NOT NULL,
+    kind text NOT NULL,
+    severity text NOT NULL,
+    who text NOT NULL,
+    what text NOT NULL,
+    how_much text NOT NULL,
+    since bigint NOT NULL,
+    next_step text NOT NULL,
+    how_to_stop text NOT NULL,
+    status text DEFAULT 'open'::text NOT NULL,
+    opened_at bigint NOT NULL,
+    last_seen_at bigint NOT NULL,
+    times_seen bigint DEFAULT 1 NOT NULL,
+    cleared_at bigint,
+    due_at bigint,
+    noticed_at bigint,
+    step integer DEFAULT '-1'::integer NOT NULL,
+    announced_severity text DEFAULT ''::text NOT NULL,
+    announcements integer DEFAULT 0 NOT NULL,
+    acknowledged_at bigint,
+    acknowledged_by text DEFAULT ''::text NOT NULL,
+    CONSTRAINT alert_check CHECK (((status = 'cleared'::text) = (cleared_at IS NOT NULL))),
+    CONSTRAINT alert_severity_check CHECK ((severity = ANY (ARRAY['info'::text, 'warning'::text, 'critical'::text]))),
+    CONSTRAINT alert_status_check CHECK ((status = ANY (ARRAY['open'::text, 'cleared'::text])))
+)
+WITH (fillfactor='70');
+ALTER TABLE ONLY enforcement.alert FORCE ROW LEVEL SECURITY;
+CREATE TABLE enforcement.alert_action (
+    action_id bigint NOT NULL,
+    tenant_id text NOT NULL,
+    alert_id text NOT NULL,
+    kind text NOT NULL,
+    reason text NOT NULL,
+    until_at bigint,
+    acted_at bigint NOT NULL,
+    acted_by text NOT NULL,
+    CONSTRAINT alert_action_kind_check CHECK ((kind = ANY (ARRAY['acknowledge'::text, 'mute'::text, 'unmute'::text])))
+);
+ALTER TABLE ONLY enforcement.alert_action FORCE ROW LEVEL SECURITY;
+ALTER TABLE enforcement.alert_action ALTER COLUMN action_id ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME enforcement.alert_action_action_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+CREATE TABLE enforcement.alert_attempt (
+    delivery_id text NOT NULL,
+    attempt integer NOT NULL,
+    started_at bigint NOT NULL,
+    latency_ms integer NOT NULL,
+    outcome text NOT NULL,
+    answer integer NOT NULL,
+    error text NOT NULL,
+    CONSTRAINT alert_attempt_outcome_check CHECK ((outcome = ANY (ARRAY['sent'::text, 'retry'::text, 'failed'::text])))
+);
+CREATE TABLE enforcement.alert_channel (
+    channel_id text NOT NULL,
+    tenant_id text NOT NULL,
+    name text NOT NULL,
+    kind text NOT NULL,
+    target bytea NOT NULL,
+    target_shown text NOT NULL,
+    secret bytea,
+    secret_before bytea,
+    secret_before_until bigint DEFAULT 0 NOT NULL,
+    is_enabled boolean DEFAULT true NOT NULL,
+    disabled_because text DEFAULT ''::text NOT NULL,
+    created_at bigint NOT NULL,
+    created_by text NOT NULL,
+    deleted_at bigint,
+    CONSTRAINT alert_channel_kind_check CHECK ((kind = ANY (ARRAY['webhook'::text, 'email'::text, 'slack'::text])))
+);
+ALTER TABLE ONLY enforcement.alert_channel FORCE ROW LEVEL SECURITY;
+CREATE TABLE enforcement.alert_delivery (
+    delivery_id text NOT NULL,
+    tenant_id text NOT NULL,
+    alert_id text,
+    announcement integer NOT NULL,
+    channel_id text NOT NULL,
+    step integer NOT NULL,
+    reason text NOT NULL,
+    message jsonb NOT NULL,
+    status text DEFAULT 'pending'::text NOT NULL,
+    attempts integer DEFAULT 0 NOT NULL,
+    due_at bigint NOT NULL,
+    created_at bigint NOT NULL,
+    sequence bigint NOT NULL,
+    CONSTRAINT alert_delivery_reason_check CHECK ((reason = ANY (ARRAY['opened'::text, 'worse'::text, 'lasting'::text, 'recovered'::text, 'test'::text]))),
+    CONSTRAINT alert_delivery_status_check CHECK ((status = ANY (ARRAY['pending'::text, 'sent'::text, 'failed'::text])))
+)
+WITH (fillfactor='70');
+ALTER TABLE ONLY enforcement.alert_delivery FORCE ROW LEVEL SECURITY;
+ALTER TABLE enforcement.alert_delivery ALTER COLUMN sequence ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME enforcement.alert_delivery_sequence_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+CREATE TABLE enforcement.alert_mute (
+    tenant_id text NOT NULL,
+    signal_id text NOT NULL,
+    muted_until bigint NOT NULL,
+    muted_by text NOT NULL,
+    reason text NOT NULL
+);
+ALTER TABLE ONLY enforcement.alert_mute FORCE ROW LEVEL SECURITY;
+CREATE TABLE enforcement.alert_route (
+    tenant_id text NOT NULL,
+    route_id text NOT NULL,
+    "position" integer NOT NULL,
+    severities text[] NOT NULL,
+    kinds text[] NOT NULL,
+    scope text NOT NULL,
+    steps jsonb NOT NULL,
+    created_at bigint NOT NULL,
+    created_by text NOT NULL
+);
+ALTER TABLE ONLY enforcement.alert_route FORCE ROW LEVEL SECURITY;
 CREATE TABLE enforcement.budget (
     tenant_id text NOT NULL,
     budget_id text NOT NULL,
@@ -311,6 +436,30 @@ CREATE TABLE enforcement.budget_window (
     CONSTRAINT budget_window_carried_check CHECK ((carried >= 0))
 );
 ALTER TABLE ONLY enforcement.budget_window FORCE ROW LEVEL SECURITY;
+CREATE TABLE enforcement.rate_bucket (
+    bucket_id text NOT NULL,
+    level bigint NOT NULL,
+    filled_at bigint NOT NULL
+)
+WITH (fillfactor='50');
+CREATE TABLE enforcement.rate_limit (
+    limit_id text NOT NULL,
+    tenant_id text NOT NULL,
+    kind text NOT NULL,
+    name text NOT NULL,
+    asset text NOT NULL,
+    per_minute bigint NOT NULL,
+    burst bigint NOT NULL,
+    weight integer NOT NULL,
+    changed_at bigint NOT NULL,
+    changed_by text NOT NULL,
+    CONSTRAINT rate_limit_asset_check CHECK ((asset = ANY (ARRAY['requests'::text, 'tokens'::text]))),
+    CONSTRAINT rate_limit_burst_check CHECK (((burst >= 1) AND (burst <= 1000000000))),
+    CONSTRAINT rate_limit_kind_check CHECK ((kind = ANY (ARRAY['global'::text, 'tenant'::text, 'tier'::text, 'service'::text, 'key'::text]))),
+    CONSTRAINT rate_limit_per_minute_check CHECK (((per_minute >= 1) AND (per_minute <= 1000000000))),
+    CONSTRAINT rate_limit_weight_check CHECK (((weight >= 1) AND (weight <= 1000)))
+);
+ALTER TABLE ONLY enforcement.rate_limit FORCE ROW LEVEL SECURITY;
 CREATE TABLE ledger.account (
     account_id text NOT NULL,
     tenant_id text NOT NULL,
@@ -598,6 +747,22 @@ ALTER TABLE ONLY catalog.rate_card_version
     ADD CONSTRAINT rate_card_version_rate_card_id_effective_at_digest_key UNIQUE (rate_card_id, effective_at, digest);
 ALTER TABLE ONLY charger.pending_run
     ADD CONSTRAINT pending_run_pkey PRIMARY KEY (tenant_id, charge_key);
+ALTER TABLE ONLY enforcement.alert_action
+    ADD CONSTRAINT alert_action_pkey PRIMARY KEY (action_id);
+ALTER TABLE ONLY enforcement.alert_attempt
+    ADD CONSTRAINT alert_attempt_pkey PRIMARY KEY (delivery_id, attempt);
+ALTER TABLE ONLY enforcement.alert_channel
+    ADD CONSTRAINT alert_channel_pkey PRIMARY KEY (channel_id);
+ALTER TABLE ONLY enforcement.alert_delivery
+    ADD CONSTRAINT alert_delivery_alert_id_announcement_channel_id_key UNIQUE (alert_id, announcement, channel_id);
+ALTER TABLE ONLY enforcement.alert_delivery
+    ADD CONSTRAINT alert_delivery_pkey PRIMARY KEY (delivery_id);
+ALTER TABLE ONLY enforcement.alert_mute
+    ADD CONSTRAINT alert_mute_pkey PRIMARY KEY (tenant_id, signal_id);
+ALTER TABLE ONLY enforcement.alert
+    ADD CONSTRAINT alert_pkey PRIMARY KEY (alert_id);
+ALTER TABLE ONLY enforcement.alert_route
+    ADD CONSTRAINT alert_route_pkey PRIMARY KEY (tenant_id, route_id);
 ALTER TABLE ONLY enforcement.budget_crossing
     ADD CONSTRAINT budget_crossing_pkey PRIMARY KEY (limit_id, at);
 ALTER TABLE ONLY enforcement.budget_edits
@@ -608,6 +773,12 @@ ALTER TABLE ONLY enforcement.budget_revision
     ADD CONSTRAINT budget_revision_pkey PRIMARY KEY (tenant_id, budget_id, revision);
 ALTER TABLE ONLY enforcement.budget_window
     ADD CONSTRAINT budget_window_pkey PRIMARY KEY (limit_id);
+ALTER TABLE ONLY enforcement.rate_bucket
+    ADD CONSTRAINT rate_bucket_pkey PRIMARY KEY (bucket_id);
+ALTER TABLE ONLY enforcement.rate_limit
+    ADD CONSTRAINT rate_limit_pkey PRIMARY KEY (limit_id);
+ALTER TABLE ONLY enforcement.rate_limit
+    ADD CONSTRAINT rate_limit_tenant_id_kind_name_asset_key UNIQUE (tenant_id, kind, name, asset);
 ALTER TABLE ONLY ledger.account
     ADD CONSTRAINT account_pkey PRIMARY KEY (account_id);
 ALTER TABLE ONLY ledger.balance
@@ -654,6 +825,16 @@ CREATE INDEX action_by_message ON broken.action USING btree (broken_id, action_i
 CREATE INDEX state_by_id ON broken.state USING btree (broken_id);
 CREATE INDEX run_budget_changed ON calls.run_budget USING btree (changed_at);
 CREATE INDEX pending_run_due ON charger.pending_run USING btree (shard, has_ended, touched_at);
+CREATE INDEX alert_action_of ON enforcement.alert_action USING btree (alert_id, action_id);
+CREATE INDEX alert_channel_of ON enforcement.alert_channel USING btree (tenant_id) WHERE (deleted_at IS NULL);
+CREATE INDEX alert_delivery_due ON enforcement.alert_delivery USING btree (due_at) WHERE (status = 'pending'::text);
+CREATE INDEX alert_delivery_of_channel ON enforcement.alert_delivery USING btree (channel_id, sequence);
+CREATE INDEX alert_delivery_pending ON enforcement.alert_delivery USING btree (alert_id, channel_id, sequence) WHERE (status = 'pending'::text);
+CREATE INDEX alert_due ON enforcement.alert USING btree (due_at) WHERE (due_at IS NOT NULL);
+CREATE INDEX alert_newest ON enforcement.alert USING btree (tenant_id, opened_at, alert_id);
+CREATE UNIQUE INDEX alert_open ON enforcement.alert USING btree (tenant_id, signal_id) WHERE (status = 'open'::text);
+CREATE INDEX alert_open_signal ON enforcement.alert USING btree (signal_id) WHERE (status = 'open'::text);
+CREATE INDEX alert_route_of ON enforcement.alert_route USING btree (tenant_id, "position", route_id);
 CREATE INDEX budget_by_edit ON enforcement.budget USING btree (edit);
 CREATE INDEX crossing_uncleared ON enforcement.budget_crossing USING btree (limit_id) WHERE (cleared_at IS NULL);
 CREATE INDEX window_of_budget ON enforcement.budget_window USING btree (tenant_id, budget_id, end_at);
@@ -684,6 +865,8 @@ CREATE TRIGGER report_run_is_append_only BEFORE DELETE OR UPDATE OR TRUNCATE ON 
 CREATE TRIGGER action_is_append_only BEFORE DELETE OR UPDATE OR TRUNCATE ON broken.action FOR EACH STATEMENT EXECUTE FUNCTION log.refuse_change();
 CREATE TRIGGER judged_is_append_only BEFORE DELETE OR UPDATE OR TRUNCATE ON calls.judged FOR EACH STATEMENT EXECUTE FUNCTION log.refuse_change();
 CREATE TRIGGER version_is_append_only BEFORE DELETE OR UPDATE OR TRUNCATE ON catalog.rate_card_version FOR EACH STATEMENT EXECUTE FUNCTION log.refuse_change();
+CREATE TRIGGER alert_action_is_append_only BEFORE DELETE OR UPDATE OR TRUNCATE ON enforcement.alert_action FOR EACH STATEMENT EXECUTE FUNCTION log.refuse_change();
+CREATE TRIGGER alert_attempt_is_append_only BEFORE DELETE OR UPDATE OR TRUNCATE ON enforcement.alert_attempt FOR EACH STATEMENT EXECUTE FUNCTION log.refuse_change();
 CREATE TRIGGER budget_revision_is_append_only BEFORE DELETE OR UPDATE OR TRUNCATE ON enforcement.budget_revision FOR EACH STATEMENT EXECUTE FUNCTION log.refuse_change();
 CREATE TRIGGER balance_is_never_deleted BEFORE DELETE OR TRUNCATE ON ledger.balance FOR EACH STATEMENT EXECUTE FUNCTION log.refuse_change();
 CREATE TRIGGER block_is_append_only BEFORE DELETE OR UPDATE OR TRUNCATE ON ledger.block FOR EACH STATEMENT EXECUTE FUNCTION log.refuse_change();
@@ -697,6 +880,10 @@ ALTER TABLE ONLY backfill.report_run
     ADD CONSTRAINT report_run_backfill_id_fkey FOREIGN KEY (backfill_id) REFERENCES backfill.backfill(backfill_id);
 ALTER TABLE ONLY catalog.rate_card_version
     ADD CONSTRAINT rate_card_version_rate_card_id_fkey FOREIGN KEY (rate_card_id) REFERENCES catalog.rate_card(rate_card_id);
+ALTER TABLE ONLY enforcement.alert_attempt
+    ADD CONSTRAINT alert_attempt_delivery_id_fkey FOREIGN KEY (delivery_id) REFERENCES enforcement.alert_delivery(delivery_id);
+ALTER TABLE ONLY enforcement.alert_delivery
+    ADD CONSTRAINT alert_delivery_channel_id_fkey FOREIGN KEY (channel_id) REFERENCES enforcement.alert_channel(channel_id);
 ALTER TABLE access.credential ENABLE ROW LEVEL SECURITY;
 ALTER TABLE access.identity_provider ENABLE ROW LEVEL SECURITY;
 CREATE POLICY of_all ON access.credential USING (true);
@@ -733,15 +920,36 @@ ALTER TABLE catalog.rate_card ENABLE ROW LEVEL SECURITY;
 CREATE POLICY of_all ON charger.pending_run USING (true);
 CREATE POLICY of_tenant ON charger.pending_run AS RESTRICTIVE TO tallystick_tenant USING ((tenant_id = current_setting('tallystick.tenant'::text, true)));
 ALTER TABLE charger.pending_run ENABLE ROW LEVEL SECURITY;
+ALTER TABLE enforcement.alert ENABLE ROW LEVEL SECURITY;
+ALTER TABLE enforcement.alert_action ENABLE ROW LEVEL SECURITY;
+ALTER TABLE enforcement.alert_channel ENABLE ROW LEVEL SECURITY;
+ALTER TABLE enforcement.alert_delivery ENABLE ROW LEVEL SECURITY;
+ALTER TABLE enforcement.alert_mute ENABLE ROW LEVEL SECURITY;
+ALTER TABLE enforcement.alert_route ENABLE ROW LEVEL SECURITY;
 ALTER TABLE enforcement.budget ENABLE ROW LEVEL SECURITY;
 ALTER TABLE enforcement.budget_revision ENABLE ROW LEVEL SECURITY;
 ALTER TABLE enforcement.budget_window ENABLE ROW LEVEL SECURITY;
+CREATE POLICY of_all ON enforcement.alert USING (true);
+CREATE POLICY of_all ON enforcement.alert_action USING (true);
+CREATE POLICY of_all ON enforcement.alert_channel USING (true);
+CREATE POLICY of_all ON enforcement.alert_delivery USING (true);
+CREATE POLICY of_all ON enforcement.alert_mute USING (true);
+CREATE POLICY of_all ON enforcement.alert_route USING (true);
 CREATE POLICY of_all ON enforcement.budget USING (true);
 CREATE POLICY of_all ON enforcement.budget_revision USING (true);
 CREATE POLICY of_all ON enforcement.budget_window USING (true);
+CREATE POLICY of_all ON enforcement.rate_limit USING (true);
+CREATE POLICY of_tenant ON enforcement.alert AS RESTRICTIVE TO tallystick_tenant USING ((tenant_id = current_setting('tallystick.tenant'::text, true)));
+CREATE POLICY of_tenant ON enforcement.alert_action AS RESTRICTIVE TO tallystick_tenant USING ((tenant_id = current_setting('tallystick.tenant'::text, true)));
+CREATE POLICY of_tenant ON enforcement.alert_channel AS RESTRICTIVE TO tallystick_tenant USING ((tenant_id = current_setting('tallystick.tenant'::text, true)));
+CREATE POLICY of_tenant ON enforcement.alert_delivery AS RESTRICTIVE TO tallystick_tenant USING ((tenant_id = current_setting('tallystick.tenant'::text, true)));
+CREATE POLICY of_tenant ON enforcement.alert_mute AS RESTRICTIVE TO tallystick_tenant USING ((tenant_id = current_setting('tallystick.tenant'::text, true)));
+CREATE POLICY of_tenant ON enforcement.alert_route AS RESTRICTIVE TO tallystick_tenant USING ((tenant_id = current_setting('tallystick.tenant'::text, true)));
 CREATE POLICY of_tenant ON enforcement.budget AS RESTRICTIVE TO tallystick_tenant USING ((tenant_id = current_setting('tallystick.tenant'::text, true)));
 CREATE POLICY of_tenant ON enforcement.budget_revision AS RESTRICTIVE TO tallystick_tenant USING ((tenant_id = current_setting('tallystick.tenant'::text, true)));
 CREATE POLICY of_tenant ON enforcement.budget_window AS RESTRICTIVE TO tallystick_tenant USING ((tenant_id = current_setting('tallystick.tenant'::text, true)));
+CREATE POLICY of_tenant ON enforcement.rate_limit AS RESTRICTIVE TO tallystick_tenant USING ((tenant_id = current_setting('tallystick.tenant'::text, true)));
+ALTER TABLE enforcement.rate_limit ENABLE ROW LEVEL SECURITY;
 ALTER TABLE ledger.account ENABLE ROW LEVEL SECURITY;
 ALTER TABLE ledger.balance ENABLE ROW LEVEL SECURITY;
 ALTER TABLE ledger.hold ENABLE ROW LEVEL SECURITY;

@@ -69,6 +69,14 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Output to hold credit for when a call names no maximum and nothing is known of its model."""
     output_tokens_ceiling: int = 32_768
     """The most output to hold credit for when a call names no maximum."""
+    smtp_url: str = ""
+    """The mail server of alerts: smtp://user:secret@host:587?starttls=1 or smtps://host."""
+    smtp_from: str = "tallystick@localhost"
+    """The sender of mails."""
+    redis_url: str = ""
+    """Redis or Valkey for rate limits that several API processes share; empty: PostgreSQL."""
+    webhook_allow_private: bool = False
+    """Let webhooks go to private addresses and by http: receivers inside one's own network."""
 
     @property
     def data_folder(self) -> Path:

@@ -23,7 +23,7 @@ from joserfc.jwk import ECKey, Key, OKPKey, RSAKey, import_key
 from tallystick.access.model import IdentityProvider, Principal
 from tallystick.access.rules import check_claims, principal_of_claims
 from tallystick.errors import InvalidInput, StoreUnavailable, TallystickError, Unauthorized
-from tallystick.plumbing.outbound import Outbound
+from tallystick.plumbing.outbound import OutboundPolicy, fetch
 
 TOKEN_BYTES_MAX = 8 * 1024
 KEYS_FRESH_SECONDS = 300
@@ -121,7 +121,9 @@ def read_key_set(text: bytes | str) -> list[dict[str, Any]]:
 class Providers:
     """Checks tokens of the identity providers that are trusted."""
 
-    def __init__(self, outbound: Outbound, *, tick: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, outbound: OutboundPolicy, *, tick: Callable[[], float] = time.monotonic
+    ) -> None:
         self._outbound = outbound
         self._tick = tick
         self._sets: dict[str, _KeySet] = {}
@@ -177,7 +179,7 @@ class Providers:
         if known is not None and not known.keys and now - known.asked_at < FETCH_SECONDS_MIN:
             raise Unauthorized("the keys of the identity provider are not to be had")
         try:
-            keys = read_key_set(self._outbound.fetch(provider.jwks_url, bytes_max=_SET_BYTES_MAX))
+            keys = read_key_set(fetch(provider.jwks_url, self._outbound, bytes_max=_SET_BYTES_MAX))
             found = _KeySet(keys, now, now)
         except TallystickError:
             old = known or _KeySet([], -math.inf, now)

@@ -21,10 +21,12 @@ from tallystick.api.auditing import audit
 from tallystick.api.oauth import oauth_routes
 from tallystick.api.openapi import build_openapi
 from tallystick.api.problems import from_error, on_http_error, on_unexpected_error
+from tallystick.api.rate_routes import rate_headers
 from tallystick.api.requests import respond
 from tallystick.api.route_entry import RouteEntry
 from tallystick.api.routes import ROUTES
 from tallystick.api.services import Services
+from tallystick.enforcement.rates import UNLIMITED
 from tallystick.errors import TallystickError
 
 Endpoint = Callable[[Request], Awaitable[Response]]
@@ -80,7 +82,8 @@ def create_app(
         await services.committer.open()
         await services.audit.open()
         try:
-            yield
+            async with services.rates.following():
+                yield
         finally:
             if close_gateway is not None:
                 await close_gateway()
@@ -158,6 +161,9 @@ def _keyed(services: Services, entry: RouteEntry, handle: Any) -> Any:
             if error.http_status >= 500 and not error.retryable:
                 _log.error("%s %s: %s", request.method, path, error.message)
             response = from_error(error)
+        rate = getattr(request.state, "rate", UNLIMITED)
+        if rate is not UNLIMITED:
+            response.headers.update(rate_headers(rate))
         try:
             await audit(services, request, path, entry.needs, response, started)
         except TallystickError as error:

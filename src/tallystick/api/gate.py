@@ -10,15 +10,17 @@ from __future__ import annotations
 from starlette.requests import Request
 
 from tallystick.access import Access, Principal
-from tallystick.errors import Forbidden, TallystickError, Unauthorized
+from tallystick.enforcement.rates import UNLIMITED, RateLimiter
+from tallystick.errors import Forbidden, TallystickError, TooManyRequests, Unauthorized
 from tallystick.plumbing.postgres import acting_for
 
 
 class Gate:
     """Lets requests in, or raises Unauthorized, Forbidden or TooManyRequests."""
 
-    def __init__(self, access: Access) -> None:
+    def __init__(self, access: Access, limiter: RateLimiter) -> None:
         self._access = access
+        self._limiter = limiter
 
     async def admit(
         self, request: Request, needs: str, *, is_for_operator: bool = False
@@ -33,9 +35,21 @@ class Gate:
             raise Forbidden(f"this needs the permission {needs}")
         if is_for_operator and principal.tenant_id:
             raise Forbidden("this is for the operator, who belongs to no tenant")
-        # rate limits come here
+        await self._limit(request, principal)
         act_for(request, principal)
         return principal
+
+    async def _limit(self, request: Request, principal: Principal) -> None:
+        """Count the request; `request.state.rate` says where its caller stands."""
+        decision = await self._limiter.check(principal, route=request.scope["path"])
+        if decision is not UNLIMITED:
+            request.state.rate = decision
+        if not decision.allowed:
+            raise TooManyRequests(
+                f"over {decision.limit} a minute; try again in {decision.retry_after} s",
+                decided_by=decision.decided_by,
+                retry_after_seconds=decision.retry_after,
+            )
 
     async def still_admits(self, request: Request) -> bool:
         """Whether who asked may still be answered: an answer that goes on asks before each part."""

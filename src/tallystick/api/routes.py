@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tallystick.api import access_routes as access
+from tallystick.api import alert_routes as alerts
 from tallystick.api import audit_routes as audit
 from tallystick.api import backfill_routes as backfills
 from tallystick.api import broken_routes as broken
@@ -11,6 +12,7 @@ from tallystick.api import call_routes as calls
 from tallystick.api import hold_routes as holds
 from tallystick.api import ledger_routes as ledger
 from tallystick.api import otlp_routes as otlp
+from tallystick.api import rate_routes as rates
 from tallystick.api import schema_routes as schemas
 from tallystick.api import stream_routes as stream
 from tallystick.api import usage_routes as usage
@@ -469,4 +471,6 @@ ROUTES = (
     *access.ROUTES,
     *budgets.ROUTES,
     *calls.ROUTES,
+    *alerts.ROUTES,
+    *rates.ROUTES,
 )

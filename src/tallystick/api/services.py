@@ -17,10 +17,13 @@ from tallystick.backfill import Backfills
 from tallystick.broken import BrokenMessages
 from tallystick.catalog import Catalog
 from tallystick.clock import Clock
+from tallystick.enforcement.alerts.channels import Channels
+from tallystick.enforcement.alerts.service import Alerts
 from tallystick.enforcement.authorization import Authorizer
 from tallystick.enforcement.budgets import Budgets
 from tallystick.enforcement.budgets.enforcing import Enforcing
 from tallystick.enforcement.calls import Calls
+from tallystick.enforcement.rates.service import RateLimits
 from tallystick.events.door import Door
 from tallystick.ledger import Ledger
 from tallystick.ledger.committer import Committer
@@ -57,5 +60,8 @@ class Services:
     broken: BrokenMessages
     backfills: Backfills
     doubles: Doubles
+    alerts: Alerts
+    channels: Channels
+    rates: RateLimits
     metrics: Metrics
     ready: Callable[[], tuple[bool, dict[str, Any]]]

@@ -7,6 +7,7 @@ import secrets
 
 import msgspec
 
+from tallystick.enforcement.alerts.sending import read_mail_server
 from tallystick.errors import InvalidInput
 from tallystick.plumbing.embedded.folder import DataFolder
 from tallystick.plumbing.log.kafka import KafkaOptions
@@ -19,6 +20,7 @@ def engine_options(
     settings: Settings, folder: DataFolder, postgres_url: str, secret: str
 ) -> EngineOptions:
     """What the engine of `serve` is given."""
+    read_mail_server(settings.smtp_url)
     open_objects(settings.archive_place)  # what is wrong with its URL is said here, not in a log
     return EngineOptions(
         postgres_url=postgres_url,
@@ -33,6 +35,10 @@ def engine_options(
         archive_url=settings.archive_place,
         archive_days=settings.archive_days,
         archive_flush_seconds=settings.archive_flush_seconds,
+        public_url=settings.public_url,
+        smtp_url=settings.smtp_url,
+        smtp_from=settings.smtp_from,
+        webhook_allow_private=settings.webhook_allow_private,
     )
 
 
@@ -83,4 +89,8 @@ def worker_options(settings: Settings) -> EngineOptions:
         archive_url=settings.archive_url,
         archive_days=settings.archive_days,
         archive_flush_seconds=settings.archive_flush_seconds,
+        public_url=settings.public_url,
+        smtp_url=settings.smtp_url,
+        smtp_from=settings.smtp_from,
+        webhook_allow_private=settings.webhook_allow_private,
     )

@@ -30,10 +30,17 @@ from tallystick.bootstrap.secrets import load_access_key, load_admin_key, owner_
 from tallystick.broken import BrokenMessages
 from tallystick.catalog import Catalog
 from tallystick.clock import Clock, SystemClock
+from tallystick.enforcement.alerts.channels import Channels
+from tallystick.enforcement.alerts.sealing import Sealing
+from tallystick.enforcement.alerts.service import Alerts
 from tallystick.enforcement.authorization import Authorizer
 from tallystick.enforcement.budgets import Budgets
 from tallystick.enforcement.budgets.enforcing import Enforcing
 from tallystick.enforcement.calls import Calls, CallSettings
+from tallystick.enforcement.rates import RateLimiter
+from tallystick.enforcement.rates.lanes import Lender
+from tallystick.enforcement.rates.service import RateLimits
+from tallystick.enforcement.rates.store import PostgresLender, RateLimitStore
 from tallystick.errors import StoreUnavailable
 from tallystick.events.appending import Appender, JudgingAppender, KafkaAppender, seal_key
 from tallystick.events.dedup import DedupIndex
@@ -50,7 +57,7 @@ from tallystick.plumbing.embedded.postgres import EmbeddedPostgres
 from tallystick.plumbing.log import CORRECTIONS, PostgresLog
 from tallystick.plumbing.log.heads import Heads, KafkaHeads, PostgresHeads
 from tallystick.plumbing.log.kafka import KafkaOptions, KafkaWriter, Watermarks, ensure_topics
-from tallystick.plumbing.outbound import Outbound
+from tallystick.plumbing.outbound import OutboundPolicy
 from tallystick.plumbing.postgres import BY_INDEX, make_async_pool, migrate_postgres, open_pool
 from tallystick.reconcile.doubles import Doubles
 from tallystick.reconcile.freshness import Freshness
@@ -215,7 +222,7 @@ def _open_access(
         Uuid7Source(clock),
         admin_key=admin_key,
         issuer=settings.public_url or f"http://{settings.host}:{settings.port}",
-        outbound=Outbound(allows_private=settings.allow_private_addresses),
+        outbound=OutboundPolicy(settings.allow_private_addresses),
     )
     stack.callback(access.close)
     access.start()
@@ -279,6 +286,23 @@ def migrate(settings: Settings) -> None:
         )
 
 
+def _channels(parts: Platform) -> Channels:
+    settings, clock = parts.settings, parts.clock
+    secret = settings.redaction_key or owner_only_secret(parts.folder.path / "redaction.key")
+    policy = OutboundPolicy(settings.webhook_allow_private)
+    return Channels(parts.pool, clock, Uuid7Source(clock), Sealing(secret.encode()), policy)
+
+
+def _rates(parts: Platform) -> RateLimits:
+    """Exact in this process; without an engine others share the limits."""
+    lender: Lender | None = PostgresLender(parts.pool) if parts.engine is None else None
+    if parts.settings.redis_url:
+        from tallystick.enforcement.rates.redis_lender import RedisLender  # an extra
+
+        lender = RedisLender(parts.settings.redis_url)
+    return RateLimits(RateLimitStore(parts.pool, parts.clock), RateLimiter(parts.clock, lender))
+
+
 def _heads(kafka: KafkaOptions | None, pool: ConnectionPool) -> Heads:
     corrections = PostgresLog(pool, CORRECTIONS)
     if kafka is None:
@@ -325,9 +349,10 @@ def services_of(parts: Platform) -> Services:
     budgets = Budgets(parts.pool, parts.clock)
     enforcing = Enforcing(budgets, parts.clock)
     authorizer = Authorizer(parts.committer, enforcing)
+    rates = _rates(parts)
     return Services(
         access=parts.access,
-        gate=Gate(parts.access),
+        gate=Gate(parts.access, rates.limiter),
         authorizer=authorizer,
         audit=parts.audit,
         budgets=budgets,
@@ -348,6 +373,9 @@ def services_of(parts: Platform) -> Services:
         broken=parts.broken,
         backfills=parts.backfills,
         doubles=parts.doubles,
+        alerts=Alerts(parts.pool, parts.clock),
+        channels=_channels(parts),
+        rates=rates,
         metrics=Metrics(),
         ready=parts.ready,
     )

@@ -7,23 +7,20 @@ token bound to the session; what it sends is judged like any other fix.
 from __future__ import annotations
 
 import asyncio
-import hmac
 from collections.abc import Mapping
 from decimal import Decimal
 from typing import Any
-from urllib.parse import parse_qsl
 
 from starlette.requests import Request
 
 from tallystick.api.broken_routes import own_parameters, page_of
-from tallystick.api.requests import principal_of, read_body, tenant_of
+from tallystick.api.requests import tenant_of
 from tallystick.api.services import Services
-from tallystick.errors import Forbidden, InvalidInput, TallystickError
+from tallystick.dashboard.forms import form_token_of, require_form
+from tallystick.errors import InvalidInput, TallystickError
 from tallystick.events.fields import COMMON, FIELDS, PARTICULAR_BY_TYPE, REQUIRED, Form
 from tallystick.events.redaction import is_hidden
 
-SESSION_COOKIE = "tallystick_session"
-_FORM_BYTES_MAX = 64 * 1024
 _FILTERS = ("tenant_id", "code", "status")
 _NUMBERS = {Form.COUNT, Form.POSITIVE}
 
@@ -50,7 +47,7 @@ async def message_content(
     return {
         "message": message,
         "rows": _rows(message, form or {}),
-        "form_token": services.access.form_token(request.cookies.get(SESSION_COOKIE, "")),
+        "form_token": form_token_of(services, request),
         "error": error,
     }
 
@@ -82,21 +79,9 @@ def _rows(message: Mapping[str, Any], form: Mapping[str, str]) -> list[dict[str,
     ]
 
 
-async def read_form(request: Request) -> dict[str, str]:
-    """The fields of a form that was sent."""
-    body = await read_body(request, _FORM_BYTES_MAX)
-    return dict(parse_qsl(body.decode("utf-8", "replace"), keep_blank_values=True))
-
-
 async def act(services: Services, request: Request, form: Mapping[str, str]) -> None:
     """Do what the form says; raises what a refused fix raises."""
-    wanted = services.access.form_token(request.cookies.get(SESSION_COOKIE, ""))
-    given = form.get("form_token", "").encode("utf-8", "surrogatepass")
-    if not hmac.compare_digest(given, wanted.encode()):
-        raise Forbidden("the form is too old; load the page again")
-    principal = principal_of(request)
-    if not principal.may("usage:write"):
-        raise Forbidden("this needs the permission usage:write")
+    principal = require_form(services, request, form, "usage:write")
     broken_id, tenant_id = request.path_params["broken_id"], principal.tenant_id
     if form.get("action") == "dismiss":
         await asyncio.to_thread(

@@ -1,6 +1,6 @@
-"""The pages: overview, runs, one run, broken messages, login.
+"""The pages: overview, runs, one run, alerts, broken messages, login.
 
-They only read, but for the form that fixes or dismisses a broken message.
+They only read, but for the forms about an alert and about a broken message.
 
 The browser gets HTML, one stylesheet and two scripts of ours; the content security policy
 allows nothing else. Numbers of a chart travel as JSON inside the page.
@@ -26,8 +26,8 @@ from tallystick.api.requests import principal_of, read_body, tenant_of
 from tallystick.api.services import Services
 from tallystick.api.usage_routes import run_story
 from tallystick.clock import format_time
-from tallystick.dashboard import broken_pages
-from tallystick.dashboard.broken_pages import SESSION_COOKIE
+from tallystick.dashboard import alert_pages, broken_pages
+from tallystick.dashboard.forms import SESSION_COOKIE, read_form
 from tallystick.dashboard.overview import RANGES, build_overview
 from tallystick.errors import (
     Conflict,
@@ -67,6 +67,8 @@ def pages_of(services: Services) -> list[BaseRoute]:
         Route("/runs/{run_id:path}", pages.guarded(pages.run)),
         Route("/broken", pages.guarded(pages.broken)),
         Route("/broken/{broken_id}", pages.guarded(pages.broken_message), methods=["GET", "POST"]),
+        Route("/alerts", pages.guarded(pages.alerts)),
+        Route("/alerts/{alert_id}", pages.guarded(pages.alert), methods=["GET", "POST"]),
         Route("/login", pages.login, methods=["GET", "POST"]),
         Route("/logout", pages.logout, methods=["POST"]),
         Mount("/static", StaticFiles(directory=str(folder.joinpath("static")))),
@@ -148,7 +150,7 @@ class _Pages:
         error: TallystickError | None = None
         form: dict[str, str] = {}
         if request.method == "POST":
-            form = await broken_pages.read_form(request)
+            form = await read_form(request)
             try:
                 await broken_pages.act(self._services, request, form)
                 return RedirectResponse(request.url.path, 303)
@@ -157,6 +159,23 @@ class _Pages:
         content = await broken_pages.message_content(self._services, request, error, form)
         status = error.http_status if error else 200
         return self._render("broken_message.html", status, **content)
+
+    async def alerts(self, request: Request) -> Response:
+        """The list of alerts."""
+        content = await alert_pages.list_content(self._services, request)
+        return self._render("alerts.html", **content)
+
+    async def alert(self, request: Request) -> Response:
+        """One alert; a POST acknowledges or mutes it."""
+        error: TallystickError | None = None
+        if request.method == "POST":
+            try:
+                await alert_pages.act(self._services, request)
+                return RedirectResponse(request.url.path, 303)
+            except (Conflict, InvalidInput) as refused:
+                error = refused
+        content = await alert_pages.alert_content(self._services, request, error)
+        return self._render("alert.html", error.http_status if error else 200, **content)
 
     async def login(self, request: Request) -> Response:
         """Ask for the key, and set the session cookie for the right one."""

@@ -32,6 +32,11 @@ class EngineOptions(msgspec.Struct, frozen=True):
     """A folder or s3://bucket/prefix."""
     archive_days: int = 0
     archive_flush_seconds: int = 60
+    public_url: str = ""
+    smtp_url: str = ""
+    smtp_from: str = ""
+    webhook_allow_private: bool = False
+    """What the delivery of alerts is given (docs/alerts.md)."""
     has_wipe: bool = False
     """Delete derived data first, so that everything is rebuilt from the log."""
     is_restoring: bool = False

@@ -7,6 +7,7 @@ lanes by leases; a process that dies loses its share when its leases end.
 
 from __future__ import annotations
 
+import random
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,6 +20,11 @@ from tallystick.audit import SEALED
 from tallystick.backfill import Pieces
 from tallystick.catalog import Catalog
 from tallystick.clock import Clock
+from tallystick.enforcement.alerts import AlertStore
+from tallystick.enforcement.alerts.delivery import Delivery
+from tallystick.enforcement.alerts.outbox import Outbox
+from tallystick.enforcement.alerts.sealing import Sealing
+from tallystick.enforcement.alerts.sending import Sender, read_mail_server
 from tallystick.enforcement.budgets import Budgets
 from tallystick.enforcement.budgets.crossing import Crossings
 from tallystick.enforcement.calls.facts import CallFacts
@@ -39,8 +45,10 @@ from tallystick.plumbing.log import CORRECTIONS, Positions, PostgresLog, Postgre
 from tallystick.plumbing.log.heads import PostgresHeads
 from tallystick.plumbing.log.kafka import KafkaOptions, KafkaWriter, Watermarks
 from tallystick.plumbing.objects import open_objects
+from tallystick.plumbing.outbound import OutboundPolicy
 from tallystick.plumbing.postgres import open_pool
 from tallystick.reconcile.doubles import Doubles
+from tallystick.workers.alerts import AlertNotifier
 from tallystick.workers.archiver import Archiver
 from tallystick.workers.backfills import BackfillWorker
 from tallystick.workers.budgets import BudgetKeeper
@@ -147,7 +155,7 @@ class Roles:
         return [self._loop(charger)]
 
     def keeper(self) -> list[FollowerLoop]:
-        """Ends of holds, seals, and backfills."""
+        """Ends of holds, seals, backfills, and the delivery of alerts."""
         lanes: tuple[Follower, ...] = (
             HoldKeeper(self._ledger, self._clock),
             Sealer(Seals(self._pool, self._clock, [SEALED])),
@@ -155,10 +163,11 @@ class Roles:
             BudgetKeeper(
                 self._ledger,
                 Budgets(self._pool, self._clock),
-                Crossings(self._pool, None, self._clock),
+                Crossings(self._pool, AlertStore(), self._clock),
                 self._clock,
             ),
             self._calls(),
+            self._alerts(),
         )
         if not self._options.is_shared:
             return [self._loop(lane) for lane in lanes]
@@ -196,6 +205,14 @@ class Roles:
         heads = Watermarks(kafka).heads if kafka else PostgresHeads([PostgresLog(self._pool)]).heads
         pieces = Pieces(self._pool, store, self._catalog, self._clock, heads)
         return BackfillWorker(pieces, Doubles(self._pool, store, self._clock), self._clock)
+
+    def _alerts(self) -> AlertNotifier:
+        options, clock = self._options, self._clock
+        outbox = Outbox(self._pool, clock, Uuid7Source(clock), public_url=options.public_url)
+        policy = OutboundPolicy(options.webhook_allow_private)
+        sender = Sender(policy, read_mail_server(options.smtp_url), options.smtp_from)
+        sealing = Sealing(options.redaction_key.encode())
+        return AlertNotifier(Delivery(outbox, sender, sealing, clock, random.random))
 
     def close(self) -> None:
         """Let sources, leases and connections go; the loops have stopped before."""
