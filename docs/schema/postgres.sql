@@ -2,6 +2,7 @@ CREATE SCHEMA backfill;
 CREATE SCHEMA broken;
 CREATE SCHEMA catalog;
 CREATE SCHEMA charger;
+CREATE SCHEMA enforcement;
 CREATE SCHEMA ledger;
 CREATE SCHEMA log;
 CREATE FUNCTION log.refuse_change() RETURNS trigger
@@ -129,6 +130,88 @@ CREATE TABLE charger.pending_run (
     shard smallint GENERATED ALWAYS AS ((abs((hashtextextended(((tenant_id || ' '::text) || charge_key), (0)::bigint) % (8)::bigint)))::smallint) STORED NOT NULL
 )
 WITH (fillfactor='70');
+CREATE TABLE enforcement.mitigation (
+    mitigation_id text NOT NULL,
+    tenant_id text NOT NULL,
+    scope jsonb NOT NULL,
+    step text NOT NULL,
+    per_minute integer DEFAULT 0 NOT NULL,
+    downgrade_to text DEFAULT ''::text NOT NULL,
+    reason text NOT NULL,
+    overrun_id text DEFAULT ''::text NOT NULL,
+    idempotency_key text DEFAULT ''::text NOT NULL,
+    starts_at bigint NOT NULL,
+    expires_at bigint NOT NULL,
+    ended_at bigint,
+    created_by text NOT NULL,
+    CONSTRAINT mitigation_step_check CHECK ((step = ANY (ARRAY['throttle'::text, 'downgrade'::text, 'block'::text, 'kill'::text])))
+);
+CREATE TABLE enforcement.mitigation_event (
+    event_id bigint NOT NULL,
+    mitigation_id text NOT NULL,
+    tenant_id text NOT NULL,
+    kind text NOT NULL,
+    step text NOT NULL,
+    scope jsonb NOT NULL,
+    reason text NOT NULL,
+    acted_at bigint NOT NULL,
+    acted_by text NOT NULL,
+    CONSTRAINT mitigation_event_kind_check CHECK ((kind = ANY (ARRAY['applied'::text, 'undone'::text, 'expired'::text])))
+);
+ALTER TABLE enforcement.mitigation_event ALTER COLUMN event_id ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME enforcement.mitigation_event_event_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+CREATE TABLE enforcement.mitigation_policy (
+    tenant_id text NOT NULL,
+    dimension text DEFAULT ''::text NOT NULL,
+    value text DEFAULT ''::text NOT NULL,
+    steps jsonb NOT NULL,
+    changed_at bigint NOT NULL,
+    changed_by text NOT NULL
+);
+CREATE TABLE enforcement.mitigation_revision (
+    only_row boolean DEFAULT true NOT NULL,
+    revision bigint NOT NULL,
+    CONSTRAINT mitigation_revision_only_row_check CHECK (only_row)
+);
+CREATE TABLE enforcement.overrun (
+    overrun_id text NOT NULL,
+    tenant_id text NOT NULL,
+    kind text NOT NULL,
+    dimension text NOT NULL,
+    value text NOT NULL,
+    severity text NOT NULL,
+    detector text NOT NULL,
+    since bigint NOT NULL,
+    seen_at bigint NOT NULL,
+    last_at bigint NOT NULL,
+    closed_at bigint,
+    observed_units bigint NOT NULL,
+    expected_units bigint NOT NULL,
+    excess_units bigint NOT NULL,
+    detail text NOT NULL,
+    CONSTRAINT overrun_kind_check CHECK ((kind = ANY (ARRAY['burn_rate'::text, 'outlier'::text, 'error_storm'::text, 'retry_storm'::text]))),
+    CONSTRAINT overrun_severity_check CHECK ((severity = ANY (ARRAY['info'::text, 'warning'::text, 'critical'::text])))
+);
+CREATE TABLE enforcement.planned_launch (
+    launch_id text NOT NULL,
+    tenant_id text NOT NULL,
+    dimension text NOT NULL,
+    value text NOT NULL,
+    from_at bigint NOT NULL,
+    to_at bigint NOT NULL,
+    factor numeric NOT NULL,
+    extra_units bigint NOT NULL,
+    reason text NOT NULL,
+    created_at bigint NOT NULL,
+    created_by text NOT NULL,
+    withdrawn_at bigint
+);
 CREATE TABLE ledger.account (
     account_id text NOT NULL,
     tenant_id text NOT NULL,
@@ -366,6 +449,18 @@ ALTER TABLE ONLY catalog.rate_card_version
     ADD CONSTRAINT rate_card_version_rate_card_id_effective_at_digest_key UNIQUE (rate_card_id, effective_at, digest);
 ALTER TABLE ONLY charger.pending_run
     ADD CONSTRAINT pending_run_pkey PRIMARY KEY (tenant_id, charge_key);
+ALTER TABLE ONLY enforcement.mitigation_event
+    ADD CONSTRAINT mitigation_event_pkey PRIMARY KEY (event_id);
+ALTER TABLE ONLY enforcement.mitigation
+    ADD CONSTRAINT mitigation_pkey PRIMARY KEY (mitigation_id);
+ALTER TABLE ONLY enforcement.mitigation_policy
+    ADD CONSTRAINT mitigation_policy_pkey PRIMARY KEY (tenant_id, dimension, value);
+ALTER TABLE ONLY enforcement.mitigation_revision
+    ADD CONSTRAINT mitigation_revision_pkey PRIMARY KEY (only_row);
+ALTER TABLE ONLY enforcement.overrun
+    ADD CONSTRAINT overrun_pkey PRIMARY KEY (overrun_id);
+ALTER TABLE ONLY enforcement.planned_launch
+    ADD CONSTRAINT planned_launch_pkey PRIMARY KEY (launch_id);
 ALTER TABLE ONLY ledger.account
     ADD CONSTRAINT account_pkey PRIMARY KEY (account_id);
 ALTER TABLE ONLY ledger.balance
@@ -401,6 +496,14 @@ CREATE UNIQUE INDEX one_revert_at_a_time ON backfill.backfill USING btree (rever
 CREATE INDEX action_by_message ON broken.action USING btree (broken_id, action_id);
 CREATE INDEX state_by_id ON broken.state USING btree (broken_id);
 CREATE INDEX pending_run_due ON charger.pending_run USING btree (shard, has_ended, touched_at);
+CREATE INDEX mitigation_active ON enforcement.mitigation USING btree (expires_at) WHERE (ended_at IS NULL);
+CREATE UNIQUE INDEX mitigation_by_key ON enforcement.mitigation USING btree (tenant_id, idempotency_key) WHERE (idempotency_key <> ''::text);
+CREATE INDEX mitigation_by_overrun ON enforcement.mitigation USING btree (overrun_id) WHERE (overrun_id <> ''::text);
+CREATE INDEX mitigation_event_by_mitigation ON enforcement.mitigation_event USING btree (mitigation_id, event_id);
+CREATE INDEX mitigation_newest ON enforcement.mitigation USING btree (tenant_id, mitigation_id DESC);
+CREATE INDEX overrun_newest ON enforcement.overrun USING btree (tenant_id, overrun_id DESC);
+CREATE UNIQUE INDEX overrun_open ON enforcement.overrun USING btree (tenant_id, kind, dimension, value) WHERE (closed_at IS NULL);
+CREATE INDEX planned_launch_by_end ON enforcement.planned_launch USING btree (tenant_id, to_at);
 CREATE INDEX account_of_tenant ON ledger.account USING btree (tenant_id, created_at, account_id);
 CREATE INDEX hold_due ON ledger.hold USING btree (due_at);
 CREATE INDEX hold_of_account ON ledger.hold USING btree (account_id);
@@ -419,6 +522,7 @@ CREATE TRIGGER report_line_is_append_only BEFORE DELETE OR UPDATE OR TRUNCATE ON
 CREATE TRIGGER report_run_is_append_only BEFORE DELETE OR UPDATE OR TRUNCATE ON backfill.report_run FOR EACH STATEMENT EXECUTE FUNCTION log.refuse_change();
 CREATE TRIGGER action_is_append_only BEFORE DELETE OR UPDATE OR TRUNCATE ON broken.action FOR EACH STATEMENT EXECUTE FUNCTION log.refuse_change();
 CREATE TRIGGER version_is_append_only BEFORE DELETE OR UPDATE OR TRUNCATE ON catalog.rate_card_version FOR EACH STATEMENT EXECUTE FUNCTION log.refuse_change();
+CREATE TRIGGER mitigation_event_is_append_only BEFORE DELETE OR UPDATE OR TRUNCATE ON enforcement.mitigation_event FOR EACH STATEMENT EXECUTE FUNCTION log.refuse_change();
 CREATE TRIGGER balance_is_never_deleted BEFORE DELETE OR TRUNCATE ON ledger.balance FOR EACH STATEMENT EXECUTE FUNCTION log.refuse_change();
 CREATE TRIGGER block_is_append_only BEFORE DELETE OR UPDATE OR TRUNCATE ON ledger.block FOR EACH STATEMENT EXECUTE FUNCTION log.refuse_change();
 CREATE TRIGGER lot_is_never_deleted BEFORE DELETE OR TRUNCATE ON ledger.lot FOR EACH STATEMENT EXECUTE FUNCTION log.refuse_change();

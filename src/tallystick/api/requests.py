@@ -9,9 +9,10 @@ import msgspec
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
+from tallystick.access import Principal
 from tallystick.bounds import BODY_BYTES_MAX
 from tallystick.clock import DAY, MINUTE, SECOND
-from tallystick.errors import BodyTooLarge, InvalidInput
+from tallystick.errors import BodyTooLarge, Forbidden, InvalidInput
 from tallystick.events.rules import Refused, read_time
 from tallystick.units import CREDIT, format_amount, parse_amount
 
@@ -112,3 +113,13 @@ def credits_of(text: object, field: str = "amount") -> int:
 def credits_text(units: int) -> str:
     """Write an amount of credits."""
     return format_amount(units, CREDIT)
+
+
+def tenant_of(request: Request, asked: str = "") -> str:
+    """The tenant that a request is about; Forbidden when it is not the principal's own."""
+    principal: Principal = request.state.principal
+    if not principal.tenant_id:
+        return asked
+    if asked not in ("", principal.tenant_id):
+        raise Forbidden("this key is for another tenant")
+    return principal.tenant_id

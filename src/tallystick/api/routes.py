@@ -6,7 +6,9 @@ from tallystick.api import backfill_routes as backfills
 from tallystick.api import broken_routes as broken
 from tallystick.api import hold_routes as holds
 from tallystick.api import ledger_routes as ledger
+from tallystick.api import mitigation_routes as mitigations
 from tallystick.api import otlp_routes as otlp
+from tallystick.api import overrun_routes as overruns
 from tallystick.api import schema_routes as schemas
 from tallystick.api import stream_routes as stream
 from tallystick.api import usage_routes as usage
@@ -408,4 +410,6 @@ ROUTES = (
         {"reason": "a test of the producer"},
     ),
     *backfills.ROUTES,
+    *mitigations.ROUTES,
+    *overruns.ROUTES,
 )

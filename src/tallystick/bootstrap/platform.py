@@ -29,6 +29,7 @@ from tallystick.broken import BrokenMessages
 from tallystick.catalog import Catalog
 from tallystick.clock import Clock, SystemClock
 from tallystick.enforcement.authorization import Authorizer
+from tallystick.enforcement.overrun import OverrunResponse
 from tallystick.errors import StoreUnavailable
 from tallystick.events.appending import Appender, JudgingAppender, KafkaAppender, seal_key
 from tallystick.events.dedup import DedupIndex
@@ -82,6 +83,7 @@ class Platform(msgspec.Struct):
     broken: BrokenMessages
     backfills: Backfills
     doubles: Doubles
+    overruns: OverrunResponse
 
     def ready(self) -> tuple[bool, dict[str, object]]:
         """Whether stores answer and followers progress, and what each said."""
@@ -164,6 +166,7 @@ def open_platform(
             broken=BrokenMessages(pool, clickhouse, door, clock),
             backfills=Backfills(pool, catalog, clock, ids),
             doubles=Doubles(pool, clickhouse, clock),
+            overruns=_start_overruns(pool, clickhouse, clock, stack),
         )
 
 
@@ -256,6 +259,16 @@ def _start_door(
     return door
 
 
+def _start_overruns(
+    pool: ConnectionPool, clickhouse: ClickHouse, clock: Clock, stack: ExitStack
+) -> OverrunResponse:
+    """What is in force is read before the first request, and kept up with."""
+    overruns = OverrunResponse(pool, clickhouse, clock, Uuid7Source(clock))
+    overruns.guard.start()
+    stack.callback(overruns.guard.close)
+    return overruns
+
+
 def _make_committer(postgres_url: str, clock: Clock, stack: ExitStack) -> Committer:
     """It begins with the event loop of the HTTP surface."""
     pool = open_pool(postgres_url, connections_max=1, settings=BY_INDEX)
@@ -287,6 +300,7 @@ def services_of(parts: Platform) -> Services:
         broken=parts.broken,
         backfills=parts.backfills,
         doubles=parts.doubles,
+        overruns=parts.overruns,
         metrics=Metrics(),
         ready=parts.ready,
     )

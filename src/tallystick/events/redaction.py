@@ -42,6 +42,7 @@ ALLOWED_ATTRIBUTES = frozenset(
         "http.method",
         "http.status_code",
         "instance_type",
+        "key_id",
         "language",
         "library",
         "library_version",

@@ -18,6 +18,7 @@ from tallystick.archive import Archive, ArchiveSource, identities_in
 from tallystick.backfill import Pieces
 from tallystick.catalog import Catalog
 from tallystick.clock import Clock
+from tallystick.enforcement.overrun.reader import FactSeries
 from tallystick.errors import InvalidInput
 from tallystick.events.appending import seal_key
 from tallystick.events.batch import Identity
@@ -41,6 +42,7 @@ from tallystick.workers.charger import Charger
 from tallystick.workers.holds import HoldKeeper
 from tallystick.workers.loop import Follower, FollowerLoop
 from tallystick.workers.options import EngineOptions
+from tallystick.workers.overrun import OverrunWorker
 from tallystick.workers.pending import SHARDS, PendingRuns
 from tallystick.workers.restore import DICTIONARIES, Restorer, RestoreThenFollow
 from tallystick.workers.rollups import Rollups
@@ -54,6 +56,7 @@ _IDLE_SECONDS = {
     "archiver": 1.0,
     "holds": 0.5,
     "sealer": 0.5,
+    "overrun": 1.0,
 }
 
 
@@ -137,11 +140,12 @@ class Roles:
         return [self._loop(charger)]
 
     def keeper(self) -> list[FollowerLoop]:
-        """Ends of holds, seals, and backfills."""
+        """Ends of holds, seals, backfills, and overruns."""
         lanes: tuple[Follower, ...] = (
             HoldKeeper(self._ledger, self._clock),
             Sealer(Seals(self._pool, self._clock)),
             self._backfills(),
+            self._overrun(),
         )
         if not self._options.is_shared:
             return [self._loop(lane) for lane in lanes]
@@ -154,6 +158,12 @@ class Roles:
         heads = Watermarks(kafka).heads if kafka else PostgresHeads([PostgresLog(self._pool)]).heads
         pieces = Pieces(self._pool, store, self._catalog, self._clock, heads)
         return BackfillWorker(pieces, Doubles(self._pool, store, self._clock), self._clock)
+
+    def _overrun(self) -> OverrunWorker:
+        store = ClickHouse(self._options.clickhouse_url)
+        self._stores.append(store)
+        reader = FactSeries(store, self.positions)
+        return OverrunWorker(reader, self._pool, self._clock, Uuid7Source(self._clock))
 
     def close(self) -> None:
         """Let sources, leases and connections go; the loops have stopped before."""
