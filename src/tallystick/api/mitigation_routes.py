@@ -16,7 +16,6 @@ from tallystick.clock import format_time
 from tallystick.enforcement.overrun.model import Mitigation, Policy, Rung, Severity, Step
 from tallystick.errors import InvalidInput
 
-
 ALL_TENANTS = "*"
 
 
@@ -190,6 +189,8 @@ def _one_of(choices: Any, text: str, field: str) -> Any:
     except ValueError:
         known = ", ".join(choices)
         raise InvalidInput(f"{field} is one of {known}", field=field) from None
+
+
 _SCOPE = {"key": "key_9f2c"}
 _MITIGATION = {
     "mitigation_id": "0190…",
@@ -219,7 +220,7 @@ ROUTES: tuple[RouteEntry, ...] = (
             "idempotency_key": "order-1001",
         },
         needs="overrun:write",
-    ),,
+    ),
     RouteEntry(
         "GET",
         "/v1/mitigations",
@@ -228,7 +229,7 @@ ROUTES: tuple[RouteEntry, ...] = (
         {"mitigations": [_MITIGATION]},
         query=("tenant_id", "active", "limit"),
         needs="overrun:read",
-    ),,
+    ),
     RouteEntry(
         "GET",
         "/v1/mitigations/{mitigation_id}",
@@ -236,7 +237,7 @@ ROUTES: tuple[RouteEntry, ...] = (
         "One mitigation and its audit trail",
         {**_MITIGATION, "events": [{"kind": "applied", "by": "admin"}]},
         needs="overrun:read",
-    ),,
+    ),
     RouteEntry(
         "DELETE",
         "/v1/mitigations/{mitigation_id}",
@@ -244,7 +245,7 @@ ROUTES: tuple[RouteEntry, ...] = (
         "Undo a mitigation; in force on every process within a second",
         {**_MITIGATION, "ended_at": "2026-11-20T09:41:00.000000Z"},
         needs="overrun:write",
-    ),,
+    ),
     RouteEntry(
         "PUT",
         "/v1/mitigation-policies",
@@ -259,7 +260,7 @@ ROUTES: tuple[RouteEntry, ...] = (
             "steps": [{"step": "throttle"}, {"step": "block", "after_seconds": 300}],
         },
         needs="overrun:write",
-    ),,
+    ),
     RouteEntry(
         "GET",
         "/v1/mitigation-policies",
@@ -268,6 +269,6 @@ ROUTES: tuple[RouteEntry, ...] = (
         {"policies": []},
         query=("tenant_id",),
         needs="overrun:read",
-    ),,
+    ),
 )
 """Entries of the table of routes."""

@@ -21,8 +21,6 @@ from tallystick.errors import InvalidInput
 from tallystick.units import USD, format_amount, parse_amount
 
 
-
-
 class LaunchBody(msgspec.Struct):
     """Body of POST /v1/planned-launches: a factor of usual usage, or an amount on top."""
 
@@ -169,6 +167,8 @@ def _factor(text: str) -> Decimal:
     if not found.is_finite():
         raise InvalidInput('a factor is a decimal text such as "3"', field="expected_factor")
     return found
+
+
 _SCOPE = {"key": "key_9f2c"}
 _MITIGATION = {"mitigation_id": "0190…", "step": "block", "ended_at": None}
 _OVERRUN = {
@@ -207,7 +207,7 @@ ROUTES: tuple[RouteEntry, ...] = (
         {"overruns": [_OVERRUN]},
         query=("tenant_id", "open", "limit"),
         needs="overrun:read",
-    ),,
+    ),
     RouteEntry(
         "GET",
         "/v1/overruns/{overrun_id}",
@@ -215,7 +215,7 @@ ROUTES: tuple[RouteEntry, ...] = (
         "One overrun: what was done about it and what drove it",
         {**_OVERRUN, "mitigations": [_MITIGATION], "causes": _CAUSES},
         needs="overrun:read",
-    ),,
+    ),
     RouteEntry(
         "POST",
         "/v1/drivers",
@@ -233,7 +233,7 @@ ROUTES: tuple[RouteEntry, ...] = (
             "compare_to": "2026-11-14T00:00:00Z",
         },
         needs="overrun:read",
-    ),,
+    ),
     RouteEntry(
         "POST",
         "/v1/planned-launches",
@@ -251,7 +251,7 @@ ROUTES: tuple[RouteEntry, ...] = (
             "reason": "launch in Spain",
         },
         needs="overrun:write",
-    ),,
+    ),
     RouteEntry(
         "GET",
         "/v1/planned-launches",
@@ -260,7 +260,7 @@ ROUTES: tuple[RouteEntry, ...] = (
         {"planned_launches": [_LAUNCH]},
         query=("tenant_id",),
         needs="overrun:read",
-    ),,
+    ),
     RouteEntry(
         "DELETE",
         "/v1/planned-launches/{launch_id}",
@@ -268,6 +268,6 @@ ROUTES: tuple[RouteEntry, ...] = (
         "Take a planned launch back",
         {**_LAUNCH, "withdrawn_at": "2026-11-20T09:41:00.000000Z"},
         needs="overrun:write",
-    ),,
+    ),
 )
 """Entries of the table of routes."""
