@@ -29,7 +29,7 @@ SCOPES_PER_MINUTE_MAX = 5_000
 
 _COLUMNS = {
     "tenant": "tenant_id",
-    "key": "JSONExtractString(attrs, 'key_id')",
+    "key": "JSONExtractString(attrs, 'tallystick_key')",
     "user": "user_id",
     "feature": "feature",
     "model": "model",

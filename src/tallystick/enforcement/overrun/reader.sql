@@ -17,7 +17,7 @@ FROM (
         event_type = 'tool_call_finished' AS is_tool_call
     FROM tallystick.facts WHERE ({condition}) AND event_type != 'data.import.error'
 ) AS f
-ARRAY JOIN [('tenant', toString(tenant_id)), ('key', JSONExtractString(attrs, 'key_id')),
+ARRAY JOIN [('tenant', toString(tenant_id)), ('key', JSONExtractString(attrs, 'tallystick_key')),
     ('user', user_id), ('feature', toString(feature)), ('model', toString(model)),
     ('team', toString(team)), ('project', toString(project_id)), ('tool', toString(tool))] AS scope
 WHERE scope_value != '' AND (is_call OR is_tool_call OR f.cost_units != 0)
@@ -62,7 +62,7 @@ HAVING cost_units != 0 OR calls != 0;
 -- Cost by each value of each dimension in a range. Index: primary key (tenant).
 SELECT scope.1 AS dimension, scope.2 AS scope_value, toInt64(sum(sign * f.cost_units)) AS cost_units
 FROM (SELECT * FROM tallystick.facts WHERE {condition}) AS f
-ARRAY JOIN [('key', JSONExtractString(attrs, 'key_id')), ('user', user_id),
+ARRAY JOIN [('key', JSONExtractString(attrs, 'tallystick_key')), ('user', user_id),
     ('feature', toString(feature)), ('model', toString(model)), ('tool', toString(tool)),
     ('team', toString(team)), ('project', toString(project_id))] AS scope
 GROUP BY dimension, scope_value
