@@ -295,6 +295,8 @@ def _spend_outlier(moment: Moment, usual: Usual, limits: Limits) -> Finding | No
         return None
     if excess < limits.z * sigma:
         return None
+    if moment.spend(5) < _OUTLIER_RATIO * _expected(moment, usual, 5):
+        return None  # it was, and is over
     return Finding(
         Kind.OUTLIER,
         "spend 15m",

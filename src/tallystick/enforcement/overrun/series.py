@@ -85,7 +85,11 @@ class Series:
         return Point(*map(sum, zip(*points, strict=True))) if points else NOTHING
 
     def spend(self, start: int, end: int) -> int:
-        """What was spent in the minutes [start, end), USD/9."""
+        """What was spent in the minutes [start, end), USD/9; long windows by whole hours."""
+        if end - start >= 120:
+            first, last = -(-start // 60), end // 60
+            known = (self.hours.get(hour, NOTHING).spend_units for hour in range(first, last))
+            return self.spend(start, first * 60) + sum(known) + self.spend(last * 60, end)
         kept = self.minutes
         return sum(kept[minute].spend_units for minute in range(start, end) if minute in kept)
 

@@ -228,21 +228,27 @@ class Watch:
                 and _weight(one) >= _EXPLAINED_SHARE * _weight(finding)
                 for other, one in found
             )
-            if not is_explained or (key, finding.kind) in self._open:
+            if not is_explained or self._open_of(key, finding.kind):
                 kept.append((key, finding))
         return kept
+
+    def _open_of(self, key: SeriesKey, kind: Kind) -> Overrun | None:
+        """The open overrun that a finding belongs to: a burn that was an outlier first is one."""
+        kinds = [kind, *(one for one in Kind if is_of_one_incident(one, kind))]
+        found = [self._open[key, one] for one in kinds if (key, one) in self._open]
+        return found[0] if found else None
 
     def _episodes(self, found: Sequence[tuple[SeriesKey, Finding]], at: int) -> Said:
         said = Said([], [], [])
         for key, finding in found:
-            known = self._open.get((key, finding.kind))
+            known = self._open_of(key, finding.kind)
             if known is None:
                 overrun = _begin(self._ids.next_id(), key, finding, at)
                 said.opened.append(overrun)
             else:
                 overrun = _renew(known, finding, at)
                 said.lasting.append(overrun)
-            self._open[key, finding.kind] = overrun
+            self._open[key, overrun.kind] = overrun
         for place, overrun in list(self._open.items()):
             if at - overrun.last_at >= RECOVERED_AFTER:
                 del self._open[place]
