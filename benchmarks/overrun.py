@@ -58,16 +58,19 @@ def run(
     incident: Incident | None = None,
     launches: tuple[PlannedLaunch, ...] = (),
     slot_seconds: int = 60,
+    warm_hours: int = 6,
 ) -> Iterator[Alarm]:
-    """Overruns opened in the hours [start, end); six hours before them are taken in unjudged."""
+    """Overruns opened in the hours [start, end); minutes before them are taken in unjudged."""
     watch = Watch(Uuid7Source(FixedClock(MONDAY), random_bits=lambda bits: 0))
     watch.launches = launches
-    watch.book.move(MONDAY + (start - 6) * HOUR)
+    watch.book.move(MONDAY + (start - warm_hours) * HOUR)
     watch.book.take_hours(
-        (key, hour, point) for key, hour, point in history if hour < MONDAY // HOUR + start - 6
+        (key, hour, point)
+        for key, hour, point in history
+        if hour < MONDAY // HOUR + start - warm_hours
     )
     traffic = Traffic(seed, incident)
-    for hour in range(start - 6, start):
+    for hour in range(start - warm_hours, start):
         for at, changes in traffic.slots(hour, 60):
             watch.take(changes)
             watch.book.move(at)
@@ -79,7 +82,7 @@ def run(
 
 
 def delay_minutes(
-    injected: Injected, seed: int, history: Past, start_minute: int
+    injected: Injected, seed: int, history: Past, start_minute: int, *, warm_hours: int = 6
 ) -> tuple[float | None, Alarm | None]:
     """Minutes of event time until an incident that begins at a minute is noticed."""
     begins = start_minute * 60 + 20
@@ -92,6 +95,7 @@ def delay_minutes(
         -(-ends // 3600),
         incident=incident,
         slot_seconds=SLOT_SECONDS if injected.goal_minutes else 60,
+        warm_hours=warm_hours,
     )
     for alarm in alarms:
         is_ours = (

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from tallystick.enforcement.overrun.drivers import (
     EFFECTS,
+    Cell,
     Used,
     contributions,
     decompose,
@@ -81,8 +82,14 @@ def test_a_lost_cache_shows_as_cache_hits() -> None:
 
 
 def test_retries_and_mix_are_told_apart() -> None:
-    before = {("a",): Used(1000, 10, 0, 1000, 0, 0), ("b",): Used(100, 10, 0, 1000, 0, 0)}
-    retried = {("a",): Used(3000, 30, 20, 3000, 0, 0), ("b",): Used(100, 10, 0, 1000, 0, 0)}
+    before: dict[Cell, Used] = {
+        ("a",): Used(1000, 10, 0, 1000, 0, 0),
+        ("b",): Used(100, 10, 0, 1000, 0, 0),
+    }
+    retried: dict[Cell, Used] = {
+        ("a",): Used(3000, 30, 20, 3000, 0, 0),
+        ("b",): Used(100, 10, 0, 1000, 0, 0),
+    }
     assert decompose(before, retried).effects["retries"] == 2000
-    shifted = {("a",): Used(2000, 20, 0, 2000, 0, 0)}
+    shifted: dict[Cell, Used] = {("a",): Used(2000, 20, 0, 2000, 0, 0)}
     assert decompose(before, shifted).effects["mix"] == 900

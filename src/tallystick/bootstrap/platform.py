@@ -141,8 +141,7 @@ def open_platform(
         door = _start_door(settings, kafka, folder, secret, pool, clock, stack)
         ids = Uuid7Source(clock)
         ledger = Ledger(pool, clock, ids)
-        seals = Seals(pool, clock)
-        verifier = Verifier(pool, clickhouse, ledger, seals)
+        verifier = Verifier(pool, clickhouse, ledger, seals := Seals(pool, clock))
         yield Platform(
             settings=settings,
             folder=folder,

@@ -4,8 +4,12 @@ Pure. The level is a median and its spread a median absolute deviation (times 1.
 bad hours in the history do not move it (Iglewicz and Hoaglin 1993; Hochenbaum, Vallis and
 Kejariwal 2017 for seasonal series). History is taken from the closest season that has enough:
 same hour of the week (3 weeks), same hour of the day (3 days), the last hours (6), the last
-minutes (30). Within the hour, usage is counted as a compound Poisson process: the variance of a
-window is its dispersion (variance / mean of minutes) times what is expected, plus the level's.
+minutes (30). With less than three weeks nobody knows a weekend from a Monday: then the busiest of
+those hours counts, which alarms late rather than falsely.
+
+Within the hour, usage is counted as a compound Poisson process: the variance of a window is its
+dispersion (variance / mean of minutes) times what is expected, plus the level's. These are
+estimates and hence floats; money that is posted or shown never passes through them.
 """
 
 from __future__ import annotations
@@ -100,9 +104,9 @@ def _seasonal(series: Series, hour: int, until_hour: int) -> tuple[tuple[float, 
     daily = [hour - 24 * day for day in range(1, 8)]
     samples = [one for one in daily if known_from <= one < until_hour]
     if len(samples) >= 3:
-        return _levels(series, samples), "day"
+        return _busiest(series, samples), "day"
     samples = list(range(max(known_from, until_hour - 24), until_hour))
-    return (_levels(series, samples), "hours") if len(samples) >= 6 else None
+    return (_busiest(series, samples), "hours") if len(samples) >= 6 else None
 
 
 def _recent(series: Series, until: int) -> tuple[tuple[float, float], str] | None:
@@ -116,6 +120,12 @@ def _recent(series: Series, until: int) -> tuple[tuple[float, float], str] | Non
 def _levels(series: Series, hours: Sequence[int]) -> tuple[float, float]:
     known = series.hours
     return _robust([known[one].spend_units / 60 if one in known else 0.0 for one in hours])
+
+
+def _busiest(series: Series, hours: Sequence[int]) -> tuple[float, float]:
+    """Before a weekend and a night were seen, the busiest hour is what is usual."""
+    known = series.hours
+    return max(known[one].spend_units / 60 if one in known else 0.0 for one in hours), 0.0
 
 
 def _robust(values: Sequence[float]) -> tuple[float, float]:

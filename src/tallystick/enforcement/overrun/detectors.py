@@ -42,7 +42,10 @@ class Limits(NamedTuple):
     new_floor_units: int = 10 * 10**9
     """What a scope without history may spend in five minutes."""
     z: float = 6.0
-    trials_min: int = 30
+    calls_min: int = 30
+    """Fewer calls say nothing of the cost per call."""
+    trials_min: int = 20
+    """Fewer calls and tool calls are no storm."""
     storm_lift: float = 0.10
     """Storms are at least this far above the usual rate."""
 
@@ -314,7 +317,7 @@ def _cost_outlier(
     moment: Moment, usual: UsualRatio, minutes: int, limits: Limits, is_open: bool
 ) -> Finding | None:
     point = moment.window(minutes)
-    if point.calls < limits.trials_min:
+    if point.calls < limits.calls_min:
         return None
     excess = point.spend_units - usual.level * point.calls - moment.allowance(minutes)
     spread = max(usual.spread, 0.05 * usual.level) * sqrt(max(5 / minutes, 1.0))

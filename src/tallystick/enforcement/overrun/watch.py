@@ -2,8 +2,9 @@
 
 It holds the series, what is usual of each and the open overruns, and touches no store: the
 worker gives it deltas and writes down what it says, and the back-test does the same. Of one
-incident several series tell (its key, its feature, the whole tenant): a broader one is left out
-when a narrower one explains most of its excess, so that one incident is one alarm.
+incident several series tell (its key, its feature, the whole tenant): a broader one (of more
+usual usage) is left out when a narrower one explains most of its excess, so that one incident
+is one alarm.
 """
 
 from __future__ import annotations
@@ -51,7 +52,8 @@ from tallystick.ids import IdSource
 RECOVERED_AFTER = 10 * MINUTE
 """An overrun ends when even the milder limits were kept for so long."""
 
-_NARROWNESS = {"key": 3, "user": 3, "feature": 2, "model": 2, "tool": 2, "team": 1, "project": 1}
+_ORDER = ("key", "user", "feature", "tool", "model", "project", "team", "tenant")
+"""Which dimension is told of when two say the same."""
 _EXPLAINED_SHARE = 0.7
 
 
@@ -220,11 +222,10 @@ class Watch:
         """Leave out what a narrower series explains, and what is not open yet is no more."""
         kept = []
         for key, finding in found:
-            own = _NARROWNESS.get(key.dimension, 0)
             is_explained = any(
                 other.tenant_id == key.tenant_id
                 and is_of_one_incident(one.kind, finding.kind)
-                and _NARROWNESS.get(other.dimension, 0) > own
+                and _breadth(other, one) < _breadth(key, finding)
                 and _weight(one) >= _EXPLAINED_SHARE * _weight(finding)
                 for other, one in found
             )
@@ -261,6 +262,11 @@ def is_of_one_incident(one: Kind, other: Kind) -> bool:
     """Burn and outlier are both of money; storms stand for themselves."""
     money = (Kind.BURN_RATE, Kind.OUTLIER)
     return one is other or (one in money and other in money)
+
+
+def _breadth(key: SeriesKey, finding: Finding) -> tuple[int, int, str]:
+    """How much usual usage a series has beside the excess: the less, the closer to the cause."""
+    return finding.expected, _ORDER.index(key.dimension), key.value
 
 
 def _weight(finding: Finding) -> float:
