@@ -93,3 +93,9 @@ def test_retries_and_mix_are_told_apart() -> None:
     assert decompose(before, retried).effects["retries"] == 2000
     shifted: dict[Cell, Used] = {("a",): Used(2000, 20, 0, 2000, 0, 0)}
     assert decompose(before, shifted).effects["mix"] == 900
+
+
+def test_from_nothing_all_is_volume() -> None:
+    after: dict[Cell, Used] = {("a",): Used(1000, 10, 0, 1000, 0, 0), ("b",): Used(5, 1, 0, 9, 9)}
+    assert decompose({}, after).effects["volume"] == 1005
+    assert decompose(after, {}).effects["volume"] == -1005

@@ -155,10 +155,18 @@ def _factors(
         return None
     is_by_call = any(used.calls and _weighted(used)[1] <= 0 for used in sides)
     ratios = [_ratios(used, is_by_call) if used.calls else None for used in sides]
-    shown = []
-    for own, foreign, used, total in zip(ratios, reversed(ratios), sides, first_tries, strict=True):
-        share = Fraction(_tries(used)[0], total) if used.calls and total else Fraction(0)
-        shown.append([Fraction(total), share, *(own or foreign or [])])
+    shares = [
+        Fraction(_tries(used)[0], total) if used.calls and total else Fraction(0)
+        for used, total in zip(sides, first_tries, strict=True)
+    ]
+    if not all(first_tries):  # from nothing, or to nothing: all of it is volume
+        shares = [sum(shares, Fraction(0))] * 2
+    shown = [
+        [Fraction(total), share, *(own or foreign or [])]
+        for total, share, own, foreign in zip(
+            first_tries, shares, ratios, reversed(ratios), strict=True
+        )
+    ]
     return shown[0], shown[1]
 
 

@@ -3,8 +3,8 @@
 It holds the series, what is usual of each and the open overruns, and touches no store: the
 worker gives it deltas and writes down what it says, and the back-test does the same. Of one
 incident several series tell (its key, its feature, the whole tenant): a broader one (of more
-usual usage) is left out when a narrower one explains most of its excess, so that one incident
-is one alarm.
+usual usage) is left out when a narrower one explains most of its excess, and so are mild parts
+of a broad one (each user of a feature), so that one incident is one alarm.
 """
 
 from __future__ import annotations
@@ -222,12 +222,14 @@ class Watch:
         """Leave out what a narrower series explains, and what is not open yet is no more."""
         kept = []
         for key, finding in found:
-            is_explained = any(
-                other.tenant_id == key.tenant_id
-                and is_of_one_incident(one.kind, finding.kind)
-                and _breadth(other, one) < _breadth(key, finding)
-                and _weight(one) >= _EXPLAINED_SHARE * _weight(finding)
+            others = [
+                (other, one)
                 for other, one in found
+                if other.tenant_id == key.tenant_id and is_of_one_incident(one.kind, finding.kind)
+            ]
+            is_explained = any(
+                _is_closer(other, one, key, finding) or _is_part(finding, one)
+                for other, one in others
             )
             if not is_explained or self._open_of(key, finding.kind):
                 kept.append((key, finding))
@@ -262,6 +264,18 @@ def is_of_one_incident(one: Kind, other: Kind) -> bool:
     """Burn and outlier are both of money; storms stand for themselves."""
     money = (Kind.BURN_RATE, Kind.OUTLIER)
     return one is other or (one in money and other in money)
+
+
+def _is_closer(other: SeriesKey, one: Finding, key: SeriesKey, finding: Finding) -> bool:
+    """Whether one finding is closer to the cause and explains most of the other."""
+    is_most = _weight(one) >= _EXPLAINED_SHARE * _weight(finding)
+    return is_most and _breadth(other, one) < _breadth(key, finding)
+
+
+def _is_part(finding: Finding, whole: Finding) -> bool:
+    """Whether a mild finding is a small part of a broader one: each user of a feature."""
+    is_mild = finding.severity is not Severity.CRITICAL
+    return is_mild and _weight(finding) * 2 <= _weight(whole)
 
 
 def _breadth(key: SeriesKey, finding: Finding) -> tuple[int, int, str]:
