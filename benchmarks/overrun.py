@@ -1,6 +1,6 @@
 """Back-test of overrun detection: real traces, injected incidents, delays and false alarms.
 
-    python -m benchmarks.overrun            all of it, writes results/overrun.md
+    python -m benchmarks.overrun            all of it, prints the rows of results/overrun.md
     python -m benchmarks.overrun quick      one seed, one clean day, prints only
 
 Event time only: a delay runs from the first event of an incident to the moment (of events) at
@@ -14,7 +14,6 @@ import statistics
 import sys
 from collections.abc import Iterator
 from decimal import Decimal
-from pathlib import Path
 from typing import NamedTuple
 
 from benchmarks.overrun_incidents import INCIDENTS, Both, Injected, Launch, RunawayLoop
@@ -25,7 +24,6 @@ from tallystick.enforcement.overrun.series import Point
 from tallystick.enforcement.overrun.watch import Watch
 from tallystick.ids import Uuid7Source
 
-RESULTS = Path(__file__).parent / "results" / "overrun.md"
 WEEK = 168
 HISTORY_HOURS = 3 * WEEK + 24
 SEEDS = (1, 2, 3)
@@ -195,22 +193,9 @@ def _names(alarms: list[Alarm]) -> str:
 
 def main() -> None:
     is_quick = "quick" in sys.argv
-    lines = []
     for line in report((1,), (1,), 24) if is_quick else report(SEEDS, CLEAN_SEEDS, WEEK):
         print(line, flush=True)
-        lines.append(line)
-    if not is_quick:
-        RESULTS.write_text(_HEAD + "\n".join(lines) + "\n")
 
-
-_HEAD = """# Back-test of overrun detection
-
-Command: `python -m benchmarks.overrun`. Input: the real traces (Azure chat and code, tau-bench tool
-results) made into weeks by seed; see `benchmarks/overrun_traffic.py` for what is real and what is
-made up. History before each run: three weeks and a day. Incidents begin on a Monday at 10:23:20 and
-at 03:07:20. Delays are event time, judged every 15 seconds (the slow leak: every minute).
-
-"""
 
 if __name__ == "__main__":
     main()
