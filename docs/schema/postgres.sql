@@ -436,6 +436,93 @@ CREATE TABLE enforcement.budget_window (
     CONSTRAINT budget_window_carried_check CHECK ((carried >= 0))
 );
 ALTER TABLE ONLY enforcement.budget_window FORCE ROW LEVEL SECURITY;
+CREATE TABLE enforcement.mitigation (
+    mitigation_id text NOT NULL,
+    tenant_id text NOT NULL,
+    scope jsonb NOT NULL,
+    step text NOT NULL,
+    per_minute integer DEFAULT 0 NOT NULL,
+    downgrade_to text DEFAULT ''::text NOT NULL,
+    reason text NOT NULL,
+    overrun_id text DEFAULT ''::text NOT NULL,
+    idempotency_key text DEFAULT ''::text NOT NULL,
+    starts_at bigint NOT NULL,
+    expires_at bigint NOT NULL,
+    ended_at bigint,
+    created_by text NOT NULL,
+    CONSTRAINT mitigation_step_check CHECK ((step = ANY (ARRAY['throttle'::text, 'downgrade'::text, 'block'::text, 'kill'::text])))
+);
+ALTER TABLE ONLY enforcement.mitigation FORCE ROW LEVEL SECURITY;
+CREATE TABLE enforcement.mitigation_event (
+    event_id bigint NOT NULL,
+    mitigation_id text NOT NULL,
+    tenant_id text NOT NULL,
+    kind text NOT NULL,
+    step text NOT NULL,
+    scope jsonb NOT NULL,
+    reason text NOT NULL,
+    acted_at bigint NOT NULL,
+    acted_by text NOT NULL,
+    CONSTRAINT mitigation_event_kind_check CHECK ((kind = ANY (ARRAY['applied'::text, 'undone'::text, 'expired'::text])))
+);
+ALTER TABLE ONLY enforcement.mitigation_event FORCE ROW LEVEL SECURITY;
+ALTER TABLE enforcement.mitigation_event ALTER COLUMN event_id ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME enforcement.mitigation_event_event_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+CREATE TABLE enforcement.mitigation_policy (
+    tenant_id text NOT NULL,
+    dimension text DEFAULT ''::text NOT NULL,
+    value text DEFAULT ''::text NOT NULL,
+    steps jsonb NOT NULL,
+    changed_at bigint NOT NULL,
+    changed_by text NOT NULL
+);
+ALTER TABLE ONLY enforcement.mitigation_policy FORCE ROW LEVEL SECURITY;
+CREATE TABLE enforcement.mitigation_revision (
+    only_row boolean DEFAULT true NOT NULL,
+    revision bigint NOT NULL,
+    CONSTRAINT mitigation_revision_only_row_check CHECK (only_row)
+);
+CREATE TABLE enforcement.overrun (
+    overrun_id text NOT NULL,
+    tenant_id text NOT NULL,
+    kind text NOT NULL,
+    dimension text NOT NULL,
+    value text NOT NULL,
+    severity text NOT NULL,
+    detector text NOT NULL,
+    since bigint NOT NULL,
+    seen_at bigint NOT NULL,
+    last_at bigint NOT NULL,
+    closed_at bigint,
+    observed_units bigint NOT NULL,
+    expected_units bigint NOT NULL,
+    excess_units bigint NOT NULL,
+    detail text NOT NULL,
+    CONSTRAINT overrun_kind_check CHECK ((kind = ANY (ARRAY['burn_rate'::text, 'outlier'::text, 'error_storm'::text, 'retry_storm'::text]))),
+    CONSTRAINT overrun_severity_check CHECK ((severity = ANY (ARRAY['info'::text, 'warning'::text, 'critical'::text])))
+);
+ALTER TABLE ONLY enforcement.overrun FORCE ROW LEVEL SECURITY;
+CREATE TABLE enforcement.planned_launch (
+    launch_id text NOT NULL,
+    tenant_id text NOT NULL,
+    dimension text NOT NULL,
+    value text NOT NULL,
+    from_at bigint NOT NULL,
+    to_at bigint NOT NULL,
+    factor numeric NOT NULL,
+    extra_units bigint NOT NULL,
+    reason text NOT NULL,
+    created_at bigint NOT NULL,
+    created_by text NOT NULL,
+    withdrawn_at bigint
+);
+ALTER TABLE ONLY enforcement.planned_launch FORCE ROW LEVEL SECURITY;
 CREATE TABLE enforcement.rate_bucket (
     bucket_id text NOT NULL,
     level bigint NOT NULL,
@@ -773,6 +860,18 @@ ALTER TABLE ONLY enforcement.budget_revision
     ADD CONSTRAINT budget_revision_pkey PRIMARY KEY (tenant_id, budget_id, revision);
 ALTER TABLE ONLY enforcement.budget_window
     ADD CONSTRAINT budget_window_pkey PRIMARY KEY (limit_id);
+ALTER TABLE ONLY enforcement.mitigation_event
+    ADD CONSTRAINT mitigation_event_pkey PRIMARY KEY (event_id);
+ALTER TABLE ONLY enforcement.mitigation
+    ADD CONSTRAINT mitigation_pkey PRIMARY KEY (mitigation_id);
+ALTER TABLE ONLY enforcement.mitigation_policy
+    ADD CONSTRAINT mitigation_policy_pkey PRIMARY KEY (tenant_id, dimension, value);
+ALTER TABLE ONLY enforcement.mitigation_revision
+    ADD CONSTRAINT mitigation_revision_pkey PRIMARY KEY (only_row);
+ALTER TABLE ONLY enforcement.overrun
+    ADD CONSTRAINT overrun_pkey PRIMARY KEY (overrun_id);
+ALTER TABLE ONLY enforcement.planned_launch
+    ADD CONSTRAINT planned_launch_pkey PRIMARY KEY (launch_id);
 ALTER TABLE ONLY enforcement.rate_bucket
     ADD CONSTRAINT rate_bucket_pkey PRIMARY KEY (bucket_id);
 ALTER TABLE ONLY enforcement.rate_limit
@@ -837,6 +936,14 @@ CREATE INDEX alert_open_signal ON enforcement.alert USING btree (signal_id) WHER
 CREATE INDEX alert_route_of ON enforcement.alert_route USING btree (tenant_id, "position", route_id);
 CREATE INDEX budget_by_edit ON enforcement.budget USING btree (edit);
 CREATE INDEX crossing_uncleared ON enforcement.budget_crossing USING btree (limit_id) WHERE (cleared_at IS NULL);
+CREATE INDEX mitigation_active ON enforcement.mitigation USING btree (expires_at) WHERE (ended_at IS NULL);
+CREATE UNIQUE INDEX mitigation_by_key ON enforcement.mitigation USING btree (tenant_id, idempotency_key) WHERE (idempotency_key <> ''::text);
+CREATE INDEX mitigation_by_overrun ON enforcement.mitigation USING btree (overrun_id) WHERE (overrun_id <> ''::text);
+CREATE INDEX mitigation_event_by_mitigation ON enforcement.mitigation_event USING btree (mitigation_id, event_id);
+CREATE INDEX mitigation_newest ON enforcement.mitigation USING btree (tenant_id, mitigation_id DESC);
+CREATE INDEX overrun_newest ON enforcement.overrun USING btree (tenant_id, overrun_id DESC);
+CREATE UNIQUE INDEX overrun_open ON enforcement.overrun USING btree (tenant_id, kind, dimension, value) WHERE (closed_at IS NULL);
+CREATE INDEX planned_launch_by_end ON enforcement.planned_launch USING btree (tenant_id, to_at);
 CREATE INDEX window_of_budget ON enforcement.budget_window USING btree (tenant_id, budget_id, end_at);
 CREATE INDEX window_under_way ON enforcement.budget_window USING btree (end_at);
 CREATE INDEX account_of_tenant ON ledger.account USING btree (tenant_id, created_at, account_id);
@@ -868,6 +975,7 @@ CREATE TRIGGER version_is_append_only BEFORE DELETE OR UPDATE OR TRUNCATE ON cat
 CREATE TRIGGER alert_action_is_append_only BEFORE DELETE OR UPDATE OR TRUNCATE ON enforcement.alert_action FOR EACH STATEMENT EXECUTE FUNCTION log.refuse_change();
 CREATE TRIGGER alert_attempt_is_append_only BEFORE DELETE OR UPDATE OR TRUNCATE ON enforcement.alert_attempt FOR EACH STATEMENT EXECUTE FUNCTION log.refuse_change();
 CREATE TRIGGER budget_revision_is_append_only BEFORE DELETE OR UPDATE OR TRUNCATE ON enforcement.budget_revision FOR EACH STATEMENT EXECUTE FUNCTION log.refuse_change();
+CREATE TRIGGER mitigation_event_is_append_only BEFORE DELETE OR UPDATE OR TRUNCATE ON enforcement.mitigation_event FOR EACH STATEMENT EXECUTE FUNCTION log.refuse_change();
 CREATE TRIGGER balance_is_never_deleted BEFORE DELETE OR TRUNCATE ON ledger.balance FOR EACH STATEMENT EXECUTE FUNCTION log.refuse_change();
 CREATE TRIGGER block_is_append_only BEFORE DELETE OR UPDATE OR TRUNCATE ON ledger.block FOR EACH STATEMENT EXECUTE FUNCTION log.refuse_change();
 CREATE TRIGGER lot_is_never_deleted BEFORE DELETE OR TRUNCATE ON ledger.lot FOR EACH STATEMENT EXECUTE FUNCTION log.refuse_change();
@@ -929,6 +1037,9 @@ ALTER TABLE enforcement.alert_route ENABLE ROW LEVEL SECURITY;
 ALTER TABLE enforcement.budget ENABLE ROW LEVEL SECURITY;
 ALTER TABLE enforcement.budget_revision ENABLE ROW LEVEL SECURITY;
 ALTER TABLE enforcement.budget_window ENABLE ROW LEVEL SECURITY;
+ALTER TABLE enforcement.mitigation ENABLE ROW LEVEL SECURITY;
+ALTER TABLE enforcement.mitigation_event ENABLE ROW LEVEL SECURITY;
+ALTER TABLE enforcement.mitigation_policy ENABLE ROW LEVEL SECURITY;
 CREATE POLICY of_all ON enforcement.alert USING (true);
 CREATE POLICY of_all ON enforcement.alert_action USING (true);
 CREATE POLICY of_all ON enforcement.alert_channel USING (true);
@@ -938,6 +1049,11 @@ CREATE POLICY of_all ON enforcement.alert_route USING (true);
 CREATE POLICY of_all ON enforcement.budget USING (true);
 CREATE POLICY of_all ON enforcement.budget_revision USING (true);
 CREATE POLICY of_all ON enforcement.budget_window USING (true);
+CREATE POLICY of_all ON enforcement.mitigation USING (true);
+CREATE POLICY of_all ON enforcement.mitigation_event USING (true);
+CREATE POLICY of_all ON enforcement.mitigation_policy USING (true);
+CREATE POLICY of_all ON enforcement.overrun USING (true);
+CREATE POLICY of_all ON enforcement.planned_launch USING (true);
 CREATE POLICY of_all ON enforcement.rate_limit USING (true);
 CREATE POLICY of_tenant ON enforcement.alert AS RESTRICTIVE TO tallystick_tenant USING ((tenant_id = current_setting('tallystick.tenant'::text, true)));
 CREATE POLICY of_tenant ON enforcement.alert_action AS RESTRICTIVE TO tallystick_tenant USING ((tenant_id = current_setting('tallystick.tenant'::text, true)));
@@ -948,7 +1064,14 @@ CREATE POLICY of_tenant ON enforcement.alert_route AS RESTRICTIVE TO tallystick_
 CREATE POLICY of_tenant ON enforcement.budget AS RESTRICTIVE TO tallystick_tenant USING ((tenant_id = current_setting('tallystick.tenant'::text, true)));
 CREATE POLICY of_tenant ON enforcement.budget_revision AS RESTRICTIVE TO tallystick_tenant USING ((tenant_id = current_setting('tallystick.tenant'::text, true)));
 CREATE POLICY of_tenant ON enforcement.budget_window AS RESTRICTIVE TO tallystick_tenant USING ((tenant_id = current_setting('tallystick.tenant'::text, true)));
+CREATE POLICY of_tenant ON enforcement.mitigation AS RESTRICTIVE TO tallystick_tenant USING ((tenant_id = current_setting('tallystick.tenant'::text, true)));
+CREATE POLICY of_tenant ON enforcement.mitigation_event AS RESTRICTIVE TO tallystick_tenant USING ((tenant_id = current_setting('tallystick.tenant'::text, true)));
+CREATE POLICY of_tenant ON enforcement.mitigation_policy AS RESTRICTIVE TO tallystick_tenant USING ((tenant_id = current_setting('tallystick.tenant'::text, true)));
+CREATE POLICY of_tenant ON enforcement.overrun AS RESTRICTIVE TO tallystick_tenant USING ((tenant_id = current_setting('tallystick.tenant'::text, true)));
+CREATE POLICY of_tenant ON enforcement.planned_launch AS RESTRICTIVE TO tallystick_tenant USING ((tenant_id = current_setting('tallystick.tenant'::text, true)));
 CREATE POLICY of_tenant ON enforcement.rate_limit AS RESTRICTIVE TO tallystick_tenant USING ((tenant_id = current_setting('tallystick.tenant'::text, true)));
+ALTER TABLE enforcement.overrun ENABLE ROW LEVEL SECURITY;
+ALTER TABLE enforcement.planned_launch ENABLE ROW LEVEL SECURITY;
 ALTER TABLE enforcement.rate_limit ENABLE ROW LEVEL SECURITY;
 ALTER TABLE ledger.account ENABLE ROW LEVEL SECURITY;
 ALTER TABLE ledger.balance ENABLE ROW LEVEL SECURITY;

@@ -11,7 +11,9 @@ from tallystick.api import budget_routes as budgets
 from tallystick.api import call_routes as calls
 from tallystick.api import hold_routes as holds
 from tallystick.api import ledger_routes as ledger
+from tallystick.api import mitigation_routes as mitigations
 from tallystick.api import otlp_routes as otlp
+from tallystick.api import overrun_routes as overruns
 from tallystick.api import rate_routes as rates
 from tallystick.api import schema_routes as schemas
 from tallystick.api import stream_routes as stream
@@ -473,4 +475,6 @@ ROUTES = (
     *calls.ROUTES,
     *alerts.ROUTES,
     *rates.ROUTES,
+    *mitigations.ROUTES,
+    *overruns.ROUTES,
 )

@@ -23,6 +23,7 @@ from tallystick.enforcement.authorization import Authorizer
 from tallystick.enforcement.budgets import Budgets
 from tallystick.enforcement.budgets.enforcing import Enforcing
 from tallystick.enforcement.calls import Calls
+from tallystick.enforcement.overrun import OverrunResponse
 from tallystick.enforcement.rates.service import RateLimits
 from tallystick.events.door import Door
 from tallystick.ledger import Ledger
@@ -63,5 +64,6 @@ class Services:
     alerts: Alerts
     channels: Channels
     rates: RateLimits
+    overruns: OverrunResponse
     metrics: Metrics
     ready: Callable[[], tuple[bool, dict[str, Any]]]

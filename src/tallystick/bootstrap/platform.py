@@ -30,6 +30,7 @@ from tallystick.bootstrap.secrets import load_access_key, load_admin_key, owner_
 from tallystick.broken import BrokenMessages
 from tallystick.catalog import Catalog
 from tallystick.clock import Clock, SystemClock
+from tallystick.enforcement.alerts import AlertStore
 from tallystick.enforcement.alerts.channels import Channels
 from tallystick.enforcement.alerts.sealing import Sealing
 from tallystick.enforcement.alerts.service import Alerts
@@ -37,6 +38,7 @@ from tallystick.enforcement.authorization import Authorizer
 from tallystick.enforcement.budgets import Budgets
 from tallystick.enforcement.budgets.enforcing import Enforcing
 from tallystick.enforcement.calls import Calls, CallSettings
+from tallystick.enforcement.overrun import OverrunResponse
 from tallystick.enforcement.rates import RateLimiter
 from tallystick.enforcement.rates.lanes import Lender
 from tallystick.enforcement.rates.service import RateLimits
@@ -97,6 +99,7 @@ class Platform(msgspec.Struct):
     backfills: Backfills
     doubles: Doubles
     access: Access
+    overruns: OverrunResponse
 
     def ready(self) -> tuple[bool, dict[str, object]]:
         """Whether stores answer and followers progress, and what each said."""
@@ -159,6 +162,7 @@ def open_platform(
             engine=engine,
             postgres=postgres,
             access=_open_access(settings, folder, admin_key, postgres_url, clock, stack),
+            overruns=_start_overruns(pool, clickhouse, clock, stack),
             **_slices(stores, stack),
         )
 
@@ -335,6 +339,16 @@ def _start_door(
     return door
 
 
+def _start_overruns(
+    pool: ConnectionPool, clickhouse: ClickHouse, clock: Clock, stack: ExitStack
+) -> OverrunResponse:
+    """What is in force is read before the first request, and kept up with."""
+    overruns = OverrunResponse(pool, clickhouse, clock, Uuid7Source(clock), AlertStore())
+    overruns.guard.start()
+    stack.callback(overruns.guard.close)
+    return overruns
+
+
 def _make_committer(postgres_url: str, clock: Clock, stack: ExitStack) -> Committer:
     """It begins with the event loop of the HTTP surface."""
     pool = open_pool(postgres_url, connections_max=1, settings=BY_INDEX)
@@ -348,7 +362,7 @@ def services_of(parts: Platform) -> Services:
     """What the HTTP surface is given."""
     budgets = Budgets(parts.pool, parts.clock)
     enforcing = Enforcing(budgets, parts.clock)
-    authorizer = Authorizer(parts.committer, enforcing)
+    authorizer = Authorizer(parts.committer, enforcing, [parts.overruns.guard])
     rates = _rates(parts)
     return Services(
         access=parts.access,
@@ -376,6 +390,7 @@ def services_of(parts: Platform) -> Services:
         alerts=Alerts(parts.pool, parts.clock),
         channels=_channels(parts),
         rates=rates,
+        overruns=parts.overruns,
         metrics=Metrics(),
         ready=parts.ready,
     )

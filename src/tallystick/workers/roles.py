@@ -30,6 +30,7 @@ from tallystick.enforcement.budgets.crossing import Crossings
 from tallystick.enforcement.calls.facts import CallFacts
 from tallystick.enforcement.calls.recovery import CallRecovery
 from tallystick.enforcement.calls.store import CallStore
+from tallystick.enforcement.overrun.reader import FactSeries
 from tallystick.errors import InvalidInput
 from tallystick.events.appending import Appender, JudgingAppender, KafkaAppender, seal_key
 from tallystick.events.batch import Identity
@@ -57,6 +58,7 @@ from tallystick.workers.charger import Charger
 from tallystick.workers.holds import HoldKeeper
 from tallystick.workers.loop import Follower, FollowerLoop
 from tallystick.workers.options import EngineOptions
+from tallystick.workers.overrun import OverrunWorker
 from tallystick.workers.pending import SHARDS, PendingRuns
 from tallystick.workers.restore import DICTIONARIES, Restorer, RestoreThenFollow
 from tallystick.workers.rollups import Rollups
@@ -71,6 +73,7 @@ _IDLE_SECONDS = {
     "holds": 0.5,
     "budgets": 0.5,
     "sealer": 0.5,
+    "overrun": 1.0,
 }
 
 
@@ -155,7 +158,7 @@ class Roles:
         return [self._loop(charger)]
 
     def keeper(self) -> list[FollowerLoop]:
-        """Ends of holds, seals, backfills, and the delivery of alerts."""
+        """Ends of holds, seals, backfills, calls, budgets, overruns, and the delivery of alerts."""
         lanes: tuple[Follower, ...] = (
             HoldKeeper(self._ledger, self._clock),
             Sealer(Seals(self._pool, self._clock, [SEALED])),
@@ -168,6 +171,7 @@ class Roles:
             ),
             self._calls(),
             self._alerts(),
+            self._overrun(),
         )
         if not self._options.is_shared:
             return [self._loop(lane) for lane in lanes]
@@ -213,6 +217,13 @@ class Roles:
         sender = Sender(policy, read_mail_server(options.smtp_url), options.smtp_from)
         sealing = Sealing(options.redaction_key.encode())
         return AlertNotifier(Delivery(outbox, sender, sealing, clock, random.random))
+
+    def _overrun(self) -> OverrunWorker:
+        store = ClickHouse(self._options.clickhouse_url)
+        self._stores.append(store)
+        reader = FactSeries(store, self.positions)
+        ids = Uuid7Source(self._clock)
+        return OverrunWorker(reader, self._pool, self._clock, ids, AlertStore())
 
     def close(self) -> None:
         """Let sources, leases and connections go; the loops have stopped before."""
