@@ -2,6 +2,7 @@ CREATE SCHEMA backfill;
 CREATE SCHEMA broken;
 CREATE SCHEMA catalog;
 CREATE SCHEMA charger;
+CREATE SCHEMA enforcement;
 CREATE SCHEMA ledger;
 CREATE SCHEMA log;
 CREATE FUNCTION log.refuse_change() RETURNS trigger
@@ -129,6 +130,103 @@ CREATE TABLE charger.pending_run (
     shard smallint GENERATED ALWAYS AS ((abs((hashtextextended(((tenant_id || ' '::text) || charge_key), (0)::bigint) % (8)::bigint)))::smallint) STORED NOT NULL
 )
 WITH (fillfactor='70');
+CREATE TABLE enforcement.vault_scope (
+    scope_key uuid NOT NULL,
+    tenant_id text NOT NULL,
+    org text NOT NULL,
+    user_id text NOT NULL,
+    project_id text NOT NULL,
+    team text NOT NULL,
+    product text NOT NULL,
+    feature text NOT NULL,
+    key_id text NOT NULL,
+    model text NOT NULL,
+    provider text NOT NULL,
+    workflow text NOT NULL,
+    environment text NOT NULL
+);
+CREATE TABLE enforcement.vault_spend (
+    scope_key uuid NOT NULL,
+    bucket_at bigint NOT NULL,
+    usd_units numeric(38,0) NOT NULL,
+    credit_units numeric(38,0) NOT NULL,
+    tokens_input bigint NOT NULL,
+    tokens_output bigint NOT NULL,
+    requests bigint NOT NULL,
+    errors bigint NOT NULL,
+    events bigint NOT NULL
+)
+WITH (fillfactor='70');
+CREATE VIEW enforcement.vault_model_spend WITH (security_invoker='true') AS
+ SELECT vault_scope.tenant_id,
+    vault_scope.provider,
+    vault_scope.model,
+    vault_spend.bucket_at,
+    sum(vault_spend.usd_units) AS usd_units,
+    sum(vault_spend.tokens_input) AS tokens_input,
+    sum(vault_spend.tokens_output) AS tokens_output,
+    sum(vault_spend.requests) AS requests,
+    sum(vault_spend.errors) AS errors
+   FROM (enforcement.vault_scope
+     JOIN enforcement.vault_spend USING (scope_key))
+  GROUP BY vault_scope.tenant_id, vault_scope.provider, vault_scope.model, vault_spend.bucket_at;
+CREATE VIEW enforcement.vault_project_spend WITH (security_invoker='true') AS
+ SELECT vault_scope.tenant_id,
+    vault_scope.project_id,
+    vault_spend.bucket_at,
+    sum(vault_spend.usd_units) AS usd_units,
+    sum(vault_spend.tokens_input) AS tokens_input,
+    sum(vault_spend.tokens_output) AS tokens_output,
+    sum(vault_spend.requests) AS requests,
+    sum(vault_spend.errors) AS errors
+   FROM (enforcement.vault_scope
+     JOIN enforcement.vault_spend USING (scope_key))
+  GROUP BY vault_scope.tenant_id, vault_scope.project_id, vault_spend.bucket_at;
+CREATE TABLE enforcement.vault_run (
+    limit_id text NOT NULL,
+    source_key text NOT NULL,
+    tenant_id text NOT NULL,
+    run_id text NOT NULL,
+    spent_units numeric(38,0) NOT NULL,
+    is_due boolean NOT NULL
+)
+WITH (fillfactor='70');
+CREATE TABLE enforcement.vault_seen (
+    partition smallint NOT NULL,
+    offset_start bigint NOT NULL,
+    offset_end bigint NOT NULL,
+    seen_at bigint NOT NULL,
+    identities bytea NOT NULL
+);
+ALTER TABLE ONLY enforcement.vault_seen ALTER COLUMN identities SET STORAGE EXTERNAL;
+CREATE VIEW enforcement.vault_tenant_spend WITH (security_invoker='true') AS
+ SELECT vault_scope.tenant_id,
+    vault_spend.bucket_at,
+    sum(vault_spend.usd_units) AS usd_units,
+    sum(vault_spend.tokens_input) AS tokens_input,
+    sum(vault_spend.tokens_output) AS tokens_output,
+    sum(vault_spend.requests) AS requests,
+    sum(vault_spend.errors) AS errors
+   FROM (enforcement.vault_scope
+     JOIN enforcement.vault_spend USING (scope_key))
+  GROUP BY vault_scope.tenant_id, vault_spend.bucket_at;
+CREATE VIEW enforcement.vault_user_spend WITH (security_invoker='true') AS
+ SELECT vault_scope.tenant_id,
+    vault_scope.user_id,
+    vault_spend.bucket_at,
+    sum(vault_spend.usd_units) AS usd_units,
+    sum(vault_spend.tokens_input) AS tokens_input,
+    sum(vault_spend.tokens_output) AS tokens_output,
+    sum(vault_spend.requests) AS requests,
+    sum(vault_spend.errors) AS errors
+   FROM (enforcement.vault_scope
+     JOIN enforcement.vault_spend USING (scope_key))
+  GROUP BY vault_scope.tenant_id, vault_scope.user_id, vault_spend.bucket_at;
+CREATE TABLE enforcement.vault_watch (
+    limit_id text NOT NULL,
+    positions jsonb NOT NULL,
+    watched_at bigint NOT NULL
+);
 CREATE TABLE ledger.account (
     account_id text NOT NULL,
     tenant_id text NOT NULL,
@@ -366,6 +464,16 @@ ALTER TABLE ONLY catalog.rate_card_version
     ADD CONSTRAINT rate_card_version_rate_card_id_effective_at_digest_key UNIQUE (rate_card_id, effective_at, digest);
 ALTER TABLE ONLY charger.pending_run
     ADD CONSTRAINT pending_run_pkey PRIMARY KEY (tenant_id, charge_key);
+ALTER TABLE ONLY enforcement.vault_run
+    ADD CONSTRAINT vault_run_pkey PRIMARY KEY (limit_id, source_key);
+ALTER TABLE ONLY enforcement.vault_scope
+    ADD CONSTRAINT vault_scope_pkey PRIMARY KEY (scope_key);
+ALTER TABLE ONLY enforcement.vault_seen
+    ADD CONSTRAINT vault_seen_pkey PRIMARY KEY (partition, offset_start);
+ALTER TABLE ONLY enforcement.vault_spend
+    ADD CONSTRAINT vault_spend_pkey PRIMARY KEY (scope_key, bucket_at);
+ALTER TABLE ONLY enforcement.vault_watch
+    ADD CONSTRAINT vault_watch_pkey PRIMARY KEY (limit_id);
 ALTER TABLE ONLY ledger.account
     ADD CONSTRAINT account_pkey PRIMARY KEY (account_id);
 ALTER TABLE ONLY ledger.balance
@@ -401,6 +509,12 @@ CREATE UNIQUE INDEX one_revert_at_a_time ON backfill.backfill USING btree (rever
 CREATE INDEX action_by_message ON broken.action USING btree (broken_id, action_id);
 CREATE INDEX state_by_id ON broken.state USING btree (broken_id);
 CREATE INDEX pending_run_due ON charger.pending_run USING btree (shard, has_ended, touched_at);
+CREATE INDEX vault_run_due ON enforcement.vault_run USING btree (limit_id, source_key) WHERE is_due;
+CREATE INDEX vault_run_of_run ON enforcement.vault_run USING btree (tenant_id, run_id) WHERE (run_id <> ''::text);
+CREATE INDEX vault_scope_of_project ON enforcement.vault_scope USING btree (tenant_id, project_id);
+CREATE INDEX vault_scope_of_team ON enforcement.vault_scope USING btree (tenant_id, team);
+CREATE INDEX vault_scope_of_user ON enforcement.vault_scope USING btree (tenant_id, user_id);
+CREATE INDEX vault_seen_by_age ON enforcement.vault_seen USING btree (seen_at);
 CREATE INDEX account_of_tenant ON ledger.account USING btree (tenant_id, created_at, account_id);
 CREATE INDEX hold_due ON ledger.hold USING btree (due_at);
 CREATE INDEX hold_of_account ON ledger.hold USING btree (account_id);

@@ -11,7 +11,7 @@ from starlette.responses import Response
 
 from tallystick.bounds import BODY_BYTES_MAX
 from tallystick.clock import DAY, MINUTE, SECOND
-from tallystick.errors import BodyTooLarge, InvalidInput
+from tallystick.errors import BodyTooLarge, Forbidden, InvalidInput
 from tallystick.events.rules import Refused, read_time
 from tallystick.units import CREDIT, format_amount, parse_amount
 
@@ -68,6 +68,14 @@ def _reason(error: Exception) -> str:
 def respond(content: Any, status: int = 200, *, media_type: str = "application/json") -> Response:
     """Answer with JSON."""
     return Response(_encoder.encode(content), status_code=status, media_type=media_type)
+
+
+def tenant_of(request: Request, asked: str = "") -> str:
+    """The tenant that a request is about; Forbidden when it is not the principal's own."""
+    own: str = request.state.principal.tenant_id
+    if own and asked not in ("", own):
+        raise Forbidden("this key is of another tenant")
+    return own or asked
 
 
 def idempotency_key(request: Request, in_body: str) -> str:

@@ -7,6 +7,7 @@ from tallystick.api import broken_routes as broken
 from tallystick.api import hold_routes as holds
 from tallystick.api import ledger_routes as ledger
 from tallystick.api import otlp_routes as otlp
+from tallystick.api import quota_routes as quotas
 from tallystick.api import schema_routes as schemas
 from tallystick.api import stream_routes as stream
 from tallystick.api import usage_routes as usage
@@ -408,4 +409,5 @@ ROUTES = (
         {"reason": "a test of the producer"},
     ),
     *backfills.ROUTES,
+    *quotas.ROUTES,
 )

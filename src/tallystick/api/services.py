@@ -17,6 +17,7 @@ from tallystick.broken import BrokenMessages
 from tallystick.catalog import Catalog
 from tallystick.clock import Clock
 from tallystick.enforcement.authorization import Authorizer
+from tallystick.enforcement.vault import Quotas
 from tallystick.events.door import Door
 from tallystick.ledger import Ledger
 from tallystick.ledger.committer import Committer
@@ -49,5 +50,6 @@ class Services:
     broken: BrokenMessages
     backfills: Backfills
     doubles: Doubles
+    quotas: Quotas
     metrics: Metrics
     ready: Callable[[], tuple[bool, dict[str, Any]]]

@@ -29,6 +29,7 @@ from tallystick.broken import BrokenMessages
 from tallystick.catalog import Catalog
 from tallystick.clock import Clock, SystemClock
 from tallystick.enforcement.authorization import Authorizer
+from tallystick.enforcement.vault import NoAssignments, Quotas, VaultStore
 from tallystick.errors import StoreUnavailable
 from tallystick.events.appending import Appender, JudgingAppender, KafkaAppender, seal_key
 from tallystick.events.dedup import DedupIndex
@@ -82,6 +83,7 @@ class Platform(msgspec.Struct):
     broken: BrokenMessages
     backfills: Backfills
     doubles: Doubles
+    quotas: Quotas
 
     def ready(self) -> tuple[bool, dict[str, object]]:
         """Whether stores answer and followers progress, and what each said."""
@@ -100,7 +102,10 @@ class Platform(msgspec.Struct):
         report["followers"] = f"stalled: {', '.join(stalled)}" if stalled else "ok"
         if self.engine is None:  # a stuck worker must not take every door out of service
             return True, report
-        is_progressing = not set(stalled) - {"archiver"}  # said above; nothing else waits for it
+        is_progressing = not set(stalled) - {
+            "archiver",
+            "vault",
+        }  # said above; nothing else waits for it
         return is_progressing and self.engine.is_running(), report
 
 
@@ -164,6 +169,7 @@ def open_platform(
             broken=BrokenMessages(pool, clickhouse, door, clock),
             backfills=Backfills(pool, catalog, clock, ids),
             doubles=Doubles(pool, clickhouse, clock),
+            quotas=Quotas(VaultStore(pool), NoAssignments()),
         )
 
 
@@ -287,6 +293,7 @@ def services_of(parts: Platform) -> Services:
         broken=parts.broken,
         backfills=parts.backfills,
         doubles=parts.doubles,
+        quotas=parts.quotas,
         metrics=Metrics(),
         ready=parts.ready,
     )

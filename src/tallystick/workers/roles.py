@@ -18,6 +18,7 @@ from tallystick.archive import Archive, ArchiveSource, identities_in
 from tallystick.backfill import Pieces
 from tallystick.catalog import Catalog
 from tallystick.clock import Clock
+from tallystick.enforcement.vault import VaultStore
 from tallystick.errors import InvalidInput
 from tallystick.events.appending import seal_key
 from tallystick.events.batch import Identity
@@ -46,12 +47,14 @@ from tallystick.workers.restore import DICTIONARIES, Restorer, RestoreThenFollow
 from tallystick.workers.rollups import Rollups
 from tallystick.workers.sealer import Sealer
 from tallystick.workers.sink import Sink
+from tallystick.workers.vault import VaultFollower
 
 _IDLE_SECONDS = {
     "sink": 0.1,
     "rollups": 0.1,
     "charger": 0.5,
     "archiver": 1.0,
+    "vault": 0.5,
     "holds": 0.5,
     "sealer": 0.5,
 }
@@ -118,6 +121,14 @@ class Roles:
             flush_seconds=options.archive_flush_seconds,
         )
         return [self._loop(archiver)]
+
+    def vault(self) -> list[FollowerLoop]:
+        """What was spent, for quotas; needs no ClickHouse."""
+        leases = self._new_leases("vault", has_fence=False) if self._options.kafka else None
+        source = self._source("vault", leases, lambda *range_: [], sets_aside=False)
+        store = VaultStore(self._pool)
+        follower = VaultFollower(source, self.positions, store, self._catalog, self._clock)
+        return [self._loop(follower)]
 
     def charger(self) -> list[FollowerLoop]:
         """Charges, for a share of the runs."""
