@@ -3,19 +3,30 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
+import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
-from tallystick.api.requests import read_moment, respond, tenant_of
+from tallystick.api.requests import read_json, read_moment, respond, tenant_of
 from tallystick.api.route_entry import RouteEntry
 from tallystick.api.services import Services
+from tallystick.clock import DAY
 from tallystick.enforcement.vault.model import DIMENSIONS
 from tallystick.enforcement.vault.service import month_of
 from tallystick.errors import InvalidInput
 
 _OTHERS = {"tenant_id", "from", "to"}
 _ALIASES = {"user_id": "user", "project_id": "project", "key_id": "key"}
+
+
+class QuotaReconciliationBody(msgspec.Struct):
+    """Body of POST /v1/reconciliations/quotas."""
+
+    tenant_id: str = ""
+    from_: str = msgspec.field(name="from", default="")
+    to: str = ""
 
 
 async def get_quotas(services: Services, request: Request) -> Response:
@@ -55,6 +66,24 @@ def scope_of(parameters: dict[str, str]) -> dict[str, str]:
     return scope
 
 
+async def post_quota_reconciliation(services: Services, request: Request) -> Response:
+    """Compare what the vault counted with analytics."""
+    body = await read_json(request, QuotaReconciliationBody, allow_empty=True)
+    tenant_id = tenant_of(request, body.tenant_id)
+    return respond(await asyncio.to_thread(quota_report, services, tenant_id, body.from_, body.to))
+
+
+def quota_report(
+    services: Services, tenant_id: str, from_text: str, to_text: str
+) -> dict[str, Any]:
+    """Where the vault and analytics differ; by default over all time."""
+    to_at = read_moment(to_text, "to") if to_text else services.clock.now() + DAY
+    from_at = read_moment(from_text, "from") if from_text else 0
+    if from_at >= to_at:
+        raise InvalidInput("from must be before to", code="empty_range", field="from")
+    return services.quota_reconciler.report(from_at, to_at, tenant_id)
+
+
 ROUTES: tuple[RouteEntry, ...] = (
     RouteEntry(
         "GET",
@@ -82,5 +111,23 @@ ROUTES: tuple[RouteEntry, ...] = (
         },
         query=("tenant_id", "from", "to", *DIMENSIONS, *_ALIASES),
         needs="budgets:read",
+    ),
+    RouteEntry(
+        "POST",
+        "/v1/reconciliations/quotas",
+        post_quota_reconciliation,
+        "Compare what the vault counted with analytics, to the nano-dollar",
+        {
+            "agrees": True,
+            "is_settled": True,
+            "compared": 124,
+            "vault_usd": "18.442",
+            "analytics_usd": "18.442",
+            "differing": 0,
+            "differences": [],
+        },
+        body=QuotaReconciliationBody,
+        body_example={"tenant_id": "acme"},
+        needs="operations:read",
     ),
 )

@@ -25,6 +25,7 @@ from tallystick.ledger.seals import Seals
 from tallystick.reconcile.doubles import Doubles
 from tallystick.reconcile.freshness import Freshness
 from tallystick.reconcile.ledger import LedgerReconciler
+from tallystick.reconcile.quotas import QuotaReconciler
 from tallystick.reconcile.verify import Verifier
 
 
@@ -51,5 +52,6 @@ class Services:
     backfills: Backfills
     doubles: Doubles
     quotas: Quotas
+    quota_reconciler: QuotaReconciler
     metrics: Metrics
     ready: Callable[[], tuple[bool, dict[str, Any]]]

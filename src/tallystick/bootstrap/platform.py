@@ -43,13 +43,14 @@ from tallystick.ledger.seals import Seals
 from tallystick.plumbing.clickhouse import ClickHouse, migrate_clickhouse
 from tallystick.plumbing.embedded.folder import DataFolder
 from tallystick.plumbing.embedded.postgres import EmbeddedPostgres
-from tallystick.plumbing.log import CORRECTIONS, PostgresLog
+from tallystick.plumbing.log import CORRECTIONS, Positions, PostgresLog
 from tallystick.plumbing.log.heads import Heads, KafkaHeads, PostgresHeads
 from tallystick.plumbing.log.kafka import KafkaOptions, KafkaWriter, Watermarks, ensure_topics
 from tallystick.plumbing.postgres import BY_INDEX, make_async_pool, migrate_postgres, open_pool
 from tallystick.reconcile.doubles import Doubles
 from tallystick.reconcile.freshness import Freshness
 from tallystick.reconcile.ledger import LedgerReconciler
+from tallystick.reconcile.quotas import QuotaReconciler
 from tallystick.reconcile.verify import Verifier
 from tallystick.settings import Settings
 from tallystick.workers.options import EngineOptions
@@ -84,6 +85,7 @@ class Platform(msgspec.Struct):
     backfills: Backfills
     doubles: Doubles
     quotas: Quotas
+    quota_reconciler: QuotaReconciler
 
     def ready(self) -> tuple[bool, dict[str, object]]:
         """Whether stores answer and followers progress, and what each said."""
@@ -170,6 +172,7 @@ def open_platform(
             backfills=Backfills(pool, catalog, clock, ids),
             doubles=Doubles(pool, clickhouse, clock),
             quotas=Quotas(VaultStore(pool), NoAssignments()),
+            quota_reconciler=QuotaReconciler(VaultStore(pool), clickhouse, Positions(pool)),
         )
 
 
@@ -294,6 +297,7 @@ def services_of(parts: Platform) -> Services:
         backfills=parts.backfills,
         doubles=parts.doubles,
         quotas=parts.quotas,
+        quota_reconciler=parts.quota_reconciler,
         metrics=Metrics(),
         ready=parts.ready,
     )

@@ -18,7 +18,7 @@ from tallystick.archive import Archive, ArchiveSource, identities_in
 from tallystick.backfill import Pieces
 from tallystick.catalog import Catalog
 from tallystick.clock import Clock
-from tallystick.enforcement.vault import VaultStore
+from tallystick.enforcement.vault import Seen, VaultStore
 from tallystick.errors import InvalidInput
 from tallystick.events.appending import seal_key
 from tallystick.events.batch import Identity
@@ -41,6 +41,7 @@ from tallystick.workers.backfills import BackfillWorker
 from tallystick.workers.charger import Charger
 from tallystick.workers.holds import HoldKeeper
 from tallystick.workers.loop import Follower, FollowerLoop
+from tallystick.workers.memory import LogMemory, Memory, TopicMemory
 from tallystick.workers.options import EngineOptions
 from tallystick.workers.pending import SHARDS, PendingRuns
 from tallystick.workers.restore import DICTIONARIES, Restorer, RestoreThenFollow
@@ -124,10 +125,23 @@ class Roles:
 
     def vault(self) -> list[FollowerLoop]:
         """What was spent, for quotas; needs no ClickHouse."""
-        leases = self._new_leases("vault", has_fence=False) if self._options.kafka else None
-        source = self._source("vault", leases, lambda *range_: [], sets_aside=False)
-        store = VaultStore(self._pool)
-        follower = VaultFollower(source, self.positions, store, self._catalog, self._clock)
+        options, seen = self._options, Seen(self._pool)
+        leases = self._new_leases("vault", has_fence=False) if options.kafka else None
+        folder = Path(options.data) / "vault-memory"
+        memory: Memory
+        if options.kafka:
+            memory = TopicMemory(folder, seen.known)
+        else:
+            memory = LogMemory([PostgresLog(self._pool)], folder)
+        follower = VaultFollower(
+            self._source("vault", leases, seen.known, sets_aside=False),
+            self.positions,
+            VaultStore(self._pool),
+            self._catalog,
+            self._clock,
+            memory=memory,
+            seen=seen if options.kafka else None,
+        )
         return [self._loop(follower)]
 
     def charger(self) -> list[FollowerLoop]:

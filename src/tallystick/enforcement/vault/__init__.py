@@ -6,6 +6,7 @@ in the same transaction as credits. Keeps sums and positions in PostgreSQL, move
 rebuilt byte for byte by a replay. Time: an event counts in the bucket of when it occurred.
 """
 
+from tallystick.enforcement.vault.counting import Counting
 from tallystick.enforcement.vault.model import (
     Assignment,
     Assignments,
@@ -17,18 +18,23 @@ from tallystick.enforcement.vault.model import (
     UsageCounter,
 )
 from tallystick.enforcement.vault.rules import fold
+from tallystick.enforcement.vault.seen import Seen
 from tallystick.enforcement.vault.service import Quotas
+from tallystick.enforcement.vault.signals import Thresholds
 from tallystick.enforcement.vault.store import VaultStore
 
 __all__ = [
     "Assignment",
     "Assignments",
     "Cells",
+    "Counting",
     "NoAssignments",
     "Quotas",
+    "Seen",
     "SignalSink",
     "Spent",
     "Threshold",
+    "Thresholds",
     "UsageCounter",
     "VaultStore",
     "fold",

@@ -193,3 +193,36 @@ def covers(assignment: Assignment, tenant_id: str, scope: Mapping[str, str], at:
         and assignment.from_at <= at < assignment.to_at
         and all(scope.get(name, "") == value for name, value in assignment.scope.items())
     )
+
+
+def asset_units(
+    asset: str, columns: Mapping[str, Any], rated: Mapping[str, Any], signs: Integers
+) -> Integers:
+    """How much of an asset each event used, signed."""
+    sums = _summed(columns, rated, signs)
+    if asset == "tokens":
+        return sums["tokens_input"] + sums["tokens_output"]
+    if asset == "requests":
+        return sums["requests"]
+    name = "cost_units" if asset == "USD" else "credit_units"
+    return signs * integers(rated[name], len(signs))
+
+
+def source_key(tenant_id: str, run_id: str) -> str:
+    """The name under which a run's usage is counted; usage without a run has one together.
+
+    >>> source_key("acme", "r1")
+    'run:acme/r1'
+    """
+    return f"run:{tenant_id}/{run_id}"
+
+
+def usage_target(spent: int, captured: int) -> int:
+    """What events used beyond what holds captured.
+
+    Below zero only where nothing was captured: a correction took back what a baseline counted.
+
+    >>> usage_target(10, 4), usage_target(3, 4), usage_target(-2, 0)
+    (6, 0, -2)
+    """
+    return max(0, spent - captured) if captured else spent

@@ -132,6 +132,7 @@ class VaultStore:
         """Everything that counts, canonically: equal bytes are equal state."""
         with transaction(self._pool) as connection:
             rows = connection.execute(_SQL["dump"].encode()).fetchall()
+            rows += connection.execute(_SQL["dump_runs"].encode()).fetchall()
         return b"".join(_json.encode(row) + b"\n" for row in rows)
 
     def wipe(self) -> None:

@@ -1,0 +1,143 @@
+"""How fast the vault follows: cost events a second from the log to committed state.
+
+The log in PostgreSQL is filled first (half flat cost records, half token usage, 1,000 users, 50
+projects), then followed once a run, from an empty vault. Wall time depends on what else the
+machine does; CPU time of this process and of PostgreSQL's does not.
+
+    python -m benchmarks.vault [EVENTS] [RUNS]
+"""
+
+from __future__ import annotations
+
+import random
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+import psutil
+
+from tallystick.catalog import Catalog
+from tallystick.clock import SystemClock
+from tallystick.enforcement.vault import VaultStore
+from tallystick.events.batch import batch_of
+from tallystick.events.model import Event
+from tallystick.plumbing.embedded.folder import DataFolder
+from tallystick.plumbing.embedded.postgres import EmbeddedPostgres
+from tallystick.plumbing.log import CORRECTIONS, Positions, PostgresLog, PostgresSource
+from tallystick.plumbing.postgres import migrate_postgres, open_pool
+from tallystick.workers.memory import LogMemory
+from tallystick.workers.vault import VaultFollower
+
+_USERS, _PROJECTS, _BATCH = 1_000, 50, 5_000
+_MODELS = ("gpt-4o", "gpt-4o-mini", "gpt-4.1", "o3-mini")
+
+
+class Measured(NamedTuple):
+    """One run; CPU in microseconds an event."""
+
+    events_per_second: float
+    follower_cpu: float
+    postgres_cpu: float
+
+
+def make_events(number: int, count: int, now: int, choose: random.Random) -> list[Event]:
+    """Cost records and token usage of one moment, as a door would store them."""
+    events = []
+    for place in range(number, number + count):
+        user = choose.randrange(_USERS)
+        is_flat = place % 2 == 0
+        events.append(
+            Event(
+                event_id=f"bench-{place}",
+                event_type="cost" if is_flat else "token_usage",
+                occurred_at=now + place * 100,
+                received_at=now + place * 100,
+                tenant_id="acme",
+                run_id="" if is_flat else f"run-{place // 10}",
+                user_id=f"user-{user}",
+                project_id=f"project-{user % _PROJECTS}",
+                provider="openai",
+                model=choose.choice(_MODELS),
+                operation="chat" if is_flat else "",
+                tokens_input=choose.randrange(4_000),
+                tokens_output=choose.randrange(800),
+                cost_amount=f"0.{choose.randrange(10**6):06d}" if is_flat else "",
+                cost_currency="USD" if is_flat else "",
+                content_digest=place.to_bytes(16, "big"),
+            )
+        )
+    return events
+
+
+def fill(log: PostgresLog, total: int, now: int) -> None:
+    """Append `total` events."""
+    choose = random.Random(7)
+    for number in range(0, total, _BATCH):
+        events = make_events(number, min(_BATCH, total - number), now, choose)
+        batch = batch_of(events)
+        log.append(batch.size, batch.columns, now, lambda _, size=batch.size: bytes(size))  # type: ignore[misc]
+
+
+def measure(follower: VaultFollower, total: int, postgres: psutil.Process) -> Measured:
+    """Follow the whole log once."""
+    before = _postgres_cpu(postgres)
+    cpu, began = time.process_time(), time.perf_counter()
+    while follower.step():
+        pass
+    took, used = time.perf_counter() - began, time.process_time() - cpu
+    server = _postgres_cpu(postgres) - before
+    return Measured(total / took, used / total * 1e6, server / total * 1e6)
+
+
+def _postgres_cpu(postmaster: psutil.Process) -> float:
+    """CPU seconds of the server; its processes live as long as the pool's connections."""
+    times = [one.cpu_times() for one in [postmaster, *postmaster.children(recursive=True)]]
+    return sum(one.user + one.system for one in times)
+
+
+def main() -> None:
+    total = int(sys.argv[1]) if len(sys.argv) > 1 else 400_000
+    runs = int(sys.argv[2]) if len(sys.argv) > 2 else 3
+    clock = SystemClock()
+    with tempfile.TemporaryDirectory() as name:
+        folder = DataFolder(Path(name) / "data")
+        server = EmbeddedPostgres(folder)
+        server.start()
+        migrate_postgres(server.url)
+        pool = open_pool(server.url, connections_max=2)
+        catalog = Catalog(pool)
+        catalog.seed_if_empty(0)
+        log = PostgresLog(pool)
+        fill(log, total, clock.now())
+        with pool.connection() as connection:
+            row = connection.execute("SELECT pg_backend_pid()").fetchone()
+        postmaster = psutil.Process(row[0] if row else 0).parent()
+        assert postmaster is not None
+        store, positions = VaultStore(pool), Positions(pool)
+        found = []
+        for _ in range(runs):
+            store.wipe()
+            source = PostgresSource([log, PostgresLog(pool, CORRECTIONS)], positions, "vault")
+            memory = LogMemory([log], Path(name) / "memory")
+            follower = VaultFollower(source, positions, store, catalog, clock, memory=memory)
+            found.append(measure(follower, total, postmaster))
+        pool.close()
+        server.stop()
+        folder.close()
+    for one in found:
+        print(_line(one))
+    print("median:", _line(Measured(*map(statistics.median, zip(*found, strict=True)))))
+
+
+def _line(one: Measured) -> str:
+    return (
+        f"{one.events_per_second:,.0f} events/s; CPU an event: follower {one.follower_cpu:.1f} us, "
+        f"PostgreSQL {one.postgres_cpu:.1f} us"
+    )
+
+
+if __name__ == "__main__":
+    main()
