@@ -103,9 +103,8 @@ class UsageTable:
         self.world = world
         with transaction(world.pool) as connection:
             connection.execute(
-                "CREATE TEMP TABLE IF NOT EXISTS nothing (); RESET ROLE; "
-                "CREATE TABLE IF NOT EXISTS enforcement.test_usage "
-                "(limit_id text, source_key text, units bigint, PRIMARY KEY (limit_id, source_key));"
+                "RESET ROLE; CREATE TABLE IF NOT EXISTS enforcement.test_usage ("
+                "limit_id text, source_key text, units bigint, PRIMARY KEY (limit_id, source_key));"
                 "GRANT ALL ON enforcement.test_usage TO PUBLIC; SET ROLE tallystick_app"
             )
 

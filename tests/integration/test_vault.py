@@ -139,27 +139,23 @@ def test_a_late_repeat_that_the_index_forgot_is_counted_once(
 
 def test_backfills_move_the_vault_too(world: World, tag: str) -> None:
     backfills = BackfillWorld(world)
-    world.send([usage(world, tag, number) for number in range(30)])
+    priced = {"provider": "p", "model": "m"}
+    world.send([usage(world, tag, number, **priced) for number in range(30)])
     world.settle()
     follower = follower_of(world)
     follow(follower)
-    before = spent(world, tag)
-    world.catalog.add_version(
-        "provider-prices",
-        kind="cost",
-        content={
-            "models": [
-                {"provider": "openai", "model": "gpt-4o", "rates": {"input": "5", "output": "5"}}
-            ]
-        },
-        effective_at=world.clock.now() - 300 * DAY,
-        source="test",
-        clock=world.clock,
-    )
+    assert spent(world, tag)["cost_usd"] == "0"
+    backfills.set_prices(tag, "3", "0.2")
     done = backfills.run(tag)
-    assert done["status"] == "done", done
     follow(follower)
-    assert spent(world, tag)["cost_usd"] != before["cost_usd"]
+    after = spent(world, tag)
+    assert after["cost_usd"] == world.totals(tag)["cost_usd"] != "0"
+    assert after["requests"] == 30
+    require_agreement(world)
+    backfills.revert(done["backfill_id"])
+    backfills.work()
+    follow(follower)
+    assert spent(world, tag)["cost_usd"] == "0"
     require_agreement(world)
 
 
