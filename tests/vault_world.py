@@ -84,16 +84,11 @@ class TestBudgets:
     def matching(self, tenant_id: str, scope: Mapping[str, str], at: int) -> list[Assignment]:
         return [one for one in self.assignments if covers(one, tenant_id, scope, at)]
 
-    def within(
-        self, connection: Connection, tenants: Sequence[str], from_at: int, to_at: int
-    ) -> list[Assignment]:
-        return [
-            one
-            for one in self.assignments
-            if (not tenants or one.tenant_id in tenants)
-            and one.from_at < to_at
-            and one.to_at > from_at
-        ]
+    def limited(self, connection: Connection) -> set[str]:
+        return {one.tenant_id for one in self.assignments}
+
+    def current(self, connection: Connection, at: int) -> list[Assignment]:
+        return [one for one in self.assignments if one.from_at <= at < one.to_at]
 
 
 class UsageTable:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from itertools import count
 from typing import Any
 
+import msgspec
 import pytest
 
 from tallystick.clock import DAY, HOUR, FixedClock
@@ -16,8 +18,10 @@ from tallystick.enforcement.vault import (
     Thresholds,
     VaultStore,
 )
+from tallystick.enforcement.vault.model import Connection
 from tallystick.ledger import CaptureRequest, HoldRequest
 from tallystick.ledger.model import LimitPart
+from tests.backfills import BackfillWorld
 from tests.vault_world import Bell, TestBudgets, UsageTable, follow, follower_of, rebuilt
 from tests.world import World
 
@@ -220,3 +224,51 @@ def test_a_soft_budget_tells_and_takes_back(world: World, tag: str) -> None:
     )
     scene.follow()
     assert bell.raised == {} and signal.signal_id in bell.cleared
+
+
+def test_a_correction_of_what_a_baseline_counted_lessens_it(world: World, tag: str) -> None:
+    """Its run falls below zero, which no ledger can count: the baseline takes the rest."""
+    backfills = BackfillWorld(world)
+    backfills.set_prices(tag, "3", "0.2")
+    world.send([call(world, tag, "one", "run", provider="p", model="m")])
+    world.settle()
+    scene = Scene(world, [])
+    scene.follow()
+    scene.budgets.assignments.append(budget := budget_of(world, tag))
+    scene.follow()
+    assert scene.table.used(budget.limit_id) == {"baseline": 330_000}
+    backfills.set_prices(tag, "1", "0.2")
+    assert backfills.run(tag)["status"] == "done"
+    scene.follow()
+    assert scene.used() == 110_000
+    before = runs_of(scene, tag)
+    assert rebuilt(world, counting=scene.counting)
+    assert runs_of(scene, tag) == before
+
+
+def test_a_budget_of_each_user_has_a_window_for_each(world: World, tag: str) -> None:
+    scene = Scene(world, [])
+    scene.budgets = EachUser(tag, budget_of(world, tag))
+    scene.counting._assignments = scene.budgets
+    world.send([call(world, tag, f"{user}{n}", user_id=user) for user in "ab" for n in range(2)])
+    scene.follow()
+    used = [scene.table.used(f"{tag}/{user}") for user in "ab"]
+    assert used == [{f"run:{tag}/": 2 * _PRICE}] * 2
+
+
+class EachUser(TestBudgets):
+    """One budget with a window for each user."""
+
+    __test__ = False
+
+    def __init__(self, tag: str, budget: Assignment) -> None:
+        super().__init__([budget])
+        self._tag = tag
+
+    def matching(self, tenant_id: str, scope: Mapping[str, str], at: int) -> list[Assignment]:
+        (budget,) = self.assignments
+        limit_id, own = f"{self._tag}/{scope['user']}", {"user": scope["user"]}
+        return [msgspec.structs.replace(budget, limit_id=limit_id, scope=own)]
+
+    def current(self, connection: Connection, at: int) -> list[Assignment]:
+        return []

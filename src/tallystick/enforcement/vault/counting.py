@@ -19,9 +19,9 @@ from psycopg_pool import ConnectionPool
 
 from tallystick.clock import SECOND, Clock
 from tallystick.enforcement.vault.model import (
+    BUCKET,
     DIMENSIONS,
     FOLLOWER,
-    SCOPE_COLUMNS,
     Assignment,
     Assignments,
     Connection,
@@ -29,16 +29,19 @@ from tallystick.enforcement.vault.model import (
     UsageCounter,
 )
 from tallystick.enforcement.vault.rules import (
-    asset_units,
     distinct_rows,
     integers,
     scope_codes,
     source_key,
+    sum_by,
+    summed,
+    units_of,
     usage_target,
 )
 from tallystick.enforcement.vault.signals import Thresholds
 from tallystick.enforcement.vault.store import VaultStore
 from tallystick.plumbing.arrays import int_array, text_array
+from tallystick.plumbing.log import CORRECTIONS
 from tallystick.plumbing.postgres import transaction
 from tallystick.plumbing.sql import load_statements
 from tallystick.rating.groups import Coded, code
@@ -51,7 +54,6 @@ _RUNS_PER_SETTLE_MAX = 2_000
 _LOOK_EVERY = 2 * SECOND
 """How often budgets that are new, and thresholds, are looked at."""
 
-_EVERY_TENANT: Sequence[str] = ()
 BASELINE = "baseline"
 _LEDGER = "vault-ledger"
 """The position in the ledger's transactions, kept beside those in the log."""
@@ -87,64 +89,80 @@ class Counting:
         signs: Integers,
     ) -> None:
         """Add a chunk's usage of limits; call before its cells are added."""
-        count = len(signs)
-        moments = integers(columns["occurred_at"], count)
-        counts = np.flatnonzero(signs)
-        if not len(counts):
-            return
-        tenants = list(dict.fromkeys(code(columns["tenant_id"], count).values))
-        times = moments[counts]
-        found = self._assignments.within(
-            connection, tenants, int(times.min()), int(times.max()) + 1
-        )
-        if not found:
-            return
-        watched = self._watch(connection, found)
-        keys = dict(zip(SCOPE_COLUMNS, scope_codes(columns, count), strict=True))
-        runs = code(columns["run_id"], count)
-        places = np.asarray(offsets, np.int64)
-        by_asset = {
-            asset: asset_units(asset, columns, rated, signs)
-            for asset in {one.asset for one in found}
-        }
-        for one in found:
-            rows = np.flatnonzero(_covered(one, keys, moments) & (signs != 0))
-            if not len(rows):
-                continue
-            units = by_asset[one.asset]
-            is_before = places[rows] < watched[one.limit_id].get(str(partition), 0)
-            self._add(connection, one, runs, rows[~is_before], units)
-            self._add_baseline(connection, one, int(units[rows[is_before]].sum()))
-
-    def _add(
-        self, connection: Connection, one: Assignment, runs: Coded, rows: Integers, units: Integers
-    ) -> None:
+        rows = self._limited_rows(connection, columns, signs)
         if not len(rows):
             return
-        own = Coded(runs.codes[rows], runs.values)
-        first, kinds = distinct_rows([own], len(rows))
-        sums = np.zeros(len(first), np.int64)
-        np.add.at(sums, kinds, units[rows])
-        run_ids = [own.value(row) for row in first]
+        scopes = _take(scope_codes(columns, len(signs)), rows)
+        matched, kinds = self._match(scopes, integers(columns["occurred_at"], len(signs))[rows])
+        found = {one.limit_id: one for several in matched for one in several}
+        if not found:
+            return
+        first_offsets = self._watch(connection, list(found.values()))
+        begins = {limit_id: first_offsets[limit_id].get(str(partition), 0) for limit_id in found}
+        places = np.asarray(offsets, np.int64)[rows]
+        cuts = np.unique(np.array(list(begins.values()), np.int64))
+        (runs,) = _take([code(columns["run_id"], len(signs))], rows)
+        first, cells = distinct_rows(
+            [
+                Coded(kinds, range(len(matched))),
+                Coded(np.searchsorted(cuts, places, "right"), range(len(cuts) + 1)),
+                runs,
+            ],
+            len(rows),
+        )
+        _, sums = sum_by(
+            cells, {name: all_[rows] for name, all_ in summed(columns, rated, signs).items()}
+        )
+        units = {asset: units_of(asset, sums) for asset in {one.asset for one in found.values()}}
+        uses = _Uses()
+        for cell, row in enumerate(first.tolist()):
+            for one in matched[kinds[row]]:
+                source = BASELINE if places[row] < begins[one.limit_id] else ""
+                uses.add(one, source, runs.value(row), units[one.asset][cell])
+        if partition == CORRECTIONS:  # what they take back may be of the baseline
+            for one in found.values():
+                uses.add(one, BASELINE, "", 0)
+        self._store_uses(connection, uses)
+
+    def _limited_rows(
+        self, connection: Connection, columns: Mapping[str, Any], signs: Integers
+    ) -> Integers:
+        """Which events count, and are of tenants with budgets."""
+        limited = self._assignments.limited(connection)
+        tenants = code(columns["tenant_id"], len(signs))
+        is_limited = np.array([tenant in limited for tenant in tenants.values])
+        if not is_limited.any():
+            return np.zeros(0, np.int64)
+        return np.flatnonzero(is_limited[tenants.codes] & (signs != 0))
+
+    def _match(
+        self, scopes: Sequence[Coded], moments: Integers
+    ) -> tuple[list[list[Assignment]], Integers]:
+        """What limits each kind of event, by scope and bucket, and the kind of each event."""
+        buckets, bucket_of = np.unique(moments // BUCKET, return_inverse=True)
+        keys = [*scopes, Coded(bucket_of, buckets.tolist())]
+        first, kinds = distinct_rows(keys, len(moments))
+        matched = []
+        for row in first.tolist():
+            tenant_id, *values = (key.value(row) for key in scopes)
+            scope = dict(zip(DIMENSIONS, values, strict=True))
+            at = int(keys[-1].value(row)) * BUCKET
+            matched.append(self._assignments.matching(tenant_id, scope, at))
+        return matched, kinds
+
+    def _store_uses(self, connection: Connection, uses: _Uses) -> None:
+        if not uses.units:
+            return
+        limit_ids, sources = zip(*uses.units, strict=True)
+        tenants, runs = zip(*(uses.runs[key] for key in uses.units), strict=True)
         arguments = {
-            "limit_id": one.limit_id,
-            "tenant_id": one.tenant_id,
-            "run_ids": text_array(run_ids),
-            "source_keys": text_array([source_key(one.tenant_id, run) for run in run_ids]),
-            "units": int_array(sums.tolist()),
+            "limit_ids": text_array(limit_ids),
+            "source_keys": text_array(sources),
+            "tenant_ids": text_array(tenants),
+            "run_ids": text_array(runs),
+            "units": int_array(uses.units.values()),
         }
         connection.execute(_SQL["add_runs"], arguments)
-
-    def _add_baseline(self, connection: Connection, one: Assignment, units: int) -> None:
-        if units:
-            arguments = {
-                "limit_id": one.limit_id,
-                "tenant_id": one.tenant_id,
-                "run_ids": text_array([""]),
-                "source_keys": text_array([BASELINE]),
-                "units": int_array([units]),
-            }
-            connection.execute(_SQL["add_runs"], arguments)
 
     def _watch(
         self, connection: Connection, found: Sequence[Assignment]
@@ -158,6 +176,7 @@ class Counting:
             return watched
         stored = connection.execute(_SQL["load_positions"], {"follower": FOLLOWER}).fetchall()
         positions = {str(partition): offset for partition, offset in stored}
+        uses = _Uses()
         for one in new:
             arguments = {
                 "limit_id": one.limit_id,
@@ -169,7 +188,9 @@ class Counting:
             spent = self._store.load_spent(
                 one.tenant_id, one.scope, one.from_at, one.to_at, connection
             )
-            self._add_baseline(connection, one, spent.units(one.asset))
+            if units := spent.units(one.asset):
+                uses.add(one, BASELINE, "", units)
+        self._store_uses(connection, uses)
         return watched
 
     def settle(self) -> bool:
@@ -198,7 +219,7 @@ class Counting:
         """Watch budgets that are new, see what the ledger did, and tell of thresholds."""
         with transaction(self._pool) as connection:
             self._store.begin(connection, {}, ())
-            current = self._assignments.within(connection, _EVERY_TENANT, now, now + 1)
+            current = self._assignments.current(connection, now)
             if current:
                 self._watch(connection, current)
             self._follow_ledger(connection, now)
@@ -212,11 +233,20 @@ class Counting:
         connection.execute(_SQL["mark_moved"], arguments)
 
 
-def _covered(one: Assignment, keys: Mapping[str, Coded], moments: Integers) -> Any:
-    """Which events count against an assignment."""
-    covered = (moments >= one.from_at) & (moments < one.to_at)
-    wanted = {DIMENSIONS[name]: value for name, value in one.scope.items()}
-    for name, value in {"tenant_id": one.tenant_id, **wanted}.items():
-        coded = keys[name]
-        covered = covered & np.array([known == value for known in coded.values])[coded.codes]
-    return covered
+class _Uses:
+    """Usage by limit and source."""
+
+    def __init__(self) -> None:
+        self.units: dict[tuple[str, str], int] = {}
+        self.runs: dict[tuple[str, str], tuple[str, str]] = {}
+        """(tenant, run) of each."""
+
+    def add(self, one: Assignment, source: str, run_id: str, units: int) -> None:
+        """Add usage of a run, or of a source by its name."""
+        key = (one.limit_id, source or source_key(one.tenant_id, run_id))
+        self.units[key] = self.units.get(key, 0) + units
+        self.runs[key] = (one.tenant_id, "" if source else run_id)
+
+
+def _take(columns: Sequence[Coded], rows: Integers) -> list[Coded]:
+    return [Coded(one.codes[rows], one.values) for one in columns]

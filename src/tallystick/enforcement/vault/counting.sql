@@ -13,19 +13,23 @@ VALUES (%(limit_id)s, %(positions)s::jsonb, %(now)s)
 ON CONFLICT (limit_id) DO NOTHING;
 
 -- name: add_runs
--- What sources used of one limit. Locks: their rows, in the order of the key. Index: primary key.
+-- What sources used of limits. Locks: their rows, in the order of the key. Index: primary key.
 INSERT INTO enforcement.vault_run AS r (limit_id, source_key, tenant_id, run_id, spent_units, is_due)
-SELECT %(limit_id)s, n.source_key, %(tenant_id)s, n.run_id, n.units, true
-FROM unnest(%(source_keys)s::text[], %(run_ids)s::text[], %(units)s::bigint[])
-    AS n(source_key, run_id, units)
-ORDER BY n.source_key
+SELECT n.limit_id, n.source_key, n.tenant_id, n.run_id, n.units, true
+FROM unnest(%(limit_ids)s::text[], %(source_keys)s::text[], %(tenant_ids)s::text[],
+    %(run_ids)s::text[], %(units)s::numeric[]) AS n(limit_id, source_key, tenant_id, run_id, units)
+ORDER BY n.limit_id, n.source_key
 ON CONFLICT (limit_id, source_key) DO UPDATE
 SET spent_units = r.spent_units + excluded.spent_units, is_due = true;
 
 -- name: load_due
 -- Sources to count, but runs with an open hold on the limit, with what the ledger captured for
--- them. Locks: their rows. Index: vault_run_due, hold_of_run, operation_of_run.
-SELECT r.limit_id, r.source_key, r.spent_units, coalesce((
+-- them. A run below zero was counted in the baseline before a correction took it back: it
+-- lessens the baseline. Locks: their rows. Index: vault_run_due, hold_of_run, operation_of_run.
+SELECT r.limit_id, r.source_key, r.spent_units + CASE WHEN r.source_key = 'baseline' THEN coalesce((
+    SELECT sum(o.spent_units) FROM enforcement.vault_run o
+    WHERE o.limit_id = r.limit_id AND o.source_key <> 'baseline' AND o.spent_units < 0
+), 0) ELSE 0 END, coalesce((
     SELECT sum(m.used) FROM ledger.operation o, unnest(o.limit_ids, o.limit_used) AS m(id, used)
     WHERE r.run_id <> '' AND o.tenant_id = r.tenant_id AND o.run_id = r.run_id
         AND o.outcome = 'posted' AND o.limit_ids @> ARRAY[r.limit_id] AND m.id = r.limit_id

@@ -7,7 +7,7 @@ assigns budgets, who counts usage against them, and who tells people.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import msgspec
@@ -130,21 +130,28 @@ class Assignment(msgspec.Struct, frozen=True, kw_only=True):
 class Assignments(Protocol):
     """Who knows the budgets."""
 
-    def matching(self, tenant_id: str, scope: Mapping[str, str], at: int) -> list[Assignment]:
-        """Budgets, in their windows at a moment, that limit work of this scope."""
+    def limited(self, connection: Connection) -> Collection[str]:
+        """Tenants that have budgets, as of now."""
         ...
 
-    def within(
-        self, connection: Connection, tenants: Sequence[str], from_at: int, to_at: int
-    ) -> list[Assignment]:
-        """Every budget of these tenants in each of its windows that meets the range."""
+    def matching(self, tenant_id: str, scope: Mapping[str, str], at: int) -> list[Assignment]:
+        """Budgets, in their windows at a moment, that limit work of this scope.
+
+        A budget of each value of a dimension comes with the scope's value.
+        """
+        ...
+
+    def current(self, connection: Connection, at: int) -> list[Assignment]:
+        """Every budget in its windows at a moment."""
         ...
 
 
 class UsageCounter(Protocol):
     """Who counts usage against limits."""
 
-    def count_usage(self, connection: Connection, targets: Sequence[tuple[str, str, int]]) -> None:
+    def count_usage(
+        self, connection: Connection, targets: Sequence[tuple[str, str, int]]
+    ) -> object:
         """(limit id, source key, target units) each: post target minus what was posted."""
         ...
 
@@ -164,12 +171,14 @@ class SignalSink(Protocol):
 class NoAssignments:
     """No budgets."""
 
+    def limited(self, connection: Connection) -> Collection[str]:
+        """None."""
+        return ()
+
     def matching(self, tenant_id: str, scope: Mapping[str, str], at: int) -> list[Assignment]:
         """None."""
         return []
 
-    def within(
-        self, connection: Connection, tenants: Sequence[str], from_at: int, to_at: int
-    ) -> list[Assignment]:
+    def current(self, connection: Connection, at: int) -> list[Assignment]:
         """None."""
         return []

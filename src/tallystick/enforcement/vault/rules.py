@@ -27,6 +27,9 @@ from tallystick.events.redaction import is_hidden
 from tallystick.rating.groups import Coded, code
 
 MONEY_PART = 10**9
+USAGE_MAX = 10**18
+"""More than any limit: beyond it the figure no longer matters, and the ledger's stays whole."""
+
 SUMMED = (
     "usd_whole",
     "usd_rest",
@@ -48,23 +51,24 @@ _TOOL_CALL = "tool_call_finished"
 
 
 def scope_codes(columns: Mapping[str, Any], count: int) -> list[Coded]:
-    """The columns of SCOPE_COLUMNS as codes; those of ATTRIBUTES are read from `attrs`."""
+    """The columns of SCOPE_COLUMNS as codes; those of ATTRIBUTES are read from `attrs`.
+
+    A tenant is an organization of its own, where an event does not name another.
+    """
+    found = {name: code(columns[name], count) for name in SCOPE_COLUMNS if name not in ATTRIBUTES}
     attributes = code(columns["attrs"], count)
-    return [
-        _from_attributes(attributes, ATTRIBUTES[name])
-        if name in ATTRIBUTES and name not in columns
-        else code(columns[name], count)
-        for name in SCOPE_COLUMNS
-    ]
+    for name, attribute in ATTRIBUTES.items():
+        said = [_attribute(text, attribute) for text in attributes.values]
+        default = found["tenant_id"] if name == "org" else code([""], count)
+        found[name] = _said_or(attributes.codes, said, default) if any(said) else default
+    return [found[name] for name in SCOPE_COLUMNS]
 
 
-def _from_attributes(attributes: Coded, name: str) -> Coded:
-    """What each event says of one attribute; a hidden value counts as not given."""
-    said = [_attribute(text, name) for text in attributes.values]
-    if not any(said):
-        return code([""], len(attributes.codes))
-    merged = code(said, len(said))
-    return Coded(merged.codes[attributes.codes], merged.values)
+def _said_or(codes: Integers, said: Sequence[str], default: Coded) -> Coded:
+    """What each event says, or else the default of its row."""
+    defaults = [default.values[place] for place in default.codes.tolist()]
+    values = [said[place] or other for place, other in zip(codes.tolist(), defaults, strict=True)]
+    return code(values, len(values))
 
 
 def _attribute(text: str, name: str) -> str:
@@ -86,7 +90,7 @@ def fold(columns: Mapping[str, Any], rated: Mapping[str, Any], signs: Integers) 
         integers(columns["occurred_at"], count) // BUCKET, return_inverse=True
     )
     cell_of_row = scope_of * len(moments) + bucket_of
-    cells, sums = _sum_by(cell_of_row, _summed(columns, rated, signs))
+    cells, sums = sum_by(cell_of_row, summed(columns, rated, signs))
     counts = np.any([values != 0 for values in sums.values()], axis=0)
     places, used = np.unique(cells[counts] // len(moments), return_inverse=True)
     return Cells(
@@ -119,9 +123,10 @@ def integers(column: Any, count: int) -> Integers:
     return np.broadcast_to(values, count) if len(values) == 1 else values
 
 
-def _summed(
+def summed(
     columns: Mapping[str, Any], rated: Mapping[str, Any], signs: Integers
 ) -> dict[str, Integers]:
+    """What each event adds: columns of SUMMED."""
     count = len(signs)
     kinds = code(columns["event_type"], count)
     is_call = _which(kinds, _CALLS) & ~_which(code(columns["usage_scope"], count), ("aggregate",))
@@ -147,7 +152,7 @@ def _which(coded: Coded, wanted: Sequence[str]) -> Any:
     return np.array([value in wanted for value in coded.values])[coded.codes]
 
 
-def _sum_by(keys: Integers, values: Mapping[str, Integers]) -> tuple[Integers, dict[str, Integers]]:
+def sum_by(keys: Integers, values: Mapping[str, Integers]) -> tuple[Integers, dict[str, Integers]]:
     """Sum columns of rows with the same key, exactly."""
     order = np.argsort(keys, kind="stable")
     ordered = keys[order]
@@ -195,17 +200,19 @@ def covers(assignment: Assignment, tenant_id: str, scope: Mapping[str, str], at:
     )
 
 
-def asset_units(
-    asset: str, columns: Mapping[str, Any], rated: Mapping[str, Any], signs: Integers
-) -> Integers:
-    """How much of an asset each event used, signed."""
-    sums = _summed(columns, rated, signs)
-    if asset == "tokens":
-        return sums["tokens_input"] + sums["tokens_output"]
-    if asset == "requests":
-        return sums["requests"]
-    name = "cost_units" if asset == "USD" else "credit_units"
-    return signs * integers(rated[name], len(signs))
+def units_of(asset: str, sums: Mapping[str, Integers]) -> list[int]:
+    """How much of an asset each cell used, of its sums (SUMMED)."""
+    if asset in ("tokens", "requests"):
+        whole = sums["requests"] if asset == "requests" else _tokens(sums)
+        counts: list[int] = whole.tolist()
+        return counts
+    name = "usd" if asset == "USD" else "credit"
+    parts = zip(sums[f"{name}_whole"].tolist(), sums[f"{name}_rest"].tolist(), strict=True)
+    return [whole * MONEY_PART + rest for whole, rest in parts]
+
+
+def _tokens(sums: Mapping[str, Integers]) -> Integers:
+    return sums["tokens_input"] + sums["tokens_output"]
 
 
 def source_key(tenant_id: str, run_id: str) -> str:
@@ -218,11 +225,9 @@ def source_key(tenant_id: str, run_id: str) -> str:
 
 
 def usage_target(spent: int, captured: int) -> int:
-    """What events used beyond what holds captured.
-
-    Below zero only where nothing was captured: a correction took back what a baseline counted.
+    """What events used beyond what holds captured, within what a ledger can count.
 
     >>> usage_target(10, 4), usage_target(3, 4), usage_target(-2, 0)
-    (6, 0, -2)
+    (6, 0, 0)
     """
-    return max(0, spent - captured) if captured else spent
+    return min(max(0, spent - captured), USAGE_MAX)
