@@ -85,6 +85,9 @@ class VaultFollower:
         chunks = self._source.read(self._events_per_step)
         if chunks:
             self._take_in(chunks, self._begun)
+        elif not self._begun <= self._positions.load(self.name).keys():
+            self.recover()  # the vault was wiped: nothing comes that would tell
+            return True
         if self._counting is not None and self._counting.settle():
             return True
         self._forget_old()
