@@ -4,7 +4,9 @@ The log in PostgreSQL is filled first (half flat cost records, half token usage,
 projects), then followed once a run, from an empty vault. Wall time depends on what else the
 machine does; CPU time of this process and of PostgreSQL's does not.
 
-    python -m benchmarks.vault [EVENTS] [RUNS]
+    python -m benchmarks.vault [EVENTS] [RUNS] [spread]
+
+`spread` lets every user work in every project: ten times the scopes, the hard case.
 """
 
 from __future__ import annotations
@@ -43,7 +45,9 @@ class Measured(NamedTuple):
     postgres_cpu: float
 
 
-def make_events(number: int, count: int, now: int, choose: random.Random) -> list[Event]:
+def make_events(
+    number: int, count: int, now: int, choose: random.Random, is_spread: bool
+) -> list[Event]:
     """Cost records and token usage of one moment, as a door would store them."""
     events = []
     for place in range(number, number + count):
@@ -58,7 +62,7 @@ def make_events(number: int, count: int, now: int, choose: random.Random) -> lis
                 tenant_id="acme",
                 run_id="" if is_flat else f"run-{place // 10}",
                 user_id=f"user-{user}",
-                project_id=f"project-{user % _PROJECTS}",
+                project_id=f"project-{(choose.randrange(1000) if is_spread else user) % _PROJECTS}",
                 provider="openai",
                 model=choose.choice(_MODELS),
                 operation="chat" if is_flat else "",
@@ -72,11 +76,11 @@ def make_events(number: int, count: int, now: int, choose: random.Random) -> lis
     return events
 
 
-def fill(log: PostgresLog, total: int, now: int) -> None:
+def fill(log: PostgresLog, total: int, now: int, is_spread: bool) -> None:
     """Append `total` events."""
     choose = random.Random(7)
     for number in range(0, total, _BATCH):
-        events = make_events(number, min(_BATCH, total - number), now, choose)
+        events = make_events(number, min(_BATCH, total - number), now, choose, is_spread)
         batch = batch_of(events)
         log.append(batch.size, batch.columns, now, lambda _, size=batch.size: bytes(size))  # type: ignore[misc]
 
@@ -111,7 +115,7 @@ def main() -> None:
         catalog = Catalog(pool)
         catalog.seed_if_empty(0)
         log = PostgresLog(pool)
-        fill(log, total, clock.now())
+        fill(log, total, clock.now(), "spread" in sys.argv)
         with pool.connection() as connection:
             row = connection.execute("SELECT pg_backend_pid()").fetchone()
         postmaster = psutil.Process(row[0] if row else 0).parent()

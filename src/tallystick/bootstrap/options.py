@@ -26,6 +26,7 @@ def engine_options(
         endpoint_key=secrets.token_urlsafe(24),
         data=str(folder.path),
         kafka=kafka_of(settings),
+        broken_by=broken_by(settings),
         redaction_key=secret,
         hash_user_ids=settings.hash_user_ids,
         instance_id=settings.instance_id or "serve",
@@ -34,6 +35,13 @@ def engine_options(
         archive_days=settings.archive_days,
         archive_flush_seconds=settings.archive_flush_seconds,
     )
+
+
+def broken_by(settings: Settings) -> str:
+    """Which follower sets broken messages aside."""
+    if settings.kafka_broken_by not in ("sink", "vault"):
+        raise InvalidInput("kafka_broken_by must be sink or vault", field="kafka_broken_by")
+    return settings.kafka_broken_by
 
 
 def kafka_of(settings: Settings) -> KafkaOptions | None:
@@ -75,6 +83,7 @@ def worker_options(settings: Settings) -> EngineOptions:
         endpoint_key="",
         data=str(settings.data_folder),
         kafka=kafka_of(settings),
+        broken_by=broken_by(settings),
         redaction_key=settings.redaction_key,
         hash_user_ids=settings.hash_user_ids,
         instance_id=settings.instance_id or platform.node(),

@@ -96,7 +96,10 @@ class Roles:
         leases = self._new_leases("sink") if self._options.kafka else None
         facts = self.facts(leases if self._options.is_shared else None)
         source = self._source(
-            "sink", leases, lambda *range_: _landed(facts, self._remembered(), *range_)
+            "sink",
+            leases,
+            lambda *range_: _landed(facts, self._remembered(), *range_),
+            sets_aside=self._options.broken_by == "sink",
         )
         sink: Follower = Sink(source, self.positions, facts, self._catalog, self._pool, self._clock)
         if self._options.is_restoring:
@@ -134,7 +137,7 @@ class Roles:
         else:
             memory = LogMemory([PostgresLog(self._pool)], folder)
         follower = VaultFollower(
-            self._source("vault", leases, seen.known, sets_aside=False),
+            self._source("vault", leases, seen.known, sets_aside=options.broken_by == "vault"),
             self.positions,
             VaultStore(self._pool),
             self._catalog,
@@ -234,7 +237,7 @@ class Roles:
         return self._clock.now() - REMEMBERED_FOR
 
     def _source(
-        self, follower: str, leases: Leases | None, known: Known, *, sets_aside: bool = True
+        self, follower: str, leases: Leases | None, known: Known, *, sets_aside: bool
     ) -> Source:
         options = self._options
         corrections = PostgresLog(self._pool, CORRECTIONS)
