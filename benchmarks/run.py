@@ -4,6 +4,7 @@
     make bench ARGS=ingest          one part: idle, ingest, latency or archive
     make bench ARGS=ledger          the ledger (ledger.py)
     make bench ARGS=pipeline        the event pipeline (pipeline.py)
+    make bench ARGS=vault           the Policy Vault (vault.py)
 
 Method. The server runs as its users run it, on a fresh data folder; the load comes from this
 process on the same machine, so both share its cores. Ingest: requests of 500 events over
@@ -213,7 +214,11 @@ def main() -> None:
         from benchmarks import pipeline  # which takes its load from here
 
         pipeline.main([])
-    if sys.argv[1:] in (["ledger"], ["pipeline"]):
+    if sys.argv[1:] in ([], ["vault"]):
+        from benchmarks import vault
+
+        vault.measure_all()
+    if sys.argv[1:] in (["ledger"], ["pipeline"], ["vault"]):
         return
     chosen = sys.argv[1:] or list(PARTS)
     memory_gib = psutil.virtual_memory().total / 2**30

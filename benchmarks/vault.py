@@ -4,13 +4,14 @@ The log in PostgreSQL is filled first (half flat cost records, half token usage,
 projects), then followed once a run, from an empty vault. Wall time depends on what else the
 machine does; CPU time of this process and of PostgreSQL's does not.
 
-    python -m benchmarks.vault [EVENTS] [RUNS] [spread]
+    python -m benchmarks.vault [EVENTS] [RUNS]
 
-`spread` lets every user work in every project: ten times the scopes, the hard case.
+The hard case is that every user works in every project: fifty times the scopes.
 """
 
 from __future__ import annotations
 
+import platform
 import random
 import statistics
 import sys
@@ -102,9 +103,37 @@ def _postgres_cpu(postmaster: psutil.Process) -> float:
     return sum(one.user + one.system for one in times)
 
 
-def main() -> None:
-    total = int(sys.argv[1]) if len(sys.argv) > 1 else 400_000
-    runs = int(sys.argv[2]) if len(sys.argv) > 2 else 3
+def measure_all(total: int = 400_000, runs: int = 3) -> None:
+    """Both cases, into benchmarks/results/vault.md."""
+    lines = [
+        "# The Policy Vault",
+        "",
+        f"Machine: {psutil.cpu_count()} cores ({platform.machine()}), {platform.system()}, Python "
+        f"{platform.python_version()}, shared with other work (load {psutil.getloadavg()[0]:.1f}). "
+        "Command: `make bench ARGS=vault`. How: see `benchmarks/vault.py`.",
+        "",
+        f"{total:,} events of the log in PostgreSQL, half flat cost records, half token usage of "
+        f"{len(_MODELS)} models; {_USERS:,} users, {_PROJECTS} projects; from the log to committed "
+        f"state; median of {runs}.",
+        "",
+        "| what | events/s | CPU of the follower | CPU of PostgreSQL |",
+        "| --- | --- | --- | --- |",
+    ]
+    for name, is_spread in (
+        ("a user works in one project", False),
+        ("every user works in every project", True),
+    ):
+        found = measure_case(total, runs, is_spread)
+        lines.append(
+            f"| {name} | {found.events_per_second:,.0f} | {found.follower_cpu:.1f} us an event "
+            f"| {found.postgres_cpu:.1f} us an event |"
+        )
+        print(lines[-1], flush=True)
+    (Path(__file__).parent / "results" / "vault.md").write_text("\n".join(lines) + "\n", "utf-8")
+
+
+def measure_case(total: int, runs: int, is_spread: bool) -> Measured:
+    """The median of some runs, each from an empty vault."""
     clock = SystemClock()
     with tempfile.TemporaryDirectory() as name:
         folder = DataFolder(Path(name) / "data")
@@ -115,7 +144,7 @@ def main() -> None:
         catalog = Catalog(pool)
         catalog.seed_if_empty(0)
         log = PostgresLog(pool)
-        fill(log, total, clock.now(), "spread" in sys.argv)
+        fill(log, total, clock.now(), is_spread)
         with pool.connection() as connection:
             row = connection.execute("SELECT pg_backend_pid()").fetchone()
         postmaster = psutil.Process(row[0] if row else 0).parent()
@@ -128,20 +157,12 @@ def main() -> None:
             memory = LogMemory([log], Path(name) / "memory")
             follower = VaultFollower(source, positions, store, catalog, clock, memory=memory)
             found.append(measure(follower, total, postmaster))
+            assert store.dump() != b""
         pool.close()
         server.stop()
         folder.close()
-    for one in found:
-        print(_line(one))
-    print("median:", _line(Measured(*map(statistics.median, zip(*found, strict=True)))))
-
-
-def _line(one: Measured) -> str:
-    return (
-        f"{one.events_per_second:,.0f} events/s; CPU an event: follower {one.follower_cpu:.1f} us, "
-        f"PostgreSQL {one.postgres_cpu:.1f} us"
-    )
+    return Measured(*map(statistics.median, zip(*found, strict=True)))
 
 
 if __name__ == "__main__":
-    main()
+    measure_all(*map(int, sys.argv[1:]))

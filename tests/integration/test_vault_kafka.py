@@ -76,7 +76,7 @@ def test_a_vault_that_lost_its_folder_judges_as_before(cluster: Cluster) -> None
     cluster.worker("vault", "another")  # a folder of its own: its indexes are made anew
     wait_for(client, cluster, 201)
     (told,) = read_all(cluster.kafka.broken_topic, cluster.kafka)  # where no sink has run
-    assert json.loads(told.value)["code"] == "not_json"
+    assert json.loads(told.value)["code"] == "invalid_json"
     for role in ("sink", "keeper", "charger"):
         cluster.worker(role)
     cluster.settle(client)

@@ -84,8 +84,6 @@ class Platform(msgspec.Struct):
     broken: BrokenMessages
     backfills: Backfills
     doubles: Doubles
-    quotas: Quotas
-    quota_reconciler: QuotaReconciler
 
     def ready(self) -> tuple[bool, dict[str, object]]:
         """Whether stores answer and followers progress, and what each said."""
@@ -171,8 +169,6 @@ def open_platform(
             broken=BrokenMessages(pool, clickhouse, door, clock),
             backfills=Backfills(pool, catalog, clock, ids),
             doubles=Doubles(pool, clickhouse, clock),
-            quotas=Quotas(VaultStore(pool), NoAssignments()),
-            quota_reconciler=QuotaReconciler(VaultStore(pool), clickhouse, Positions(pool)),
         )
 
 
@@ -296,8 +292,10 @@ def services_of(parts: Platform) -> Services:
         broken=parts.broken,
         backfills=parts.backfills,
         doubles=parts.doubles,
-        quotas=parts.quotas,
-        quota_reconciler=parts.quota_reconciler,
+        quotas=Quotas(VaultStore(parts.pool), NoAssignments()),
+        quota_reconciler=QuotaReconciler(
+            VaultStore(parts.pool), parts.clickhouse, Positions(parts.pool)
+        ),
         metrics=Metrics(),
         ready=parts.ready,
     )
