@@ -23,6 +23,8 @@ from tallystick.enforcement.vault import VaultStore
 from tallystick.events.batch import batch_of
 from tallystick.events.model import Event
 from tallystick.plumbing.embedded.child import spawn
+from tallystick.workers.options import EngineOptions
+from tallystick.workers.roles import Roles
 from tests.backfills import BackfillWorld
 from tests.vault_world import (
     follow,
@@ -194,6 +196,26 @@ def test_it_goes_on_without_clickhouse(world: World, tag: str) -> None:
     world.restart_followers()
     world.settle()
     require_agreement(world)
+
+
+def test_the_role_runs_with_clickhouse_away(
+    world: World, postgres_url: str, tmp_path: Path, tag: str
+) -> None:
+    world.send([usage(world, tag, number) for number in range(10)])
+    away = "http://nobody:none@127.0.0.1:9/"
+    options = EngineOptions(postgres_url, away, "", data=str(tmp_path))
+    roles = Roles(options, world.clock)
+    (loop,) = roles.vault()
+    loop.start()
+    try:
+        deadline = time.monotonic() + 60
+        while spent(world, tag)["events"] < 10 and time.monotonic() < deadline:
+            time.sleep(0.02)
+        assert loop.failure is None
+    finally:
+        loop.stop()
+        roles.close()
+    assert spent(world, tag)["events"] == 10
 
 
 def test_what_the_vault_lacks_is_a_mismatch(world: World, tag: str) -> None:

@@ -200,6 +200,7 @@ class Counting:
             self._looked_at = now
             self._look(now)
         with transaction(self._pool) as connection:
+            self._store.begin(connection, {}, ())
             due = connection.execute(_SQL["load_due"], {"limit": _RUNS_PER_SETTLE_MAX}).fetchall()
             if not due:
                 return False
