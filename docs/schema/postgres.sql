@@ -510,7 +510,6 @@ CREATE INDEX action_by_message ON broken.action USING btree (broken_id, action_i
 CREATE INDEX state_by_id ON broken.state USING btree (broken_id);
 CREATE INDEX pending_run_due ON charger.pending_run USING btree (shard, has_ended, touched_at);
 CREATE INDEX vault_run_due ON enforcement.vault_run USING btree (limit_id, source_key) WHERE is_due;
-CREATE INDEX vault_run_of_run ON enforcement.vault_run USING btree (tenant_id, run_id) WHERE (run_id <> ''::text);
 CREATE INDEX vault_scope_of_project ON enforcement.vault_scope USING btree (tenant_id, project_id);
 CREATE INDEX vault_scope_of_team ON enforcement.vault_scope USING btree (tenant_id, team);
 CREATE INDEX vault_scope_of_user ON enforcement.vault_scope USING btree (tenant_id, user_id);

@@ -50,7 +50,7 @@ _SQL = {
     name: text.encode()
     for name, text in load_statements("tallystick.enforcement.vault", "counting.sql").items()
 }
-_RUNS_PER_SETTLE_MAX = 2_000
+_RUNS_PER_SETTLE_MAX = 5_000
 _LOOK_EVERY = 2 * SECOND
 """How often budgets that are new, and thresholds, are looked at."""
 

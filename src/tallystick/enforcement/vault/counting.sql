@@ -50,14 +50,15 @@ WHERE r.limit_id = n.limit_id AND r.source_key = n.source_key;
 
 -- name: mark_moved
 -- Runs on whose limits the ledger moved since: due again. Only transactions that are over for
--- good are taken in. Index: operation_by_transaction, vault_run_of_run.
+-- good are taken in. Index: operation_by_transaction, primary key.
 WITH horizon AS (
     SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint AS ends
 ), moved AS (
     UPDATE enforcement.vault_run r SET is_due = true
-    FROM ledger.operation o, horizon
+    FROM ledger.operation o, unnest(o.limit_ids) AS m(limit_id), horizon
     WHERE o.transaction >= %(since)s AND o.transaction < horizon.ends AND o.run_id <> ''
-        AND o.limit_ids <> '{}' AND r.tenant_id = o.tenant_id AND r.run_id = o.run_id
+        AND r.limit_id = m.limit_id
+        AND r.source_key = 'run:' || o.tenant_id || '/' || o.run_id
 )
 INSERT INTO log.follower AS f (follower, partition, position, progressed_at)
 SELECT %(follower)s, 0, horizon.ends, %(now)s FROM horizon

@@ -67,7 +67,6 @@ CREATE TABLE enforcement.vault_run (
     PRIMARY KEY (limit_id, source_key)
 ) WITH (fillfactor = 70);
 CREATE INDEX vault_run_due ON enforcement.vault_run (limit_id, source_key) WHERE is_due;
-CREATE INDEX vault_run_of_run ON enforcement.vault_run (tenant_id, run_id) WHERE run_id <> '';
 
 -- Spend of users, projects, companies (tenants) and models, for people who look.
 CREATE VIEW enforcement.vault_user_spend WITH (security_invoker = true) AS
