@@ -6,6 +6,7 @@
     make bench ARGS=budgets         what budgets add to an authorization (budgets.py)
     make bench ARGS=pipeline        the event pipeline (pipeline.py)
     make bench ARGS=rates           a rate check (rates.py)
+    make bench ARGS=vault           the Policy Vault (vault.py)
 
 Method. The server runs as its users run it, on a fresh data folder; the load comes from this
 process on the same machine, so both share its cores. Ingest: requests of 500 events over
@@ -219,7 +220,11 @@ def main() -> None:
         pipeline.main([])
     if sys.argv[1:] in ([], ["rates"]):
         rates.main()
-    if sys.argv[1:] in (["ledger"], ["pipeline"], ["budgets"], ["rates"]):
+    if sys.argv[1:] in ([], ["vault"]):
+        from benchmarks import vault
+
+        vault.measure_all()
+    if sys.argv[1:] in (["ledger"], ["pipeline"], ["budgets"], ["rates"], ["vault"]):
         return
     chosen = sys.argv[1:] or list(PARTS)
     memory_gib = psutil.virtual_memory().total / 2**30

@@ -125,7 +125,11 @@ class Cluster:
         report: dict[str, Any] = {}
         while time.monotonic() < deadline:
             report = client.get("/v1/freshness").json()
-            lag = sum(one["lag_events"] for one in report["followers"] if one["name"] != "archiver")
+            lag = sum(
+                one["lag_events"]
+                for one in report["followers"]
+                if one["name"] not in ("archiver", "vault")
+            )
             pending = report["followers"][-1]["pending_runs"]
             if not lag and not pending and not report["difference"]:
                 return report

@@ -547,6 +547,105 @@ CREATE TABLE enforcement.rate_limit (
     CONSTRAINT rate_limit_weight_check CHECK (((weight >= 1) AND (weight <= 1000)))
 );
 ALTER TABLE ONLY enforcement.rate_limit FORCE ROW LEVEL SECURITY;
+CREATE TABLE enforcement.vault_scope (
+    scope_key uuid NOT NULL,
+    tenant_id text NOT NULL,
+    org text NOT NULL,
+    user_id text NOT NULL,
+    project_id text NOT NULL,
+    team text NOT NULL,
+    product text NOT NULL,
+    feature text NOT NULL,
+    key_id text NOT NULL,
+    model text NOT NULL,
+    provider text NOT NULL,
+    workflow text NOT NULL,
+    environment text NOT NULL
+);
+ALTER TABLE ONLY enforcement.vault_scope FORCE ROW LEVEL SECURITY;
+CREATE TABLE enforcement.vault_spend (
+    scope_key uuid NOT NULL,
+    bucket_at bigint NOT NULL,
+    usd_units numeric(38,0) NOT NULL,
+    credit_units numeric(38,0) NOT NULL,
+    tokens_input bigint NOT NULL,
+    tokens_output bigint NOT NULL,
+    requests bigint NOT NULL,
+    errors bigint NOT NULL,
+    events bigint NOT NULL
+)
+WITH (fillfactor='70');
+CREATE VIEW enforcement.vault_model_spend WITH (security_invoker='true') AS
+ SELECT vault_scope.tenant_id,
+    vault_scope.provider,
+    vault_scope.model,
+    vault_spend.bucket_at,
+    sum(vault_spend.usd_units) AS usd_units,
+    sum(vault_spend.tokens_input) AS tokens_input,
+    sum(vault_spend.tokens_output) AS tokens_output,
+    sum(vault_spend.requests) AS requests,
+    sum(vault_spend.errors) AS errors
+   FROM (enforcement.vault_scope
+     JOIN enforcement.vault_spend USING (scope_key))
+  GROUP BY vault_scope.tenant_id, vault_scope.provider, vault_scope.model, vault_spend.bucket_at;
+CREATE VIEW enforcement.vault_project_spend WITH (security_invoker='true') AS
+ SELECT vault_scope.tenant_id,
+    vault_scope.project_id,
+    vault_spend.bucket_at,
+    sum(vault_spend.usd_units) AS usd_units,
+    sum(vault_spend.tokens_input) AS tokens_input,
+    sum(vault_spend.tokens_output) AS tokens_output,
+    sum(vault_spend.requests) AS requests,
+    sum(vault_spend.errors) AS errors
+   FROM (enforcement.vault_scope
+     JOIN enforcement.vault_spend USING (scope_key))
+  GROUP BY vault_scope.tenant_id, vault_scope.project_id, vault_spend.bucket_at;
+CREATE TABLE enforcement.vault_run (
+    limit_id text NOT NULL,
+    source_key text NOT NULL,
+    tenant_id text NOT NULL,
+    run_id text NOT NULL,
+    spent_units numeric(38,0) NOT NULL,
+    is_due boolean NOT NULL
+)
+WITH (fillfactor='70');
+ALTER TABLE ONLY enforcement.vault_run FORCE ROW LEVEL SECURITY;
+CREATE TABLE enforcement.vault_seen (
+    partition smallint NOT NULL,
+    offset_start bigint NOT NULL,
+    offset_end bigint NOT NULL,
+    seen_at bigint NOT NULL,
+    identities bytea NOT NULL
+);
+ALTER TABLE ONLY enforcement.vault_seen ALTER COLUMN identities SET STORAGE EXTERNAL;
+CREATE VIEW enforcement.vault_tenant_spend WITH (security_invoker='true') AS
+ SELECT vault_scope.tenant_id,
+    vault_spend.bucket_at,
+    sum(vault_spend.usd_units) AS usd_units,
+    sum(vault_spend.tokens_input) AS tokens_input,
+    sum(vault_spend.tokens_output) AS tokens_output,
+    sum(vault_spend.requests) AS requests,
+    sum(vault_spend.errors) AS errors
+   FROM (enforcement.vault_scope
+     JOIN enforcement.vault_spend USING (scope_key))
+  GROUP BY vault_scope.tenant_id, vault_spend.bucket_at;
+CREATE VIEW enforcement.vault_user_spend WITH (security_invoker='true') AS
+ SELECT vault_scope.tenant_id,
+    vault_scope.user_id,
+    vault_spend.bucket_at,
+    sum(vault_spend.usd_units) AS usd_units,
+    sum(vault_spend.tokens_input) AS tokens_input,
+    sum(vault_spend.tokens_output) AS tokens_output,
+    sum(vault_spend.requests) AS requests,
+    sum(vault_spend.errors) AS errors
+   FROM (enforcement.vault_scope
+     JOIN enforcement.vault_spend USING (scope_key))
+  GROUP BY vault_scope.tenant_id, vault_scope.user_id, vault_spend.bucket_at;
+CREATE TABLE enforcement.vault_watch (
+    limit_id text NOT NULL,
+    positions jsonb NOT NULL,
+    watched_at bigint NOT NULL
+);
 CREATE TABLE ledger.account (
     account_id text NOT NULL,
     tenant_id text NOT NULL,
@@ -878,6 +977,16 @@ ALTER TABLE ONLY enforcement.rate_limit
     ADD CONSTRAINT rate_limit_pkey PRIMARY KEY (limit_id);
 ALTER TABLE ONLY enforcement.rate_limit
     ADD CONSTRAINT rate_limit_tenant_id_kind_name_asset_key UNIQUE (tenant_id, kind, name, asset);
+ALTER TABLE ONLY enforcement.vault_run
+    ADD CONSTRAINT vault_run_pkey PRIMARY KEY (limit_id, source_key);
+ALTER TABLE ONLY enforcement.vault_scope
+    ADD CONSTRAINT vault_scope_pkey PRIMARY KEY (scope_key);
+ALTER TABLE ONLY enforcement.vault_seen
+    ADD CONSTRAINT vault_seen_pkey PRIMARY KEY (partition, offset_start);
+ALTER TABLE ONLY enforcement.vault_spend
+    ADD CONSTRAINT vault_spend_pkey PRIMARY KEY (scope_key, bucket_at);
+ALTER TABLE ONLY enforcement.vault_watch
+    ADD CONSTRAINT vault_watch_pkey PRIMARY KEY (limit_id);
 ALTER TABLE ONLY ledger.account
     ADD CONSTRAINT account_pkey PRIMARY KEY (account_id);
 ALTER TABLE ONLY ledger.balance
@@ -944,6 +1053,11 @@ CREATE INDEX mitigation_newest ON enforcement.mitigation USING btree (tenant_id,
 CREATE INDEX overrun_newest ON enforcement.overrun USING btree (tenant_id, overrun_id DESC);
 CREATE UNIQUE INDEX overrun_open ON enforcement.overrun USING btree (tenant_id, kind, dimension, value) WHERE (closed_at IS NULL);
 CREATE INDEX planned_launch_by_end ON enforcement.planned_launch USING btree (tenant_id, to_at);
+CREATE INDEX vault_run_due ON enforcement.vault_run USING btree (limit_id, source_key) WHERE is_due;
+CREATE INDEX vault_scope_of_project ON enforcement.vault_scope USING btree (tenant_id, project_id);
+CREATE INDEX vault_scope_of_team ON enforcement.vault_scope USING btree (tenant_id, team);
+CREATE INDEX vault_scope_of_user ON enforcement.vault_scope USING btree (tenant_id, user_id);
+CREATE INDEX vault_seen_by_age ON enforcement.vault_seen USING btree (seen_at);
 CREATE INDEX window_of_budget ON enforcement.budget_window USING btree (tenant_id, budget_id, end_at);
 CREATE INDEX window_under_way ON enforcement.budget_window USING btree (end_at);
 CREATE INDEX account_of_tenant ON ledger.account USING btree (tenant_id, created_at, account_id);
@@ -1055,6 +1169,8 @@ CREATE POLICY of_all ON enforcement.mitigation_policy USING (true);
 CREATE POLICY of_all ON enforcement.overrun USING (true);
 CREATE POLICY of_all ON enforcement.planned_launch USING (true);
 CREATE POLICY of_all ON enforcement.rate_limit USING (true);
+CREATE POLICY of_all ON enforcement.vault_run USING (true);
+CREATE POLICY of_all ON enforcement.vault_scope USING (true);
 CREATE POLICY of_tenant ON enforcement.alert AS RESTRICTIVE TO tallystick_tenant USING ((tenant_id = current_setting('tallystick.tenant'::text, true)));
 CREATE POLICY of_tenant ON enforcement.alert_action AS RESTRICTIVE TO tallystick_tenant USING ((tenant_id = current_setting('tallystick.tenant'::text, true)));
 CREATE POLICY of_tenant ON enforcement.alert_channel AS RESTRICTIVE TO tallystick_tenant USING ((tenant_id = current_setting('tallystick.tenant'::text, true)));
@@ -1070,9 +1186,13 @@ CREATE POLICY of_tenant ON enforcement.mitigation_policy AS RESTRICTIVE TO tally
 CREATE POLICY of_tenant ON enforcement.overrun AS RESTRICTIVE TO tallystick_tenant USING ((tenant_id = current_setting('tallystick.tenant'::text, true)));
 CREATE POLICY of_tenant ON enforcement.planned_launch AS RESTRICTIVE TO tallystick_tenant USING ((tenant_id = current_setting('tallystick.tenant'::text, true)));
 CREATE POLICY of_tenant ON enforcement.rate_limit AS RESTRICTIVE TO tallystick_tenant USING ((tenant_id = current_setting('tallystick.tenant'::text, true)));
+CREATE POLICY of_tenant ON enforcement.vault_run AS RESTRICTIVE TO tallystick_tenant USING ((tenant_id = current_setting('tallystick.tenant'::text, true)));
+CREATE POLICY of_tenant ON enforcement.vault_scope AS RESTRICTIVE TO tallystick_tenant USING ((tenant_id = current_setting('tallystick.tenant'::text, true)));
 ALTER TABLE enforcement.overrun ENABLE ROW LEVEL SECURITY;
 ALTER TABLE enforcement.planned_launch ENABLE ROW LEVEL SECURITY;
 ALTER TABLE enforcement.rate_limit ENABLE ROW LEVEL SECURITY;
+ALTER TABLE enforcement.vault_run ENABLE ROW LEVEL SECURITY;
+ALTER TABLE enforcement.vault_scope ENABLE ROW LEVEL SECURITY;
 ALTER TABLE ledger.account ENABLE ROW LEVEL SECURITY;
 ALTER TABLE ledger.balance ENABLE ROW LEVEL SECURITY;
 ALTER TABLE ledger.hold ENABLE ROW LEVEL SECURITY;

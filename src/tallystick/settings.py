@@ -35,6 +35,8 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """host:port,... of Apache Kafka; empty keeps the log in PostgreSQL."""
     kafka_topic: str = "ml-agents"
     kafka_broken_topic: str = "ml-agents-broken-msg"
+    kafka_broken_by: str = "sink"
+    """Which follower writes that topic: sink, or vault where no sink runs."""
     kafka_properties: str = ""
     """Further properties of the Kafka client as one JSON object (docs/kafka.md)."""
     kafka_partitions: int = 12

@@ -25,6 +25,7 @@ from tallystick.enforcement.budgets.enforcing import Enforcing
 from tallystick.enforcement.calls import Calls
 from tallystick.enforcement.overrun import OverrunResponse
 from tallystick.enforcement.rates.service import RateLimits
+from tallystick.enforcement.vault import Quotas
 from tallystick.events.door import Door
 from tallystick.ledger import Ledger
 from tallystick.ledger.committer import Committer
@@ -32,6 +33,7 @@ from tallystick.ledger.seals import Seals
 from tallystick.reconcile.doubles import Doubles
 from tallystick.reconcile.freshness import Freshness
 from tallystick.reconcile.ledger import LedgerReconciler
+from tallystick.reconcile.quotas import QuotaReconciler
 from tallystick.reconcile.verify import Verifier
 
 
@@ -65,5 +67,7 @@ class Services:
     channels: Channels
     rates: RateLimits
     overruns: OverrunResponse
+    quotas: Quotas
+    quota_reconciler: QuotaReconciler
     metrics: Metrics
     ready: Callable[[], tuple[bool, dict[str, Any]]]

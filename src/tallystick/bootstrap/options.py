@@ -28,6 +28,7 @@ def engine_options(
         endpoint_key=secrets.token_urlsafe(24),
         data=str(folder.path),
         kafka=kafka_of(settings),
+        broken_by=broken_by(settings),
         redaction_key=secret,
         hash_user_ids=settings.hash_user_ids,
         instance_id=settings.instance_id or "serve",
@@ -40,6 +41,13 @@ def engine_options(
         smtp_from=settings.smtp_from,
         webhook_allow_private=settings.webhook_allow_private,
     )
+
+
+def broken_by(settings: Settings) -> str:
+    """Which follower sets broken messages aside."""
+    if settings.kafka_broken_by not in ("sink", "vault"):
+        raise InvalidInput("kafka_broken_by must be sink or vault", field="kafka_broken_by")
+    return settings.kafka_broken_by
 
 
 def kafka_of(settings: Settings) -> KafkaOptions | None:
@@ -81,6 +89,7 @@ def worker_options(settings: Settings) -> EngineOptions:
         endpoint_key="",
         data=str(settings.data_folder),
         kafka=kafka_of(settings),
+        broken_by=broken_by(settings),
         redaction_key=settings.redaction_key,
         hash_user_ids=settings.hash_user_ids,
         instance_id=settings.instance_id or platform.node(),

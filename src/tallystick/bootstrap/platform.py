@@ -43,6 +43,7 @@ from tallystick.enforcement.rates import RateLimiter
 from tallystick.enforcement.rates.lanes import Lender
 from tallystick.enforcement.rates.service import RateLimits
 from tallystick.enforcement.rates.store import PostgresLender, RateLimitStore
+from tallystick.enforcement.vault import NoAssignments, Quotas, VaultStore
 from tallystick.errors import StoreUnavailable
 from tallystick.events.appending import Appender, JudgingAppender, KafkaAppender, seal_key
 from tallystick.events.dedup import DedupIndex
@@ -56,7 +57,7 @@ from tallystick.ledger.seals import Seals
 from tallystick.plumbing.clickhouse import ClickHouse, migrate_clickhouse
 from tallystick.plumbing.embedded.folder import DataFolder
 from tallystick.plumbing.embedded.postgres import EmbeddedPostgres
-from tallystick.plumbing.log import CORRECTIONS, PostgresLog
+from tallystick.plumbing.log import CORRECTIONS, Positions, PostgresLog
 from tallystick.plumbing.log.heads import Heads, KafkaHeads, PostgresHeads
 from tallystick.plumbing.log.kafka import KafkaOptions, KafkaWriter, Watermarks, ensure_topics
 from tallystick.plumbing.outbound import OutboundPolicy
@@ -64,6 +65,7 @@ from tallystick.plumbing.postgres import BY_INDEX, make_async_pool, migrate_post
 from tallystick.reconcile.doubles import Doubles
 from tallystick.reconcile.freshness import Freshness
 from tallystick.reconcile.ledger import LedgerReconciler
+from tallystick.reconcile.quotas import QuotaReconciler
 from tallystick.reconcile.verify import Verifier
 from tallystick.settings import Settings
 from tallystick.workers.options import EngineOptions
@@ -118,7 +120,10 @@ class Platform(msgspec.Struct):
         report["followers"] = f"stalled: {', '.join(stalled)}" if stalled else "ok"
         if self.engine is None:  # a stuck worker must not take every door out of service
             return True, report
-        is_progressing = not set(stalled) - {"archiver"}  # said above; nothing else waits for it
+        is_progressing = not set(stalled) - {
+            "archiver",
+            "vault",
+        }  # said above; nothing else waits for it
         return is_progressing and self.engine.is_running(), report
 
 
@@ -391,6 +396,10 @@ def services_of(parts: Platform) -> Services:
         channels=_channels(parts),
         rates=rates,
         overruns=parts.overruns,
+        quotas=Quotas(VaultStore(parts.pool), NoAssignments()),
+        quota_reconciler=QuotaReconciler(
+            VaultStore(parts.pool), parts.clickhouse, Positions(parts.pool)
+        ),
         metrics=Metrics(),
         ready=parts.ready,
     )

@@ -86,7 +86,7 @@ def verify(
 
 @app.command()
 def reconcile(
-    what: Annotated[str, typer.Argument(help="What to compare: ledger or events.")],
+    what: Annotated[str, typer.Argument(help="What to compare: ledger, events or quotas.")],
     data: Data = None,
     config: Config = None,
     is_json: Json = False,
@@ -94,16 +94,22 @@ def reconcile(
         bool, typer.Option("--repair", help="Set rows right by compensating operations.")
     ] = False,
 ) -> None:
-    """Compare the ledger with history, or look for events counted twice; exit 1 on a difference."""
+    """Compare the ledger with history, events with each other, or quotas with analytics.
+
+    Exits 1 on a difference.
+    """
     from tallystick.cli.backfill_actions import run_reconcile_events
     from tallystick.cli.inspect import run_reconcile
+    from tallystick.cli.quotas import run_reconcile_quotas
 
+    if what == "quotas":
+        raise typer.Exit(run_reconcile_quotas(settings_of(config, data=data), is_json))
     if what == "events":
         raise typer.Exit(
             run_reconcile_events(settings_of(config, data=data), is_json, is_repairing)
         )
     if what != "ledger":
-        raise typer.BadParameter("ledger or events", param_hint="what")
+        raise typer.BadParameter("ledger, events or quotas", param_hint="what")
     raise typer.Exit(run_reconcile(settings_of(config, data=data), is_json, is_repairing))
 
 
@@ -130,11 +136,17 @@ def replay(
         bool, typer.Option("--from-archive", help="Rebuild from the archive, then from the log.")
     ] = False,
     archive_url: ArchiveUrl = None,
+    is_vault: Annotated[
+        bool, typer.Option("--vault", help="Rebuild what quotas are made of, and only that.")
+    ] = False,
 ) -> None:
     """Wipe derived data, rebuild it from the log, and compare the totals."""
+    from tallystick.cli.quotas import run_replay_vault
     from tallystick.cli.replay import run_replay
 
     settings = settings_of(config, data=data, archive_url=archive_url)
+    if is_vault:
+        raise typer.Exit(run_replay_vault(settings, is_json))
     raise typer.Exit(run_replay(settings, is_json, is_from_archive))
 
 
@@ -212,7 +224,7 @@ def gateway(
 
 @app.command()
 def worker(
-    role: Annotated[str, typer.Argument(help="sink, charger, keeper or archiver.")],
+    role: Annotated[str, typer.Argument(help="sink, vault, charger, keeper or archiver.")],
     host: Annotated[str, typer.Option(help="Address of health and metrics.")] = "127.0.0.1",
     health_port: Annotated[int, typer.Option(help="Port of health and metrics.")] = 9100,
     data: Data = None,

@@ -21,7 +21,7 @@ from tallystick.settings import Settings
 from tallystick.workers.loop import FollowerLoop
 from tallystick.workers.roles import Roles
 
-ROLES = ("sink", "charger", "keeper", "archiver")
+ROLES = ("sink", "vault", "charger", "keeper", "archiver")
 _COLLECT_AFTER = (100_000, 50, 100)
 
 

@@ -40,7 +40,7 @@ class DedupIndex:
     """The index of one log partition; one process owns it at a time."""
 
     def __init__(self, folder: Path, *, remembered_for: int = REMEMBERED_FOR) -> None:
-        """`remembered_for` is in micros."""
+        """`remembered_for` is in micros; 0 is for ever."""
         table = BlockBasedOptions()
         table.set_bloom_filter(_BLOOM_BITS, False)
         table.set_block_cache(Cache(_CACHE_BYTES))

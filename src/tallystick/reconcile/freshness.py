@@ -13,7 +13,7 @@ from tallystick.plumbing.log.heads import Heads
 from tallystick.plumbing.postgres import transaction
 from tallystick.plumbing.sql import load_statements
 
-FOLLOWERS = ("sink", "archiver", "rollups")
+FOLLOWERS = ("sink", "vault", "archiver", "rollups")
 STALLED_AFTER_SECONDS = 30
 """A follower with work waiting that has not moved for so long is not progressing."""
 

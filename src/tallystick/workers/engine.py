@@ -55,7 +55,13 @@ def running(options: EngineOptions, clock: Clock) -> Iterator[int]:
     roles = Roles(options, clock)
     if options.has_wipe:
         wipe_derived(roles.positions, FactStore(store))
-    loops = [*roles.sink(), *roles.charger(), *roles.archiver(), *roles.keeper()]
+    loops = [
+        *roles.sink(),
+        *roles.vault(),
+        *roles.charger(),
+        *roles.archiver(),
+        *roles.keeper(),
+    ]
     endpoint = _endpoint(options)
     try:
         for loop in loops:

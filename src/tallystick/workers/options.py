@@ -21,6 +21,8 @@ class EngineOptions(msgspec.Struct, frozen=True):
     """The folder of what can be rebuilt: the deduplication indexes."""
     kafka: KafkaOptions | None = None
     """The log; None is the one in PostgreSQL."""
+    broken_by: str = "sink"
+    """Which follower writes the topic of broken messages: exactly one does."""
     redaction_key: str = ""
     hash_user_ids: bool = False
     instance_id: str = "serve"

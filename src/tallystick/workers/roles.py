@@ -31,6 +31,7 @@ from tallystick.enforcement.calls.facts import CallFacts
 from tallystick.enforcement.calls.recovery import CallRecovery
 from tallystick.enforcement.calls.store import CallStore
 from tallystick.enforcement.overrun.reader import FactSeries
+from tallystick.enforcement.vault import Seen, VaultStore
 from tallystick.errors import InvalidInput
 from tallystick.events.appending import Appender, JudgingAppender, KafkaAppender, seal_key
 from tallystick.events.batch import Identity
@@ -57,6 +58,7 @@ from tallystick.workers.calls import CallKeeper, LazyAppender
 from tallystick.workers.charger import Charger
 from tallystick.workers.holds import HoldKeeper
 from tallystick.workers.loop import Follower, FollowerLoop
+from tallystick.workers.memory import LogMemory, Memory, TopicMemory
 from tallystick.workers.options import EngineOptions
 from tallystick.workers.overrun import OverrunWorker
 from tallystick.workers.pending import SHARDS, PendingRuns
@@ -64,12 +66,14 @@ from tallystick.workers.restore import DICTIONARIES, Restorer, RestoreThenFollow
 from tallystick.workers.rollups import Rollups
 from tallystick.workers.sealer import Sealer
 from tallystick.workers.sink import Sink
+from tallystick.workers.vault import VaultFollower
 
 _IDLE_SECONDS = {
     "sink": 0.1,
     "rollups": 0.1,
     "charger": 0.5,
     "archiver": 1.0,
+    "vault": 0.5,
     "holds": 0.5,
     "budgets": 0.5,
     "sealer": 0.5,
@@ -113,7 +117,10 @@ class Roles:
         leases = self._new_leases("sink") if self._options.kafka else None
         facts = self.facts(leases if self._options.is_shared else None)
         source = self._source(
-            "sink", leases, lambda *range_: _landed(facts, self._remembered(), *range_)
+            "sink",
+            leases,
+            lambda *range_: _landed(facts, self._remembered(), *range_),
+            sets_aside=self._options.broken_by == "sink",
         )
         sink: Follower = Sink(source, self.positions, facts, self._catalog, self._pool, self._clock)
         if self._options.is_restoring:
@@ -139,6 +146,27 @@ class Roles:
             flush_seconds=options.archive_flush_seconds,
         )
         return [self._loop(archiver)]
+
+    def vault(self) -> list[FollowerLoop]:
+        """What was spent, for quotas; needs no ClickHouse."""
+        options, seen = self._options, Seen(self._pool)
+        leases = self._new_leases("vault", has_fence=False) if options.kafka else None
+        folder = Path(options.data) / "vault-memory"
+        memory: Memory
+        if options.kafka:
+            memory = TopicMemory(folder, seen.known)
+        else:
+            memory = LogMemory([PostgresLog(self._pool)], folder)
+        follower = VaultFollower(
+            self._source("vault", leases, seen.known, sets_aside=options.broken_by == "vault"),
+            self.positions,
+            VaultStore(self._pool),
+            self._catalog,
+            self._clock,
+            memory=memory,
+            seen=seen if options.kafka else None,
+        )
+        return [self._loop(follower)]
 
     def charger(self) -> list[FollowerLoop]:
         """Charges, for a share of the runs."""
@@ -281,7 +309,7 @@ class Roles:
         return self._clock.now() - REMEMBERED_FOR
 
     def _source(
-        self, follower: str, leases: Leases | None, known: Known, *, sets_aside: bool = True
+        self, follower: str, leases: Leases | None, known: Known, *, sets_aside: bool
     ) -> Source:
         options = self._options
         corrections = PostgresLog(self._pool, CORRECTIONS)
