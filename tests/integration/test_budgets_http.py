@@ -180,7 +180,7 @@ def test_what_makes_no_sense_is_refused(server: Server, tenant: str) -> None:
 
 
 def test_the_page_shows_used_held_and_left(server: Server, tenant: str) -> None:
-    put(server, tenant, "page<b>", scope={"user": "*"}, amount="0.08")
+    put(server, tenant, "page", name="page<b>", scope={"user": "*"}, amount="0.08")
     put(server, tenant, "unused", scope={"team": "nobody"})
     kept = hold(server, tenant, attribution={"user": "ada"}, cost_usd="0.02").json()
     hold(server, tenant, attribution={"user": "ada"}, cost_usd="0.02")
