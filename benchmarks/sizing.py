@@ -324,7 +324,8 @@ class Plan:
             Line(
                 "between zones",
                 f"{month / 1e9:,.1f}G x (2/3 of request, append, three readers, insert; one "
-                f"replica: {crossing:,.0f} B) = {month * crossing / 1e9:,.0f} GB x ${of('price.zone_gb')}",
+                f"replica: {crossing:,.0f} B) = {month * crossing / 1e9:,.0f} GB x "
+                f"${of('price.zone_gb')}",
                 month * crossing / 1e9 * of("price.zone_gb"),
             ),
             Line(
