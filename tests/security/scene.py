@@ -95,5 +95,15 @@ class Scene:
             time.sleep(0.1)
         raise AssertionError("the key is good for too long")
 
+    @property
+    def postgres_url(self) -> str:
+        """The embedded database of the server, by the socket folder of its process."""
+        for process in self.server.tree():
+            words = process.cmdline()
+            if words[:1] and words[0].endswith("/postgres") and "-k" in words:
+                folder = words[words.index("-k") + 1]
+                return f"postgresql://tallystick@/tallystick?host={folder}"
+        raise AssertionError("the server has no PostgreSQL of its own")
+
     def close(self) -> None:
         self.nobody.close()
