@@ -22,7 +22,7 @@ from starlette.staticfiles import StaticFiles
 
 from tallystick.access import SESSION_HOURS
 from tallystick.api.gate import act_for, address_of
-from tallystick.api.requests import principal_of, read_body, tenant_of
+from tallystick.api.requests import check_path, principal_of, read_body, tenant_of
 from tallystick.api.services import Services
 from tallystick.api.usage_routes import run_story
 from tallystick.clock import format_time
@@ -43,7 +43,6 @@ _HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; "
     "img-src 'self' data:; form-action 'self'; frame-ancestors 'none'; base-uri 'none'",
     "Referrer-Policy": "no-referrer",
-    "X-Content-Type-Options": "nosniff",
     "Cache-Control": "no-store",
 }
 _LOGIN_BYTES_MAX = 4096
@@ -102,6 +101,7 @@ class _Pages:
                 if not principal.may("usage:read"):
                     raise Forbidden("this needs the permission usage:read")
                 act_for(request, principal)
+                check_path(request)
                 return await page(request)
             except TallystickError as error:
                 return self._render("problem.html", error.http_status, message=error.message)
