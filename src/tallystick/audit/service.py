@@ -21,8 +21,7 @@ from tallystick.plumbing.postgres import transaction
 from tallystick.plumbing.sql import load_statements
 
 _SQL = load_statements("tallystick.audit", "store.sql")
-_COPY = _SQL["copy_records"].rstrip().rstrip(";").encode()
-_TYPES = ("int8", *["text"] * 7, "int2", *["text"] * 3, "int4", "int4")
+_INSERT = _SQL["insert_records"].encode()
 _GROUP_SECONDS = 0.05
 _WAITING_MAX = 50_000
 _FOLDED_MAX = 1_000
@@ -122,14 +121,9 @@ class AuditTrail:
 
     async def _append(self, group: deque[Record]) -> bool:
         try:
-            async with (
-                self._writing.connection() as connection,
-                connection.cursor() as cursor,
-                cursor.copy(_COPY) as copy,
-            ):
-                copy.set_types(_TYPES)
-                for record in group:
-                    await copy.write_row(record)
+            async with self._writing.connection() as connection:
+                columns = [list(column) for column in zip(*group, strict=True)]
+                await connection.execute(_INSERT, columns)
         except (psycopg.Error, PoolTimeout) as error:
             _log.warning("audit: %s; trying again", error)
             return False
