@@ -71,6 +71,12 @@ class Tenant:
         body = {"tenant_id": self.name, "asset": "USD", "amount": "1", "window": "day", **terms}
         return self.post(f"/v1/budgets/{name}", method="PUT", **body)
 
+    def mitigate(self, step: str, **more: Any) -> Told:
+        """Put a step in force."""
+        body: Told = {"tenant_id": self.name, "scope": {}, "step": step, "reason": "a runaway"}
+        body |= {"idempotency_key": f"{self.name}-m{next(_serial)}", "ttl_seconds": 600}
+        return self.post("/v1/mitigations", **{**body, **more})
+
     def send(self, *events: Told) -> None:
         """Usage that asked nobody."""
         made = [

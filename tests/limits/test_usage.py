@@ -86,10 +86,10 @@ def test_key_and_org_count_both_ways(scene: Scene, tenant: Tenant, dimension: st
 
 
 def test_a_late_event_does_not_enter_a_rolling_window(scene: Scene, tenant: Tenant) -> None:
-    tenant.budget("rolling", window="rolling", rolling_hours=1)
+    tenant.budget("rolling", scope={"team": "search"}, window="rolling", rolling_hours=1)
     tenant.send({"event_time": "2026-01-01T00:00:00Z"}, {})
-    settled(tenant, "rolling", PRICE)
-    assert Decimal(tenant.quota("rolling")["remaining"]) == 1 - Decimal(PRICE)
+    settled(tenant, "rolling", PRICE, team="search")
+    assert Decimal(tenant.quota("rolling", team="search")["remaining"]) == 1 - Decimal(PRICE)
 
 
 def test_budgets_of_others_hold_after_a_tenant_asked(scene: Scene, tenant: Tenant) -> None:

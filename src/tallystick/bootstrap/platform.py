@@ -368,7 +368,7 @@ def services_of(parts: Platform) -> Services:
     """What the HTTP surface is given."""
     budgets = Budgets(parts.pool, parts.clock)
     enforcing = Enforcing(budgets, parts.clock)
-    authorizer = Authorizer(parts.committer, enforcing, [parts.overruns.guard])
+    authorizer = Authorizer(parts.committer, enforcing, [guard := parts.overruns.guard], guard)
     rates = _rates(parts)
     return Services(
         access=parts.access,
