@@ -21,12 +21,11 @@ from tallystick.api.auditing import audit
 from tallystick.api.oauth import oauth_routes
 from tallystick.api.openapi import build_openapi
 from tallystick.api.problems import from_error, on_http_error, on_unexpected_error
-from tallystick.api.rate_routes import rate_headers
 from tallystick.api.requests import check_path, respond
 from tallystick.api.route_entry import RouteEntry
 from tallystick.api.routes import ROUTES
 from tallystick.api.services import Services
-from tallystick.enforcement.rates import UNLIMITED
+from tallystick.enforcement.rates import UNLIMITED, rate_headers
 from tallystick.errors import TallystickError
 
 Endpoint = Callable[[Request], Awaitable[Response]]

@@ -66,10 +66,18 @@ class AuditTrail:
             await self._task
         await self._writing.close()
 
-    def note(self, record: Record) -> None:
-        """Record something within a tenth of a second; SlowDown when too much waits."""
+    def check_room(self) -> None:
+        """Raise SlowDown when too much waits to be written."""
         if len(self._waiting) >= _WAITING_MAX:
             raise SlowDown("the audit trail cannot be written fast enough; try again later")
+
+    def note(self, record: Record, *, has_room: bool = False) -> None:
+        """Record something within a tenth of a second; SlowDown when too much waits.
+
+        `has_room` is for what was begun after `check_room`, and cannot be refused any more.
+        """
+        if not has_room:
+            self.check_room()
         self._waiting.append(storable(record))
         self._arrived.set()
 

@@ -9,6 +9,7 @@ allows nothing else. Numbers of a chart travel as JSON inside the page.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 from importlib.resources import files
 from typing import Any
@@ -21,6 +22,7 @@ from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from tallystick.access import SESSION_HOURS
+from tallystick.api.auditing import note_answer
 from tallystick.api.gate import act_for, address_of
 from tallystick.api.requests import check_path, principal_of, read_body, tenant_of
 from tallystick.api.services import Services
@@ -193,10 +195,20 @@ class _Pages:
         """Ask for the key, and set the session cookie for the right one."""
         if request.method == "GET":
             return self._render("login.html", message="")
+        started = time.perf_counter()
+        answer = await self._log_in(request)
+        code = "" if answer.status_code < 400 else "login_refused"
+        note_answer(self._services, request, "/login", answer.status_code, code, started)
+        return answer
+
+    async def _log_in(self, request: Request) -> Response:
         body = await read_body(request, _LOGIN_BYTES_MAX)
         key = _form_value(body, "key").strip()
         try:
-            session = await self._services.access.new_session(key, address_of(request))
+            self._services.audit.check_room()
+            access, address = self._services.access, address_of(request)
+            session = await access.new_session(key, address)
+            request.state.principal = await access.principal_of_session(session, address)
         except (Unauthorized, Forbidden):
             return self._render("login.html", 401, message="That is not the key.")
         except TallystickError as error:
