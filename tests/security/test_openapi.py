@@ -14,6 +14,7 @@ import schemathesis
 from hypothesis import HealthCheck, Phase, given, settings
 from schemathesis import Case, GenerationMode
 from schemathesis.checks import CheckFunction
+from schemathesis.core.result import Ok
 from schemathesis.specs.openapi import checks
 
 from tallystick.api.openapi import build_openapi
@@ -32,6 +33,7 @@ _CHECKS: list[CheckFunction] = [
 _document = schemathesis.openapi.from_dict(build_openapi())
 _operations: dict[str, Any] = {}
 for _found in _document.get_all_operations():
+    assert isinstance(_found, Ok)
     _operation = _found.ok()
     _operations[_operation.label] = _operation
 
@@ -51,7 +53,7 @@ def test_no_input_breaks_a_route(scene: Scene, label: str, mode: GenerationMode)
         phases=[Phase.generate],
         suppress_health_check=list(HealthCheck),
     )
-    def attack(case: Case) -> None:
+    def attack(case: Case[Any]) -> None:
         response = case.call(base_url=scene.url, headers=headers)
         case.validate_response(response, checks=_CHECKS)
 
