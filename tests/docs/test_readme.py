@@ -50,14 +50,16 @@ def test_the_tour_runs_as_it_stands(place: Server) -> None:
     )
     assert done.returncode == 0, done.stdout + done.stderr
     outputs = done.stdout.split("=====\n")
-    assert len(outputs) == len(BLOCKS) == 8
-    keys, gateway, budgets, events, asked, stopped, proof, mended = outputs
+    assert len(outputs) == len(BLOCKS) == 9
+    keys, gateway, budgets, sdk, events, asked, stopped, proof, mended = outputs
     assert '"roles":["service"]' in keys and '"code":"forbidden"' in keys
     assert "x-tallystick-cost-usd: 0.000" in gateway and '"finish_reason":"stop"' in gateway
     assert '"decided_by":"budget:search-daily"' in budgets and "0.01 USD a day" in budgets
     assert '"would_be":"declined"' in budgets
+    assert " True {" in sdk and "'delivered': 5" in sdk
     assert '{"accepted":2,"duplicates":0,"rejected":[]}' in events
     assert "charged 0.66 of 0.66 credits" in asked and '"cost_usd":"0.0055"' in asked
+    assert '"alerts":[{' in stopped and '"who":"team=search"' in stopped, stopped
     assert '"step":"block"' in stopped and '"code": "forbidden"' in stopped
     assert "FAILED" not in proof and "vault and analytics agree" in proof
     assert "gpt-4o" in mended or "nothing" in mended, mended
