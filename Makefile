@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
 
-.PHONY: demo test check bench soak docs seed lock clean
+.PHONY: demo test check audit bench soak docs seed lock clean
 
 demo: $(VENV)/installed          ## the main job on real traces, then the dashboard
 	$(BIN)/tallystick demo $(ARGS)
@@ -17,6 +17,9 @@ check: $(VENV)/installed-dev     ## style, types, imports
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+audit: $(VENV)/installed-dev     ## locked requirements against known advisories
+	$(BIN)/python -m tests.audit_requirements requirements.txt
 
 bench: $(VENV)/installed-dev     ## speed and memory; results go to benchmarks/results
 	$(BIN)/python -m benchmarks.run $(ARGS)

@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 from starlette.types import Receive, Scope, Send
@@ -20,7 +20,7 @@ from starlette.types import Receive, Scope, Send
 from tallystick.api.auditing import audit
 from tallystick.api.oauth import oauth_routes
 from tallystick.api.openapi import build_openapi
-from tallystick.api.problems import from_error, on_http_error, on_unexpected_error
+from tallystick.api.problems import from_error, on_disconnect, on_http_error, on_unexpected_error
 from tallystick.api.requests import check_path, respond
 from tallystick.api.route_entry import RouteEntry
 from tallystick.api.routes import ROUTES
@@ -101,7 +101,11 @@ def create_app(
     ]
     app = Starlette(
         routes=routes,
-        exception_handlers={HTTPException: on_http_error, Exception: on_unexpected_error},
+        exception_handlers={
+            HTTPException: on_http_error,
+            ClientDisconnect: on_disconnect,
+            Exception: on_unexpected_error,
+        },
         lifespan=lifespan,
     )
     short = {("POST", "/v1/holds"): _endpoint(services, ROUTES[0])} if has_routes else {}
@@ -128,6 +132,8 @@ class ShortWay:
         request = Request(scope, receive)
         try:
             response = await endpoint(request)
+        except ClientDisconnect as error:
+            response = await on_disconnect(request, error)
         except Exception as error:
             _log.exception("%s %s failed", scope["method"], scope["path"])
             response = await on_unexpected_error(request, error)

@@ -86,6 +86,11 @@ async def on_http_error(_: Request, error: Exception) -> Response:
     return problem(status, code, detail, headers=getattr(error, "headers", None))
 
 
+async def on_disconnect(_: Request, error: Exception) -> Response:
+    """Who went away before the request was here gets nothing, and fills no log."""
+    return Response(status_code=400)
+
+
 async def on_unexpected_error(_: Request, error: Exception) -> Response:
     """The last resort: says nothing of the inside."""
     return problem(500, "internal_error", "an unexpected failure; it is in the server's log")

@@ -137,6 +137,10 @@ def _accept_api_key(request: Request) -> None:
 
 
 async def _read_body(request: Request) -> bytes:
+    too_large = f"a body may have at most {GATEWAY_BODY_BYTES_MAX} bytes"
+    for name, value in request.scope["headers"]:
+        if name == b"content-length" and int(value) > GATEWAY_BODY_BYTES_MAX:
+            raise BodyTooLarge(too_large)
     pieces: list[bytes] = []
     total = 0
     while True:
@@ -146,7 +150,7 @@ async def _read_body(request: Request) -> bytes:
         piece = message.get("body", b"")
         total += len(piece)
         if total > GATEWAY_BODY_BYTES_MAX:
-            raise BodyTooLarge(f"a body may have at most {GATEWAY_BODY_BYTES_MAX} bytes")
+            raise BodyTooLarge(too_large)
         pieces.append(piece)
         if not message.get("more_body", False):
             return b"".join(pieces) if len(pieces) > 1 else piece
