@@ -13,6 +13,7 @@ from starlette.requests import Request
 
 from tallystick.api.requests import credits_of
 from tallystick.bounds import ATTRIBUTION_MAX, ID_LENGTH_MAX, TOKENS_MAX
+from tallystick.enforcement.attribution import attributed
 from tallystick.enforcement.authorization import Actual, Ask
 from tallystick.errors import InvalidInput
 from tallystick.units import USD, parse_amount
@@ -44,7 +45,7 @@ def attribution_of(request: Request, said: Mapping[str, str]) -> dict[str, str]:
             f"attribution may have {ATTRIBUTION_MAX} names of {ID_LENGTH_MAX} characters",
             field="attribution",
         )
-    return {**said, **request.state.principal.attribution}
+    return attributed(said, request.state.principal.attribution)
 
 
 def work_ask(
