@@ -57,7 +57,7 @@ from tallystick.errors import (
     TooManyRequests,
 )
 from tallystick.events.door import Door
-from tallystick.ledger import CaptureRequest, HoldRequest, Ledger, LimitPart, Outcome
+from tallystick.ledger import CaptureRequest, ExtendRequest, HoldRequest, Ledger, LimitPart, Outcome
 from tallystick.plumbing.clickhouse import ClickHouse
 from tallystick.rating import Rated
 from tallystick.units import CREDIT
@@ -219,7 +219,10 @@ class Calls:
     async def top_up(
         self, permit: CallPermit, *, tokens_output: int, ttl_seconds: int = 300
     ) -> CallPermit:
-        """Hold credit for an answer of so many output tokens in all, or CallRefused."""
+        """Hold credit for an answer of so many output tokens in all, or CallRefused.
+
+        Asking again for as many answers the same.
+        """
         if tokens_output <= permit.tokens_output:
             return permit
         rater = await self.prices.rater()
@@ -233,23 +236,35 @@ class Calls:
             tokens=max(estimate.tokens - permit.tokens, 0),
             limits=_parts(permit.limit, more_credit, more_usd, least=0),
         )
-        outcome = await self._authorizer.extend(
-            permit.hold_id,
-            more,
-            ttl_seconds=ttl_seconds,
-            idempotency_key=f"call:top-up:{tokens_output}",
-        )
+        outcome = await self._extend(permit, more, f"call:top-up:{tokens_output}", ttl_seconds)
         if outcome.status == "declined":
             raise refusal_of(outcome, None)
         return msgspec.structs.replace(
             permit,
-            credit_units=permit.credit_units + (more.credit_units or 0),
-            usd_units=permit.usd_units + (more.usd_units or 0),
-            tokens=permit.tokens + (more.tokens or 0),
+            credit_units=permit.credit_units + more_credit,
+            usd_units=permit.usd_units + more_usd,
+            tokens=max(estimate.tokens, permit.tokens),
             tokens_output=tokens_output,
             available_units=outcome.available,
             expires_at=outcome.due_at or permit.expires_at,
         )
+
+    async def _extend(
+        self, permit: CallPermit, more: Actual, key: str, ttl_seconds: int
+    ) -> Outcome:
+        """Extend a hold; for a key that was used before, what it was answered then."""
+        try:
+            return await self._authorizer.extend(
+                permit.hold_id, more, ttl_seconds=ttl_seconds, idempotency_key=key
+            )
+        except Conflict as conflict:
+            if conflict.code != "idempotency_conflict":
+                raise
+            request = ExtendRequest(hold_id=permit.hold_id, ttl_seconds=1, idempotency_key=key)
+            found = await asyncio.to_thread(self._ledger.load_answer, request)
+            if found is None:
+                raise
+            return found[0]
 
     async def settle(
         self,
