@@ -18,6 +18,7 @@ from starlette.responses import Response
 
 from tallystick.access import Principal
 from tallystick.clock import SECOND
+from tallystick.errors import SlowDown, StoreUnavailable
 from tallystick.gateway import routing
 from tallystick.gateway.attribution import CallPlace
 from tallystick.gateway.estimate import estimate_output
@@ -34,6 +35,8 @@ from tallystick.gateway.usage import believed, estimated_usage
 from tallystick.ids import IdSource
 
 T = TypeVar("T")
+_SETTLE_DELAYS = (0.1, 0.5, 2.0, 5.0)
+"""Seconds between tries to settle; what stays unsettled is left to the ledger's resolver."""
 _DOWNGRADE_CODES = frozenset({"budget_exceeded", "downgrade"})
 
 
@@ -329,17 +332,25 @@ class Calling:
         provider_request_id: str = "",
         served_model: str = "",
     ) -> CallReceipt:
-        """Settle one attempt."""
-        return await self.calls.settle(
-            attempt.permit,
-            usage,
-            outcome=outcome,
-            error_code=error_code,
-            latency_ms=int((time.perf_counter() - attempt.started) * 1000),
-            provider_request_id=provider_request_id,
-            served_model=served_model,
-            is_waiting=False,  # the event is durable: the capture follows, also after a crash
-        )
+        """Settle one attempt; while the log is away, try again: the work is done."""
+        latency_ms = int((time.perf_counter() - attempt.started) * 1000)
+        for delay in (*_SETTLE_DELAYS, None):
+            try:
+                return await self.calls.settle(
+                    attempt.permit,
+                    usage,
+                    outcome=outcome,
+                    error_code=error_code,
+                    latency_ms=latency_ms,
+                    provider_request_id=provider_request_id,
+                    served_model=served_model,
+                    is_waiting=False,  # the event is durable: a capture follows it
+                )
+            except (StoreUnavailable, SlowDown):
+                if delay is None:
+                    raise
+                await asyncio.sleep(delay)
+        raise AssertionError
 
     async def ending(self, work: Coroutine[Any, Any, T]) -> T:
         """Finish what ends a hold, also when the request that waits for it is cancelled."""
