@@ -93,7 +93,7 @@ def test_a_throttle_asks_to_wait_and_a_downgrade_is_advice(scene: Scene) -> None
             assert await scene.status() == "posted"
             scene.seconds += 1
         advice = await scene.authorizer.advice(scene.ask())
-        assert advice == Advice(True, DAY // 2 // SECOND, "budget:b")
+        assert advice == Advice(True, throttle_seconds=DAY // 2 // SECOND, decided_by="budget:b")
         with pytest.raises(TooManyRequests) as caught:
             await scene.status()
         assert caught.value.retry_after_seconds == DAY // 2 // SECOND

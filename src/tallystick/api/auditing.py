@@ -38,10 +38,33 @@ async def audit(
     started: float,
 ) -> None:
     """Record a request that was answered; raises SlowDown or StoreUnavailable when it cannot be."""
+    code = _code_of(response) if response.status_code >= 400 else ""
+    record = record_of(services, request, route, response.status_code, code, started)
+    if record.status == 401:
+        services.audit.fold(record)
+    elif needs in _BUSY or (request.method == "GET" and record.decision != "denied"):
+        services.audit.note(record)
+    else:
+        await services.audit.write(record)
+
+
+def note_answer(
+    services: Services, request: Request, route: str, status: int, code: str, started: float
+) -> None:
+    """Record what had to be answered (`check_room` let it begin), or fold a wrong key."""
+    record = record_of(services, request, route, status, code, started)
+    if status == 401:
+        services.audit.fold(record)
+    else:
+        services.audit.note(record, has_room=True)
+
+
+def record_of(
+    services: Services, request: Request, route: str, status: int, code: str, started: float
+) -> Record:
+    """Who asked for what, and what became of it."""
     principal: Principal | None = getattr(request.state, "principal", None)
-    status = response.status_code
-    decision = decision_of(status)
-    record = Record(
+    return Record(
         at=services.clock.now(),
         tenant_id=principal.tenant_id if principal else "",
         subject=principal.subject if principal else "",
@@ -51,18 +74,12 @@ async def audit(
         route=route,
         target="/".join(map(str, request.path_params.values()))[:_TARGET_LENGTH_MAX],
         status=status,
-        decision=decision,
-        code=_code_of(response) if status >= 400 else "",
+        decision=decision_of(status),
+        code=code,
         remote=request.client.host if request.client else "",
         requests=1,
         duration_us=int((time.perf_counter() - started) * 1_000_000),
     )
-    if status == 401:
-        services.audit.fold(record)
-    elif needs in _BUSY or (request.method == "GET" and decision != "denied"):
-        services.audit.note(record)
-    else:
-        await services.audit.write(record)
 
 
 def _code_of(response: Response) -> str:

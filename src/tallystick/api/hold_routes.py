@@ -7,7 +7,7 @@ one commit.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -32,7 +32,7 @@ from tallystick.bounds import (
 )
 from tallystick.clock import format_time
 from tallystick.enforcement.authorization import Ask, actuals_of, capture_request, told
-from tallystick.enforcement.budgets.showing import show_decision
+from tallystick.enforcement.budgets.showing import show_decisions
 from tallystick.errors import InvalidInput, TallystickError
 from tallystick.ledger import (
     ExtendRequest,
@@ -290,12 +290,8 @@ async def apply_request(services: Services, http: Request, request: LedgerReques
 async def answer_outcome(services: Services, outcome: Outcome) -> Response:
     """Answer with what became of work, and of a decline with what the budget still has."""
     if outcome.status == "declined":
-        content = declined_json(outcome)
-        if outcome.limit_id:
-            content["budget"] = await asyncio.to_thread(
-                show_decision, services.budgets, outcome.limit_id
-            )
-            content |= {name: content["budget"][name] for name in ("available", "resets_at")}
+        shown = await _decisions(services, [outcome])
+        content = declined_json(outcome, shown)
         media_type = "application/problem+json"
         return respond(content, content["status"], media_type=media_type)
     return respond(outcome_json(outcome), 201 if outcome.kind in _MADE else 200)
@@ -320,12 +316,23 @@ async def _apply_batch(
         requests, all_or_nothing=all_or_nothing, tenant_id=tenant_of(request)
     )
     parts: list[bytes] = []
+    budgets = await _decisions(services, answers)
     for start in range(0, len(answers), _SLICE):
-        shown = [_item_json(answer) for answer in answers[start : start + _SLICE]]
+        shown = [_item_json(answer, budgets) for answer in answers[start : start + _SLICE]]
         parts.append(msgspec.json.encode(shown)[1:-1])
         await asyncio.sleep(0)
     body = b'{"results":[' + b",".join(parts) + b"]}"
     return Response(body, media_type="application/json")
+
+
+async def _decisions(
+    services: Services, answers: Sequence[Outcome | TallystickError]
+) -> Mapping[str, dict[str, Any]]:
+    """Windows of budgets that declined some of these, by id."""
+    limit_ids = {one.limit_id for one in answers if isinstance(one, Outcome) and one.limit_id}
+    if not limit_ids:
+        return {}
+    return await asyncio.to_thread(show_decisions, services.budgets, sorted(limit_ids))
 
 
 def _read_item(
@@ -339,7 +346,9 @@ def _read_item(
         return InvalidInput(f"item: {error}", code="bad_item")
 
 
-def _item_json(answer: Outcome | TallystickError) -> dict[str, Any]:
+def _item_json(
+    answer: Outcome | TallystickError, budgets: Mapping[str, dict[str, Any]]
+) -> dict[str, Any]:
     if isinstance(answer, TallystickError):
         return problem_content(
             answer.http_status,
@@ -348,7 +357,7 @@ def _item_json(answer: Outcome | TallystickError) -> dict[str, Any]:
             retryable=answer.retryable,
             field=answer.field,
         )
-    return declined_json(answer) if answer.status == "declined" else outcome_json(answer)
+    return declined_json(answer, budgets) if answer.status == "declined" else outcome_json(answer)
 
 
 _SLICE = 100
@@ -414,8 +423,14 @@ _DECLINED = {
 }
 
 
-def declined_json(outcome: Outcome) -> dict[str, Any]:
-    """Show a decline: a problem that says which limit decided and whether waiting can help."""
+def declined_json(
+    outcome: Outcome, budgets: Mapping[str, dict[str, Any]] | None = None
+) -> dict[str, Any]:
+    """Show a decline: a problem that says which limit decided and whether waiting can help.
+
+    `budgets` are windows by id: the one that decided says what it still has.
+    """
+    budget = (budgets or {}).get(outcome.limit_id)
     status, detail = _DECLINED[outcome.code]
     content = problem_content(status, outcome.code, detail, decided_by=outcome.decided_by)
     return {
@@ -425,7 +440,8 @@ def declined_json(outcome: Outcome) -> dict[str, Any]:
         "operation_id": outcome.operation_id,
         "account_id": outcome.account_id,
         "amount": credits_text(outcome.units),
-        "available": credits_text(outcome.available),
+        "available": budget["available"] if budget else credits_text(outcome.available),
+        **({"budget": budget, "resets_at": budget["resets_at"]} if budget else {}),
     }
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
+import time
 from collections.abc import Awaitable, Callable
 from urllib.parse import parse_qsl, unquote
 
@@ -17,6 +18,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from tallystick.access.tokens import TOKEN_SECONDS
+from tallystick.api.auditing import note_answer
 from tallystick.api.gate import address_of
 from tallystick.api.requests import read_body, respond
 from tallystick.api.services import Services
@@ -52,7 +54,7 @@ def oauth_routes(services: Services) -> list[Route]:
         )
 
     return [
-        Route("/oauth/token", _token_endpoint(services), methods=["POST"]),
+        Route("/oauth/token", _recorded(services, _token_endpoint(services)), methods=["POST"]),
         Route("/.well-known/jwks.json", _answered(jwks)),
         Route("/.well-known/oauth-authorization-server", _answered(metadata)),
     ]
@@ -66,6 +68,25 @@ def _answered(handle: Callable[[Request], Awaitable[Response]]) -> Callable[...,
             return await handle(request)
         except TallystickError as error:
             return _failure("temporarily_unavailable", error.message, error.http_status)
+
+    return endpoint
+
+
+def _recorded(
+    services: Services, handle: Callable[[Request], Awaitable[Response]]
+) -> Callable[[Request], Awaitable[Response]]:
+    """Record who was given a token; failures are folded by address."""
+
+    async def endpoint(request: Request) -> Response:
+        started = time.perf_counter()
+        try:
+            services.audit.check_room()
+        except TallystickError as error:
+            return _failure("temporarily_unavailable", error.message, error.http_status)
+        answer = await handle(request)
+        code = "" if answer.status_code < 400 else "token_refused"
+        note_answer(services, request, "/oauth/token", answer.status_code, code, started)
+        return answer
 
     return endpoint
 
@@ -85,6 +106,7 @@ def _token_endpoint(services: Services) -> Callable[[Request], Awaitable[Respons
                 form.get("scope", ""),
                 address_of(request),
             )
+            principal = await services.access.authenticate(made, address_of(request))
         except (Unauthorized, Forbidden):
             return _failure("invalid_client", "the client or its secret is not good", 401)
         except InvalidInput as error:
@@ -92,6 +114,7 @@ def _token_endpoint(services: Services) -> Callable[[Request], Awaitable[Respons
             return _failure(code, error.message, 400)
         except TallystickError as error:
             return _failure("temporarily_unavailable", error.message, error.http_status)
+        request.state.principal = principal
         answer = respond(
             {
                 "access_token": made,

@@ -13,7 +13,6 @@ from starlette.responses import Response
 from tallystick.api.requests import principal_of, read_json, respond, tenant_of
 from tallystick.api.route_entry import RouteEntry
 from tallystick.api.services import Services
-from tallystick.enforcement.rates import Decision
 
 
 class RateLimitBody(msgspec.Struct):
@@ -54,25 +53,6 @@ async def delete_rate_limit(services: Services, request: Request) -> Response:
     """Take a limit away."""
     limit_id = request.path_params["limit_id"]
     return respond(await services.rates.delete(tenant_of(request), limit_id))
-
-
-def rate_headers(decision: Decision) -> dict[str, str]:
-    """Where a caller stands with the nearest limit; nothing where none applies.
-
-    >>> rate_headers(Decision(True, 60, 9, 51, 0, "rate_limit:x", 10))["RateLimit-Policy"]
-    '60;w=60;burst=10'
-    """
-    if not decision.limit:
-        return {}
-    headers = {
-        "RateLimit-Limit": str(decision.limit),
-        "RateLimit-Remaining": str(decision.remaining),
-        "RateLimit-Reset": str(decision.reset_seconds),
-        "RateLimit-Policy": f"{decision.limit};w=60;burst={decision.burst}",
-    }
-    if not decision.allowed:
-        headers["Retry-After"] = str(decision.retry_after)
-    return headers
 
 
 _LIMIT = {

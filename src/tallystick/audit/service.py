@@ -15,7 +15,7 @@ import psycopg
 from psycopg.rows import dict_row
 from psycopg_pool import AsyncConnectionPool, ConnectionPool, PoolTimeout
 
-from tallystick.audit.model import Record
+from tallystick.audit.model import Record, storable
 from tallystick.errors import SlowDown, StoreUnavailable
 from tallystick.plumbing.postgres import transaction
 from tallystick.plumbing.sql import load_statements
@@ -66,11 +66,19 @@ class AuditTrail:
             await self._task
         await self._writing.close()
 
-    def note(self, record: Record) -> None:
-        """Record something within a tenth of a second; SlowDown when too much waits."""
+    def check_room(self) -> None:
+        """Raise SlowDown when too much waits to be written."""
         if len(self._waiting) >= _WAITING_MAX:
             raise SlowDown("the audit trail cannot be written fast enough; try again later")
-        self._waiting.append(record)
+
+    def note(self, record: Record, *, has_room: bool = False) -> None:
+        """Record something within a tenth of a second; SlowDown when too much waits.
+
+        `has_room` is for what was begun after `check_room`, and cannot be refused any more.
+        """
+        if not has_room:
+            self.check_room()
+        self._waiting.append(storable(record))
         self._arrived.set()
 
     async def write(self, record: Record) -> None:
@@ -88,7 +96,7 @@ class AuditTrail:
         name = (record.remote, record.route) if len(self._folded) < _FOLDED_MAX else ("", "")
         known = self._folded.get(name)
         if known is None:
-            self._folded[name] = record._replace(remote=name[0], target="")
+            self._folded[name] = storable(record._replace(remote=name[0], target=""))
         else:
             self._folded[name] = known._replace(requests=known.requests + record.requests)
         self._arrived.set()

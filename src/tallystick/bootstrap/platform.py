@@ -39,11 +39,12 @@ from tallystick.enforcement.budgets import Budgets
 from tallystick.enforcement.budgets.enforcing import Enforcing
 from tallystick.enforcement.calls import Calls, CallSettings
 from tallystick.enforcement.overrun import OverrunResponse
+from tallystick.enforcement.quotas import BudgetAssignments
 from tallystick.enforcement.rates import RateLimiter
 from tallystick.enforcement.rates.lanes import Lender
 from tallystick.enforcement.rates.service import RateLimits
 from tallystick.enforcement.rates.store import PostgresLender, RateLimitStore
-from tallystick.enforcement.vault import NoAssignments, Quotas, VaultStore
+from tallystick.enforcement.vault import Quotas, VaultStore
 from tallystick.errors import StoreUnavailable
 from tallystick.events.appending import Appender, JudgingAppender, KafkaAppender, seal_key
 from tallystick.events.dedup import DedupIndex
@@ -367,7 +368,7 @@ def services_of(parts: Platform) -> Services:
     """What the HTTP surface is given."""
     budgets = Budgets(parts.pool, parts.clock)
     enforcing = Enforcing(budgets, parts.clock)
-    authorizer = Authorizer(parts.committer, enforcing, [parts.overruns.guard])
+    authorizer = Authorizer(parts.committer, enforcing, [guard := parts.overruns.guard], guard)
     rates = _rates(parts)
     return Services(
         access=parts.access,
@@ -396,7 +397,7 @@ def services_of(parts: Platform) -> Services:
         channels=_channels(parts),
         rates=rates,
         overruns=parts.overruns,
-        quotas=Quotas(VaultStore(parts.pool), NoAssignments()),
+        quotas=Quotas(VaultStore(parts.pool), BudgetAssignments(parts.pool, budgets)),
         quota_reconciler=QuotaReconciler(
             VaultStore(parts.pool), parts.clickhouse, Positions(parts.pool)
         ),

@@ -13,7 +13,7 @@ from psycopg_pool import ConnectionPool
 
 from tallystick.clock import Clock
 from tallystick.errors import Conflict, InvalidInput, NotFound, StoreUnavailable
-from tallystick.plumbing.postgres import transaction
+from tallystick.plumbing.postgres import for_every_tenant, transaction
 from tallystick.plumbing.sql import load_statements
 from tallystick.rating import CostCard, CreditCard, RateCardVersion, Rater
 
@@ -149,9 +149,9 @@ class Catalog:
         """Return `current` while it is up to date, else a new one.
 
         Every version that was recorded before this call is in it: one that is being stored
-        at this moment is waited for.
+        at this moment is waited for. It prices for all tenants, whoever's request asked for it.
         """
-        with transaction(self._pool) as connection:
+        with for_every_tenant(), transaction(self._pool) as connection:
             connection.execute(_SQL["wait_for_recording"])
             row = connection.execute(_SQL["load_stamp"]).fetchone()
             if row is None or not row[0]:

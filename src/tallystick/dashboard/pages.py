@@ -1,4 +1,4 @@
-"""The pages: overview, runs, one run, alerts, broken messages, login.
+"""The pages: overview, runs, one run, budgets, alerts, audit, broken messages, login.
 
 They only read, but for the forms about an alert and about a broken message.
 
@@ -9,6 +9,7 @@ allows nothing else. Numbers of a chart travel as JSON inside the page.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 from importlib.resources import files
 from typing import Any
@@ -21,12 +22,13 @@ from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from tallystick.access import SESSION_HOURS
+from tallystick.api.auditing import note_answer
 from tallystick.api.gate import act_for, address_of
-from tallystick.api.requests import principal_of, read_body, tenant_of
+from tallystick.api.requests import check_path, principal_of, read_body, tenant_of
 from tallystick.api.services import Services
 from tallystick.api.usage_routes import run_story
 from tallystick.clock import format_time
-from tallystick.dashboard import alert_pages, broken_pages
+from tallystick.dashboard import alert_pages, audit_pages, broken_pages, budget_pages
 from tallystick.dashboard.forms import SESSION_COOKIE, read_form
 from tallystick.dashboard.overview import RANGES, build_overview
 from tallystick.errors import (
@@ -43,7 +45,6 @@ _HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; "
     "img-src 'self' data:; form-action 'self'; frame-ancestors 'none'; base-uri 'none'",
     "Referrer-Policy": "no-referrer",
-    "X-Content-Type-Options": "nosniff",
     "Cache-Control": "no-store",
 }
 _LOGIN_BYTES_MAX = 4096
@@ -65,6 +66,8 @@ def pages_of(services: Services) -> list[BaseRoute]:
         Route("/", pages.guarded(pages.overview)),
         Route("/runs", pages.guarded(pages.runs)),
         Route("/runs/{run_id:path}", pages.guarded(pages.run)),
+        Route("/budgets", pages.guarded(pages.budgets)),
+        Route("/audit", pages.guarded(pages.audit)),
         Route("/broken", pages.guarded(pages.broken)),
         Route("/broken/{broken_id}", pages.guarded(pages.broken_message), methods=["GET", "POST"]),
         Route("/alerts", pages.guarded(pages.alerts)),
@@ -100,6 +103,7 @@ class _Pages:
                 if not principal.may("usage:read"):
                     raise Forbidden("this needs the permission usage:read")
                 act_for(request, principal)
+                check_path(request)
                 return await page(request)
             except TallystickError as error:
                 return self._render("problem.html", error.http_status, message=error.message)
@@ -160,6 +164,16 @@ class _Pages:
         status = error.http_status if error else 200
         return self._render("broken_message.html", status, **content)
 
+    async def budgets(self, request: Request) -> Response:
+        """Budgets and their windows under way."""
+        content = await budget_pages.list_content(self._services, request)
+        return self._render("budgets.html", **content)
+
+    async def audit(self, request: Request) -> Response:
+        """The audit trail."""
+        content = await audit_pages.list_content(self._services, request)
+        return self._render("audit.html", **content)
+
     async def alerts(self, request: Request) -> Response:
         """The list of alerts."""
         content = await alert_pages.list_content(self._services, request)
@@ -181,10 +195,20 @@ class _Pages:
         """Ask for the key, and set the session cookie for the right one."""
         if request.method == "GET":
             return self._render("login.html", message="")
+        started = time.perf_counter()
+        answer = await self._log_in(request)
+        code = "" if answer.status_code < 400 else "login_refused"
+        note_answer(self._services, request, "/login", answer.status_code, code, started)
+        return answer
+
+    async def _log_in(self, request: Request) -> Response:
         body = await read_body(request, _LOGIN_BYTES_MAX)
         key = _form_value(body, "key").strip()
         try:
-            session = await self._services.access.new_session(key, address_of(request))
+            self._services.audit.check_room()
+            access, address = self._services.access, address_of(request)
+            session = await access.new_session(key, address)
+            request.state.principal = await access.principal_of_session(session, address)
         except (Unauthorized, Forbidden):
             return self._render("login.html", 401, message="That is not the key.")
         except TallystickError as error:

@@ -16,7 +16,7 @@ import msgspec
 from tallystick.enforcement.budgets.enforcing import Enforcing
 from tallystick.enforcement.budgets.matching import WindowPart
 from tallystick.enforcement.budgets.rules import budget_id_of
-from tallystick.errors import Conflict, TallystickError, TooManyRequests
+from tallystick.errors import Blocked, Conflict, TallystickError, TooManyRequests
 from tallystick.ledger import (
     CaptureRequest,
     ChargeRequest,
@@ -74,10 +74,38 @@ class Advice(msgspec.Struct, frozen=True):
 
     downgrade: bool = False
     """A cheaper model should do it."""
+    model: str = ""
+    """This one, where a mitigation names it."""
     throttle_seconds: int = 0
     """It should wait so long."""
     decided_by: str = ""
-    """budget:<id>, the first that says so."""
+    """mitigation:<id> or budget:<id>, the first that says so."""
+
+
+class OtherModel(Protocol):
+    """A mitigation's word: call this model instead."""
+
+    @property
+    def model(self) -> str:
+        """The model to call."""
+        ...
+
+    @property
+    def decided_by(self) -> str:
+        """mitigation:<id>."""
+        ...
+
+
+class Mitigations(Protocol):
+    """What is in force against overruns; asked in memory, also of work under way."""
+
+    def advise(self, ask: Ask) -> OtherModel | None:
+        """The model to call instead of the one asked for; None: as asked."""
+        ...
+
+    def check_running(self, ask: Ask) -> None:
+        """Raise Blocked when work under way must end."""
+        ...
 
 
 class Guard(Protocol):
@@ -96,11 +124,13 @@ class Authorizer:
         committer: Committer,
         enforcing: Enforcing | None = None,
         guards: Sequence[Guard] = (),
+        mitigations: Mitigations | None = None,
     ) -> None:
         """Without `enforcing` no budget limits anything."""
         self._committer = committer
         self._enforcing = enforcing
         self.guards = list(guards)
+        self._mitigations = mitigations
 
     async def hold(self, ask: Ask) -> Outcome:
         """Set aside all that the work may cost, or decline; a decline is an outcome too."""
@@ -216,7 +246,10 @@ class Authorizer:
         return [told(one) if isinstance(one, Outcome) else one for one in answers]
 
     async def advice(self, ask: Ask) -> Advice:
-        """What thresholds say of work; figures are at most half a second old."""
+        """What mitigations and thresholds say of work; figures are at most half a second old."""
+        other = self._mitigations.advise(ask) if self._mitigations else None
+        if other is not None:
+            return Advice(True, other.model, decided_by=other.decided_by)
         if self._enforcing is None:
             return Advice()
         parts = await self._enforcing.match(ask.account_id, ask.tenant_id, ask.attribution)
@@ -225,21 +258,37 @@ class Authorizer:
             downgrade, seconds = downgrade or is_downgrade, max(seconds, wait)
             if is_downgrade or wait:
                 deciders.append(f"budget:{part.budget.budget_id}")
-        return Advice(downgrade, seconds, deciders[0] if deciders else "")
+        return Advice(downgrade, "", seconds, deciders[0] if deciders else "")
+
+    def check_running(self, ask: Ask) -> None:
+        """Raise Blocked when a kill switch ends work under way too; looks at memory only."""
+        if self._mitigations is not None:
+            self._mitigations.check_running(ask)
 
     async def _parts(self, ask: Ask, *, is_after_the_fact: bool = False) -> tuple[LimitPart, ...]:
-        if not is_after_the_fact:
-            for guard in self.guards:
-                await guard.check(ask)
-        if self._enforcing is None:
-            return ()
-        parts = await self._enforcing.match(ask.account_id, ask.tenant_id, ask.attribution)
-        if not parts:
-            return ()
+        """The windows that the work falls under; raises what guards and throttles raise.
+
+        What was answered before is answered again by the ledger, whatever forbids it by now.
+        """
+        parts: Sequence[WindowPart] = ()
+        try:
+            if not is_after_the_fact:
+                for guard in self.guards:
+                    await guard.check(ask)
+            if self._enforcing is not None:
+                parts = await self._enforcing.match(ask.account_id, ask.tenant_id, ask.attribution)
+            if parts and not is_after_the_fact:
+                await self._throttle(parts, _units_of(ask))
+        except (Blocked, TooManyRequests):
+            if not await self._was_answered(ask):
+                raise
         units = _units_of(ask)
-        if not is_after_the_fact:
-            await self._throttle(parts, units)
         return tuple([LimitPart(part.limit_id, units[part.asset]) for part in parts])
+
+    async def _was_answered(self, ask: Ask) -> bool:
+        """Whether the key of this work has an outcome; asked only when it would be refused."""
+        known = HoldRequest(account_id=ask.account_id, units=1, idempotency_key=ask.idempotency_key)
+        return await self._committer.was_answered(known)
 
     async def _throttle(self, parts: Sequence[WindowPart], units: Mapping[str, int]) -> None:
         assert self._enforcing is not None

@@ -71,6 +71,7 @@ ALLOWED_ATTRIBUTES = frozenset(
         "stop_reason",
         "stream",
         "tallystick_key",
+        "tallystick_org",
         "tool_type",
         "trace_id",
         "version",

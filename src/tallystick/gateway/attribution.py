@@ -14,6 +14,7 @@ from tallystick.bounds import ID_LENGTH_MAX
 from tallystick.errors import InvalidInput
 
 DIMENSIONS = (
+    "org",
     "team",
     "product",
     "feature",

@@ -9,8 +9,10 @@ attempt is ended: a hold that a crash leaves behind is ended by the ledger's res
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
-from collections.abc import Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
 import msgspec
@@ -18,9 +20,10 @@ from starlette.responses import Response
 
 from tallystick.access import Principal
 from tallystick.clock import SECOND
-from tallystick.errors import SlowDown, StoreUnavailable
+from tallystick.errors import SlowDown, StoreUnavailable, TallystickError
 from tallystick.gateway import routing
 from tallystick.gateway.attribution import CallPlace
+from tallystick.gateway.door import TokenRate
 from tallystick.gateway.estimate import estimate_output
 from tallystick.gateway.headers import answer_headers, call_headers
 from tallystick.gateway.health import Health
@@ -37,7 +40,7 @@ from tallystick.ids import IdSource
 T = TypeVar("T")
 _SETTLE_DELAYS = (0.1, 0.5, 2.0, 5.0)
 """Seconds between tries to settle; what stays unsettled is left to the ledger's resolver."""
-_DOWNGRADE_CODES = frozenset({"budget_exceeded", "downgrade"})
+_DOWNGRADE_CODES = frozenset({"budget_exceeded", "downgrade_required"})
 
 
 class Call(NamedTuple):
@@ -50,6 +53,9 @@ class Call(NamedTuple):
     headers: Mapping[str, str]
     """Those of the app's headers that are passed on."""
     request_id: str
+    rate: TokenRate
+    downgraded_by: str = ""
+    """What made a cheaper model answer: budget:<id> or mitigation:<id>."""
 
 
 class Attempt(NamedTuple):
@@ -81,7 +87,15 @@ class Calling:
 
     async def answer(self, call: Call) -> Response:
         """Make a call, trying other targets where one fails; raises TallystickError."""
+        try:
+            return await self._answer(call)
+        except TallystickError:
+            await call.rate.used(0)  # unless an attempt used some
+            raise
+
+    async def _answer(self, call: Call) -> Response:
         choices, retries = self.choices(call)
+        call, choices = await self._steer(call, choices)
         self._health.began()
         tried = 0
         failure: Response | UpstreamFailed = UpstreamFailed("", code="", is_sent=False)
@@ -125,6 +139,31 @@ class Calling:
             raise ModelOff(f"{model} is switched off")
         return on, retries
 
+    async def _steer(self, call: Call, choices: list[Choice]) -> tuple[Call, list[Choice]]:
+        """Go down the route's ladder at once where a budget or a mitigation says so."""
+        advice = await self.calls.advise(self._ask(call, choices[0], 1))
+        if not advice.downgrade:
+            return call, choices
+        ladder = self._ladder(call)
+        if advice.model:
+            direct, _ = routing.plan_choices(self.settings, call.surface.speaks, advice.model, 0)
+            ladder = [one for one in (*ladder, *direct) if one.model == advice.model]
+        if not ladder:
+            return call, choices
+        return call._replace(downgraded_by=advice.decided_by), ladder
+
+    def _ladder(self, call: Call) -> list[Choice]:
+        """The cheaper targets of the call's route that are on, in order."""
+        route = self.settings.routes.get(call.asked.model)
+        if route is None:
+            return []
+        ladder = routing.choices_of(
+            self.settings.upstreams, call.surface.speaks, call.asked.model, route.downgrades
+        )
+        return [
+            one for one in ladder if not routing.is_allowed(one.model, self.settings.models_off)
+        ]
+
     def _next_choice(self, choices: list[Choice], tried: int) -> Choice | None:
         """The next choice that is in order, from the one after the last on; then around."""
         count = len(choices)
@@ -154,13 +193,9 @@ class Calling:
         self, call: Call, choice: Choice, tried: int, refused: CallRefused
     ) -> Attempt:
         """Ask again for each cheaper target of the route's ladder; else raise the refusal."""
-        route = self.settings.routes.get(call.asked.model)
-        if route is None or refused.code not in _DOWNGRADE_CODES:
+        if refused.code not in _DOWNGRADE_CODES:
             raise refused
-        ladder = routing.choices_of(
-            self.settings.upstreams, call.surface.speaks, call.asked.model, route.downgrades
-        )
-        for step, cheaper in enumerate(ladder, 1):
+        for step, cheaper in enumerate(self._ladder(call), 1):
             if not self._health.take(cheaper):
                 continue
             try:
@@ -173,6 +208,7 @@ class Calling:
                 self._health.give_back(cheaper.upstream)
                 raise
             self._health.give_back(choice.upstream)
+            call = call._replace(downgraded_by=refused.decided_by)
             return Attempt(call, cheaper, permit, time.perf_counter())
         raise refused
 
@@ -282,7 +318,7 @@ class Calling:
             )
         )
         headers = answer_headers(answer.headers)
-        headers.update(call_headers(attempt.permit, receipt, seen.served_model))
+        headers.update(call_headers(attempt.permit, receipt, seen.served_model, call.downgraded_by))
         return Response(body, 200, headers)
 
     async def _refused(self, attempt: Attempt, answer: Answer) -> Response | UpstreamFailed:
@@ -333,24 +369,22 @@ class Calling:
         served_model: str = "",
     ) -> CallReceipt:
         """Settle one attempt; while the log is away, try again: the work is done."""
-        latency_ms = int((time.perf_counter() - attempt.started) * 1000)
-        for delay in (*_SETTLE_DELAYS, None):
-            try:
-                return await self.calls.settle(
-                    attempt.permit,
-                    usage,
-                    outcome=outcome,
-                    error_code=error_code,
-                    latency_ms=latency_ms,
-                    provider_request_id=provider_request_id,
-                    served_model=served_model,
-                    is_waiting=False,  # the event is durable: a capture follows it
-                )
-            except (StoreUnavailable, SlowDown):
-                if delay is None:
-                    raise
-                await asyncio.sleep(delay)
-        raise AssertionError
+        receipt = await _insist(
+            partial(
+                self.calls.settle,
+                attempt.permit,
+                usage,
+                outcome=outcome,
+                error_code=error_code,
+                latency_ms=int((time.perf_counter() - attempt.started) * 1000),
+                provider_request_id=provider_request_id,
+                served_model=served_model,
+                is_waiting=False,  # the event is durable: the capture follows, also after a crash
+            )
+        )
+        with contextlib.suppress(TallystickError):  # the charge is certain; a rate heals itself
+            await attempt.call.rate.used(usage.tokens_input + usage.tokens_output)
+        return receipt
 
     async def ending(self, work: Coroutine[Any, Any, T]) -> T:
         """Finish what ends a hold, also when the request that waits for it is cancelled."""
@@ -371,6 +405,15 @@ class _Settled(UpstreamFailed):
     def __init__(self, failure: UpstreamFailed) -> None:
         super().__init__(failure.message, code=failure.code, is_sent=True)
         self.failure = failure
+
+
+async def _insist(settle: Callable[[], Awaitable[T]]) -> T:
+    for delay in _SETTLE_DELAYS:
+        try:
+            return await settle()
+        except (StoreUnavailable, SlowDown):
+            await asyncio.sleep(delay)
+    return await settle()
 
 
 def _without_models(principal: Principal) -> Principal:

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import logging
 import random
+import time
 from collections.abc import Awaitable, Callable
 
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
-from tallystick.access import Principal
 from tallystick.bounds import GATEWAY_BODY_BYTES_MAX
 from tallystick.clock import Clock
 from tallystick.errors import BodyTooLarge, TallystickError
 from tallystick.gateway.attribution import place_of
 from tallystick.gateway.calling import Call, Calling
+from tallystick.gateway.door import Door, TokenRate
 from tallystick.gateway.errors import refusal
 from tallystick.gateway.headers import passed_on
 from tallystick.gateway.health import Health
@@ -22,13 +23,14 @@ from tallystick.gateway.models import model_list
 from tallystick.gateway.money import Calls
 from tallystick.gateway.outbound import Outbound
 from tallystick.gateway.settings import GatewaySettings
+from tallystick.gateway.streams import add_headers
 from tallystick.gateway.surfaces import COUNTING, SURFACES, Surface
 from tallystick.ids import IdSource
 
 _log = logging.getLogger(__name__)
 
-Authenticate = Callable[[Request], Awaitable[Principal]]
 Endpoint = Callable[[Request], Awaitable[Response]]
+_MODELS = "/openai/v1/models"
 
 
 class Gateway:
@@ -38,19 +40,19 @@ class Gateway:
         self,
         calling: Calling,
         outbound: Outbound,
-        authenticate: Authenticate,
+        door: Door,
         ids: IdSource,
         health: Health,
     ) -> None:
         self._calling = calling
         self._outbound = outbound
-        self._authenticate = authenticate
+        self._door = door
         self._ids = ids
         self.health = health
         self.endpoints: dict[tuple[str, str], Endpoint] = {
             **{("POST", one.path): self._endpoint(one, is_free=False) for one in SURFACES},
             **{("POST", one.path): self._endpoint(one, is_free=True) for one in COUNTING},
-            ("GET", "/openai/v1/models"): self._models,
+            ("GET", _MODELS): self._recorded(_MODELS, "openai", self._models),
         }
 
     async def close(self) -> None:
@@ -59,26 +61,42 @@ class Gateway:
         await self._outbound.close()
 
     def _endpoint(self, surface: Surface, *, is_free: bool) -> Endpoint:
+        async def answer(request: Request) -> Response:
+            call = await self._read(surface, request)
+            if is_free:
+                return await self._calling.pass_on(call)
+            return await self._calling.answer(call)
+
+        return self._recorded(surface.path, surface.speaks, answer)
+
+    def _recorded(self, route: str, speaks: str, answer: Endpoint) -> Endpoint:
+        """Answer failures in the provider's shape, say where limits stand, and record it."""
+
         async def endpoint(request: Request) -> Response:
+            started = time.perf_counter()
+            code = ""
             try:
-                call = await self._read(surface, request)
-                if is_free:
-                    return await self._calling.pass_on(call)
-                return await self._calling.answer(call)
+                response = await answer(request)
             except TallystickError as error:
-                return refusal(surface.speaks, error)
+                code, response = error.code, refusal(speaks, error)
             except ClientDisconnect:
                 raise
             except Exception:
-                _log.exception("%s failed", surface.path)
-                return refusal(surface.speaks, TallystickError("an unexpected failure"))
+                _log.exception("%s failed", route)
+                failure = TallystickError("an unexpected failure")
+                code, response = failure.code, refusal(speaks, failure)
+            add_headers(response, self._door.headers(request))
+            self._door.note(request, route, response.status_code, code, started)
+            return response
 
         return endpoint
 
     async def _read(self, surface: Surface, request: Request) -> Call:
         _accept_api_key(request)
-        principal = await self._authenticate(request)
+        principal = await self._door.admit(request)
         asked = surface.read(await _read_body(request))
+        tokens = asked.tokens_input + (asked.tokens_output_max or 0)
+        await self._door.take_tokens(request, tokens)
         headers = request.scope["headers"]
         return Call(
             surface,
@@ -87,30 +105,26 @@ class Gateway:
             place_of(principal, headers, asked.metadata),
             passed_on(headers, surface.speaks),
             self._ids.next_id(),
+            TokenRate(self._door, principal, tokens),
         )
 
     async def _models(self, request: Request) -> Response:
-        try:
-            principal = await self._authenticate(request)
-            body = await model_list(self._calling.settings, self._outbound, principal)
-        except TallystickError as error:
-            return refusal("openai", error)
+        principal = await self._door.admit(request)
+        body = await model_list(self._calling.settings, self._outbound, principal)
         return Response(body, media_type="application/json")
 
 
 def make_gateway(
     calls: Calls,
     settings: GatewaySettings,
-    authenticate: Authenticate,
+    door: Door,
     clock: Clock,
     ids: IdSource,
 ) -> Gateway:
     """Put the parts together."""
     outbound = Outbound()
     health = Health(clock, settings.retry_share, random.random)
-    return Gateway(
-        Calling(calls, outbound, settings, health, ids), outbound, authenticate, ids, health
-    )
+    return Gateway(Calling(calls, outbound, settings, health, ids), outbound, door, ids, health)
 
 
 def _accept_api_key(request: Request) -> None:

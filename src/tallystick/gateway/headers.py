@@ -34,15 +34,17 @@ def answer_headers(headers: Mapping[str, str]) -> dict[str, str]:
 
 
 def call_headers(
-    permit: CallPermit, receipt: CallReceipt | None, served_model: str
+    permit: CallPermit, receipt: CallReceipt | None, served_model: str, downgraded_by: str = ""
 ) -> dict[str, str]:
-    """What a call cost, its hold, what remains, its run and the model that answered."""
+    """What a call cost, its hold, what remains, its run, the model that answered, and why it."""
     found = {
         "X-Tallystick-Hold": permit.hold_id,
         "X-Tallystick-Run": permit.run_id,
         "X-Tallystick-Model": _ascii(served_model or permit.model),
         "X-Tallystick-Request": permit.request_id,
     }
+    if downgraded_by:
+        found["X-Tallystick-Downgraded-By"] = _ascii(downgraded_by)
     available_units = permit.available_units
     if receipt is not None:
         found["X-Tallystick-Cost-Usd"] = format_amount(receipt.cost_usd_units, USD)

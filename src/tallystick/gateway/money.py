@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from tallystick.enforcement.authorization import Advice
 from tallystick.enforcement.calls import CallAsk, CallPermit, CallReceipt, CallRefused, Usage
 
-__all__ = ["CallAsk", "CallPermit", "CallReceipt", "CallRefused", "Calls", "Usage"]
+__all__ = ["Advice", "CallAsk", "CallPermit", "CallReceipt", "CallRefused", "Calls", "Usage"]
 
 
 class Calls(Protocol):
@@ -33,6 +34,14 @@ class Calls(Protocol):
         is_waiting: bool = True,
     ) -> CallReceipt:
         """Charge what was used; not `is_waiting`, it returns once the charge is certain."""
+        ...
+
+    async def advise(self, ask: CallAsk) -> Advice:
+        """What budgets and mitigations say of a call before it is asked for."""
+        ...
+
+    def check_running(self, permit: CallPermit) -> None:
+        """Raise Blocked when a call under way must end; called often."""
         ...
 
     async def cancel(self, permit: CallPermit, *, reason: str) -> None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -35,8 +36,18 @@ _EDGE = 0.8
 _OWN_MAXIMUM_SLACK = 2
 """A request's own maximum holds its upstream, which counts tokens: ours are an estimate by
 bytes, often above. Only an answer far beyond says that the upstream does not heed it."""
+_KILL_SECONDS = 0.25
+"""How often a stream looks for a kill switch."""
 _GROWTH = 2
 """Each top-up holds for this many times as many output tokens."""
+
+
+def add_headers(response: Response, headers: Mapping[str, str]) -> None:
+    """Say more with an answer that has not begun."""
+    if isinstance(response, StreamAnswer):
+        response.more_headers.update(headers)
+    elif headers:
+        response.headers.update(headers)
 
 
 class StreamAnswer(Response):
@@ -45,6 +56,7 @@ class StreamAnswer(Response):
     def __init__(self, calling: Calling, attempt: Attempt, answer: Answer) -> None:
         self.status_code = 200
         self.background = None
+        self.more_headers: dict[str, str] = {}
         self._calling = calling
         self._attempt = attempt
         self._answer = answer
@@ -54,6 +66,7 @@ class StreamAnswer(Response):
         self._is_gone = False
         self._top_up: asyncio.Task[CallPermit] | None = None
         self._cut: TallystickError | None = None
+        self._checked_at = 0.0
         self._error_code = ""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -74,7 +87,8 @@ class StreamAnswer(Response):
 
     def _start(self) -> dict[str, object]:
         headers = answer_headers(self._answer.headers)
-        headers.update(call_headers(self._permit, None, ""))
+        headers.update(call_headers(self._permit, None, "", self._attempt.call.downgraded_by))
+        headers.update(self.more_headers)
         headers["Cache-Control"] = "no-store"
         headers["X-Accel-Buffering"] = "no"
         raw = [(name.lower().encode(), value.encode("latin-1")) for name, value in headers.items()]
@@ -101,7 +115,7 @@ class StreamAnswer(Response):
                         return
                 elif shown:
                     await send({"type": "http.response.body", "body": shown, "more_body": True})
-                if await self._is_at_edge():
+                if self._is_killed() or await self._is_at_edge():
                     await self._end_here(send)
                     return
             await self._pass_rest(send)
@@ -124,6 +138,19 @@ class StreamAnswer(Response):
     async def _send_last(self, send: Send, body: bytes) -> None:
         if not self._is_gone and body:
             await send({"type": "http.response.body", "body": body, "more_body": True})
+
+    def _is_killed(self) -> bool:
+        """Whether a kill switch ends this stream."""
+        now = time.perf_counter()
+        if now - self._checked_at < _KILL_SECONDS:
+            return False
+        self._checked_at = now
+        try:
+            self._calling.calls.check_running(self._permit)
+        except TallystickError as killed:
+            self._cut = killed
+            return True
+        return False
 
     async def _is_at_edge(self) -> bool:
         """Top the hold up in time; True when the answer is beyond it and may not go on."""

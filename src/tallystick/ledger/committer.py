@@ -118,6 +118,10 @@ class Committer:
             raise answer
         return answer
 
+    async def was_answered(self, request: Request) -> bool:
+        """Whether a request's key has an outcome, whatever the request says otherwise."""
+        return await asyncio.to_thread(self._ledger.load_answer, request) is not None
+
     async def apply_batch(
         self,
         requests: Sequence[Request | TallystickError],

@@ -116,6 +116,16 @@ def transaction(pool: ConnectionPool) -> Iterator[psycopg.Connection[Any]]:
         raise Forbidden("this belongs to another tenant", code="tenant_mismatch") from error
 
 
+@contextmanager
+def for_every_tenant() -> Iterator[None]:
+    """Read for all tenants within: what a process keeps in memory is not one request's."""
+    token = acting_for.set("")
+    try:
+        yield
+    finally:
+        acting_for.reset(token)
+
+
 def load_migrations(store: str) -> list[tuple[str, str]]:
     """Return (name, SQL text) of every migration of "postgres" or "clickhouse", in order."""
     folder = files("tallystick.migrations").joinpath(store)

@@ -31,7 +31,8 @@ from tallystick.enforcement.calls.facts import CallFacts
 from tallystick.enforcement.calls.recovery import CallRecovery
 from tallystick.enforcement.calls.store import CallStore
 from tallystick.enforcement.overrun.reader import FactSeries
-from tallystick.enforcement.vault import Seen, VaultStore
+from tallystick.enforcement.quotas import BudgetAssignments
+from tallystick.enforcement.vault import Counting, Seen, VaultStore
 from tallystick.errors import InvalidInput
 from tallystick.events.appending import Appender, JudgingAppender, KafkaAppender, seal_key
 from tallystick.events.batch import Identity
@@ -157,14 +158,17 @@ class Roles:
             memory = TopicMemory(folder, seen.known)
         else:
             memory = LogMemory([PostgresLog(self._pool)], folder)
+        budgets, store = Budgets(self._pool, self._clock), VaultStore(self._pool)
+        assignments = BudgetAssignments(self._pool, budgets, makes_windows=True)
         follower = VaultFollower(
             self._source("vault", leases, seen.known, sets_aside=options.broken_by == "vault"),
             self.positions,
-            VaultStore(self._pool),
+            store,
             self._catalog,
             self._clock,
             memory=memory,
             seen=seen if options.kafka else None,
+            counting=Counting(self._pool, store, assignments, self._ledger, self._clock),
         )
         return [self._loop(follower)]
 

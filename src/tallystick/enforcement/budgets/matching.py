@@ -142,6 +142,14 @@ class ActiveBudgets:
         """The budgets of one tenant."""
         return self._indexes.get(tenant_id, _EMPTY)
 
+    def tenants(self) -> list[str]:
+        """Tenants with active budgets."""
+        return [tenant_id for tenant_id, own in self._by_tenant.items() if own]
+
+    def of(self, tenant_id: str) -> list[Budget]:
+        """The active budgets of a tenant."""
+        return list(self._by_tenant.get(tenant_id, {}).values())
+
     def match(self, tenant_id: str, attribution: Mapping[str, str], at: int) -> list[WindowPart]:
         """The windows that work falls under at a moment; missing names are filled."""
         index = self._indexes.get(tenant_id)

@@ -26,7 +26,7 @@ from tallystick.enforcement.budgets.rules import (
     window_before,
 )
 from tallystick.errors import Conflict, InvalidInput, NotFound
-from tallystick.plumbing.postgres import transaction
+from tallystick.plumbing.postgres import for_every_tenant, transaction
 
 Connection = psycopg.Connection[Any]
 STATUSES = ("active", "paused", "deleted")
@@ -191,7 +191,7 @@ class Budgets:
 
     def refresh(self, active: ActiveBudgets) -> bool:
         """Bring a process's copy up to date; True when something had changed."""
-        with transaction(self._pool) as connection:
+        with for_every_tenant(), transaction(self._pool) as connection:
             edits = store.load_edits(connection)
             if edits == active.edits:
                 return False

@@ -5,7 +5,7 @@ Amounts are decimal text in the asset's main unit, times RFC 3339.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from decimal import Decimal
 from typing import Any
 
@@ -78,15 +78,20 @@ def _percent(counted: int, capacity: int) -> float:
     return round(counted * 100 / capacity, 2)
 
 
-def show_decision(budgets: Budgets, limit_id: str) -> Mapping[str, Any]:
-    """The window in which a budget decided, as it is now."""
-    view = budgets.load_windows([limit_id])[limit_id]
-    budget = budgets.load(view.tenant_id, view.budget_id, is_any=True)
-    window = show_window(view, budget.terms.asset)
-    return {
-        "budget_id": budget.budget_id,
-        "name": budget.terms.name,
-        "asset": budget.terms.asset,
-        "enforcement": budget.terms.kind,
-        **window,
-    }
+def show_decisions(budgets: Budgets, limit_ids: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """The windows in which budgets decided, as they are now, by their ids."""
+    views = budgets.load_windows(limit_ids)
+    found: dict[tuple[str, str], Budget] = {}
+    shown = {}
+    for limit_id, view in views.items():
+        name = (view.tenant_id, view.budget_id)
+        budget = found.get(name) or budgets.load(*name, is_any=True)
+        found[name] = budget
+        shown[limit_id] = {
+            "budget_id": budget.budget_id,
+            "name": budget.terms.name,
+            "asset": budget.terms.asset,
+            "enforcement": budget.terms.kind,
+            **show_window(view, budget.terms.asset),
+        }
+    return shown

@@ -174,6 +174,11 @@ def load_windows(connection: Connection, limit_ids: Sequence[str]) -> list[Windo
     return _windows(connection.execute(_SQL["load_windows"], arguments).fetchall())
 
 
+def load_each_windows(connection: Connection, now: int) -> list[WindowView]:
+    """Windows under way of budgets with a window for each value."""
+    return _windows(connection.execute(_SQL["load_each_windows"], {"now": now}).fetchall())
+
+
 def load_carrying(connection: Connection) -> list[Budget]:
     """Active budgets that carry over."""
     return _budgets(connection.execute(_SQL["load_carrying"]).fetchall())

@@ -124,6 +124,13 @@ SELECT w.limit_id, w.tenant_id, w.budget_id, w.each::text, w.start_at, w.end_at,
 FROM enforcement.budget_window w JOIN ledger.limit_window l USING (limit_id)
 WHERE w.limit_id = ANY(%(limit_ids)s::text[]);
 
+-- name: load_each_windows
+-- Windows under way of each value. Reads all windows.
+SELECT w.limit_id, w.tenant_id, w.budget_id, w.each::text, w.start_at, w.end_at, w.carried,
+    l.capacity, l.used, l.held, l.overrun, l.let_through
+FROM enforcement.budget_window w JOIN ledger.limit_window l USING (limit_id)
+WHERE w.each <> '{}' AND (w.end_at IS NULL OR w.end_at > %(now)s);
+
 -- name: load_carrying
 -- Active budgets that carry over. Reads all budgets.
 SELECT tenant_id, budget_id, revision, status, content::text, created_at, changed_at, changed_by

@@ -16,6 +16,7 @@ from tallystick.enforcement.calls.store import BUDGETS_PER_READ, CallStore, Know
 from tallystick.errors import InvalidInput, NotFound
 from tallystick.ledger import Ledger
 from tallystick.ledger.intake import check_id
+from tallystick.plumbing.postgres import for_every_tenant
 from tallystick.units import CREDIT, USD
 
 _KNOWN_MAX = 100_000
@@ -72,7 +73,8 @@ class RunBudgets:
         """Learn what other processes made since the last time."""
         while True:
             since = max(self._seen_until - _OVERLAP_MICROS, 0)
-            found = self._store.load_run_budgets(since)
+            with for_every_tenant():
+                found = self._store.load_run_budgets(since)
             self._learn(found)
             newest = max((one.changed_at for one in found), default=self._seen_until)
             is_last = len(found) < BUDGETS_PER_READ or newest <= self._seen_until

@@ -117,6 +117,16 @@ def said_of(ask: CallAsk, account_id: str, tenant_id: str) -> Said:
     )
 
 
+def attribution_of(said: Said) -> dict[str, str]:
+    """What limits look at: whose the call is, and what it calls."""
+    return {
+        **said.attribution,
+        "tenant": said.tenant_id,
+        "provider": said.provider,
+        "model": said.model,
+    }
+
+
 _NAMES = (
     "provider",
     "model",

@@ -16,7 +16,7 @@ from psycopg_pool import ConnectionPool
 from tallystick.access import Principal
 from tallystick.catalog import Catalog
 from tallystick.clock import Clock
-from tallystick.enforcement.authorization import Actual, Ask, Authorizer
+from tallystick.enforcement.authorization import Actual, Advice, Ask, Authorizer
 from tallystick.enforcement.calls.answers import (
     blocked,
     projection_of,
@@ -30,6 +30,7 @@ from tallystick.enforcement.calls.details import (
     CallDetails,
     Said,
     account_of,
+    attribution_of,
     permit_of,
     read_details,
     said_of,
@@ -136,6 +137,33 @@ class Calls:
             expires_at=outcome.due_at or 0,
         )
 
+    async def advise(self, ask: CallAsk) -> Advice:
+        """What budgets and mitigations say of a call before it is asked for."""
+        account_id = account_of(ask)
+        said = said_of(ask, account_id, await self._tenant_of(account_id, ask.principal))
+        return await self._authorizer.advice(
+            Ask(
+                account_id=account_id,
+                credit_units=0,
+                tenant_id=ask.principal.tenant_id,
+                attribution=attribution_of(said),
+                idempotency_key=ask.idempotency_key,
+            )
+        )
+
+    def check_running(self, permit: CallPermit) -> None:
+        """Raise Blocked when a kill switch ends this call too; looks at memory only."""
+        said = said_of(permit.ask, permit.account_id, permit.tenant_id)
+        self._authorizer.check_running(
+            Ask(
+                account_id=permit.account_id,
+                credit_units=0,
+                tenant_id=permit.tenant_id,
+                attribution=attribution_of(said),
+                idempotency_key="",
+            )
+        )
+
     @staticmethod
     def _check_model(ask: CallAsk) -> None:
         models = ask.principal.models
@@ -160,11 +188,7 @@ class Calls:
                     usd_units=estimate.usd_units,
                     tokens=estimate.tokens,
                     run_id=said.run_id,
-                    attribution={
-                        **said.attribution,
-                        "provider": said.provider,
-                        "model": said.model,
-                    },
+                    attribution=attribution_of(said),
                     ttl_seconds=said.ttl_seconds,
                     has_started=True,
                     details=write_details(details),

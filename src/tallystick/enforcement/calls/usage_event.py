@@ -34,7 +34,7 @@ _FIELDS = {
 }
 """Dimension -> field of an event; other dimensions are kept as attributes."""
 
-_ATTRIBUTES = {"key": "tallystick_key"}
+_ATTRIBUTES = {"key": "tallystick_key", "org": "tallystick_org"}
 """Dimension -> attribute, where a sender's own attribute of that name may be a secret."""
 
 _COUNTS = (

@@ -5,6 +5,6 @@ and levels in memory, or in PostgreSQL where several processes share them. Time 
 """
 
 from tallystick.enforcement.rates.limiter import RateLimiter
-from tallystick.enforcement.rates.model import UNLIMITED, Decision, RateLimit
+from tallystick.enforcement.rates.model import UNLIMITED, Decision, RateLimit, rate_headers
 
-__all__ = ["UNLIMITED", "Decision", "RateLimit", "RateLimiter"]
+__all__ = ["UNLIMITED", "Decision", "RateLimit", "RateLimiter", "rate_headers"]

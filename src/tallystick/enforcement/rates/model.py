@@ -43,3 +43,22 @@ class Decision(msgspec.Struct, frozen=True):
 
 
 UNLIMITED = Decision(True)
+
+
+def rate_headers(decision: Decision) -> dict[str, str]:
+    """Where a caller stands with the nearest limit; nothing where none applies.
+
+    >>> rate_headers(Decision(True, 60, 9, 51, 0, "rate_limit:x", 10))["RateLimit-Policy"]
+    '60;w=60;burst=10'
+    """
+    if not decision.limit:
+        return {}
+    headers = {
+        "RateLimit-Limit": str(decision.limit),
+        "RateLimit-Remaining": str(decision.remaining),
+        "RateLimit-Reset": str(decision.reset_seconds),
+        "RateLimit-Policy": f"{decision.limit};w=60;burst={decision.burst}",
+    }
+    if not decision.allowed:
+        headers["Retry-After"] = str(decision.retry_after)
+    return headers

@@ -19,6 +19,7 @@ from tallystick.enforcement.rates.limiter import RateLimiter
 from tallystick.enforcement.rates.model import ASSETS, KINDS, RateLimit
 from tallystick.enforcement.rates.store import RateLimitStore
 from tallystick.errors import InvalidInput
+from tallystick.plumbing.postgres import for_every_tenant
 
 _UNITS_MAX = 10**9
 _FOLLOW_SECONDS = 1.0
@@ -74,7 +75,9 @@ class RateLimits:
 
     async def refresh(self) -> None:
         """Use what is stored now."""
-        self.limiter.configure(await asyncio.to_thread(self._store.load))
+        with for_every_tenant():  # a request of one tenant may have asked
+            found = await asyncio.to_thread(self._store.load)
+        self.limiter.configure(found)
 
     async def follow(self) -> None:
         """Look for the changes of other processes, until cancelled."""

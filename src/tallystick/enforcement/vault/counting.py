@@ -93,7 +93,9 @@ class Counting:
         if not len(rows):
             return
         scopes = _take(scope_codes(columns, len(signs)), rows)
-        matched, kinds = self._match(scopes, integers(columns["occurred_at"], len(signs))[rows])
+        occurred = integers(columns["occurred_at"], len(signs))[rows]
+        received = integers(columns["received_at"], len(signs))[rows]
+        matched, kinds = self._match(scopes, occurred, received)
         found = {one.limit_id: one for several in matched for one in several}
         if not found:
             return
@@ -136,18 +138,24 @@ class Counting:
         return np.flatnonzero(is_limited[tenants.codes] & (signs != 0))
 
     def _match(
-        self, scopes: Sequence[Coded], moments: Integers
+        self, scopes: Sequence[Coded], occurred: Integers, received: Integers
     ) -> tuple[list[list[Assignment]], Integers]:
         """What limits each kind of event, by scope and bucket, and the kind of each event."""
-        buckets, bucket_of = np.unique(moments // BUCKET, return_inverse=True)
-        keys = [*scopes, Coded(bucket_of, buckets.tolist())]
-        first, kinds = distinct_rows(keys, len(moments))
+        buckets, lateness = (
+            Coded(places, distinct.tolist())
+            for distinct, places in (
+                np.unique(moments // BUCKET, return_inverse=True)
+                for moments in (occurred, np.maximum(received - occurred, 0))
+            )
+        )
+        first, kinds = distinct_rows([*scopes, buckets, lateness], len(occurred))
         matched = []
         for row in first.tolist():
             tenant_id, *values = (key.value(row) for key in scopes)
             scope = dict(zip(DIMENSIONS, values, strict=True))
-            at = int(keys[-1].value(row)) * BUCKET
-            matched.append(self._assignments.matching(tenant_id, scope, at))
+            at, late = int(buckets.value(row)) * BUCKET, int(lateness.value(row)) * BUCKET
+            found = self._assignments.matching(tenant_id, scope, at)
+            matched.append([one for one in found if not one.span or late < one.span])
         return matched, kinds
 
     def _store_uses(self, connection: Connection, uses: _Uses) -> None:

@@ -121,6 +121,10 @@ class Assignment(msgspec.Struct, frozen=True, kw_only=True):
     amount_units: int
     from_at: int
     to_at: int
+    span: int = 0
+    """Of a rolling window, micros: usage is in it for so long; 0: it is a calendar window."""
+    used_units: int = 0
+    """What the ledger has counted."""
     held_units: int = 0
     thresholds: tuple[Threshold, ...] = ()
     is_soft: bool = False

@@ -43,7 +43,7 @@ SUMMED = (
 )
 """What a cell sums."""
 
-ATTRIBUTES: Mapping[str, str] = {"key_id": "key", "org": "org"}
+ATTRIBUTES: Mapping[str, str] = {"key_id": "tallystick_key", "org": "tallystick_org"}
 """Columns of a scope that are no field of an event -> the attribute that says them."""
 
 _CALLS = ("token_usage", "cost")

@@ -47,14 +47,15 @@ class Quotas:
             "from": format_time(from_at),
             "to": format_time(to_at),
             "spent": spent_json(spent),
-            "quotas": [self.quota(one) for one in assigned],
+            "quotas": [self.quota(one, at) for one in assigned],
         }
 
-    def quota(self, assignment: Assignment) -> dict[str, Any]:
+    def quota(self, assignment: Assignment, at: int) -> dict[str, Any]:
         """One budget: what it assigns, what is spent, held and remains."""
         asset = ASSETS[assignment.asset]
+        from_at, to_at = window_of(assignment, at)
         spent = self._store.load_spent(
-            assignment.tenant_id, assignment.scope, assignment.from_at, assignment.to_at
+            assignment.tenant_id, assignment.scope, from_at, to_at
         ).units(assignment.asset)
         assigned, held = assignment.amount_units, assignment.held_units
         return {
@@ -62,10 +63,11 @@ class Quotas:
             "limit_id": assignment.limit_id,
             "scope": dict(assignment.scope),
             "asset": assignment.asset,
-            "from": format_time(assignment.from_at),
-            "to": format_time(assignment.to_at),
+            "from": format_time(from_at),
+            "to": format_time(to_at),
             "assigned": format_amount(assigned, asset),
             "spent": format_amount(spent, asset),
+            "used": format_amount(assignment.used_units, asset),
             "held": format_amount(held, asset),
             "remaining": format_amount(remaining_units(assigned, spent, held), asset),
             "percent_used": percent_used(assigned, spent),
@@ -91,6 +93,13 @@ def spent_json(spent: Spent) -> dict[str, Any]:
         "errors": spent.errors,
         "events": spent.events,
     }
+
+
+def window_of(assignment: Assignment, at: int) -> tuple[int, int]:
+    """From when to when a budget counts what is spent; a rolling window ends with this moment."""
+    if assignment.span:
+        return at - assignment.span, at
+    return assignment.from_at, assignment.to_at
 
 
 def month_of(at: int) -> tuple[int, int]:
