@@ -122,6 +122,24 @@ def test_a_guard_forbids_before_anything_is_taken(scene: Scene) -> None:
     scene.run(work)
 
 
+def test_a_guard_knows_whose_account_an_operator_names(scene: Scene) -> None:
+    other = f"{scene.tenant}-second"
+    scene.ledger.put_account(other, tenant_id=scene.tenant)
+
+    class Off:
+        async def check(self, ask: Ask) -> None:
+            if ask.tenant_id == scene.tenant:
+                raise Blocked("the tenant is switched off", decided_by="mitigation:1")
+
+    async def work() -> None:
+        scene.authorizer.guards.append(Off())
+        with pytest.raises(Blocked):
+            ask = Ask(account_id=other, credit_units=1, idempotency_key="o")
+            await scene.authorizer.hold(ask)
+
+    scene.run(work)
+
+
 def test_an_account_of_another_tenant_is_not_there(scene: Scene) -> None:
     async def work() -> None:
         with pytest.raises(NotFound):
