@@ -133,8 +133,8 @@ def test_a_guard_knows_whose_account_an_operator_names(scene: Scene) -> None:
 
     async def work() -> None:
         scene.authorizer.guards.append(Off())
+        ask = Ask(account_id=other, credit_units=1, idempotency_key="o")
         with pytest.raises(Blocked):
-            ask = Ask(account_id=other, credit_units=1, idempotency_key="o")
             await scene.authorizer.hold(ask)
 
     scene.run(work)

@@ -411,3 +411,18 @@ def test_a_call_of_thousands_of_tools_fails_nobody_else(scene: Scene) -> None:
 def test_a_run_budget_is_no_other_tenants() -> None:
     assert limit_id_of("a", "b/c") != limit_id_of("a/b", "c")
     assert limit_id_of("a" * 128, "b" * 128) != limit_id_of("a" * 128, "b" * 127)
+
+
+def test_an_answer_stays_when_its_key_may_not_call_the_model_any_more(scene: Scene) -> None:
+    later = msgspec.structs.replace(ACME, models=("gpt-4o-mini",))
+
+    async def step(calls: Calls) -> Any:
+        first = await calls.authorize(ask("narrowed"))
+        again = await calls.authorize(ask("narrowed", principal=later))
+        with pytest.raises(CallRefused):
+            await calls.authorize(ask("narrowed", principal=later, tokens_input=7))
+        await calls.cancel(first, reason="")
+        return first, again
+
+    first, again = scene.run(step)
+    assert again.hold_id == first.hold_id

@@ -55,12 +55,13 @@ from tallystick.errors import (
     Blocked,
     Conflict,
     NotFound,
+    TallystickError,
     TooManyRequests,
 )
 from tallystick.events.door import Door
 from tallystick.ledger import CaptureRequest, ExtendRequest, HoldRequest, Ledger, LimitPart, Outcome
 from tallystick.plumbing.clickhouse import ClickHouse
-from tallystick.rating import Rated
+from tallystick.rating import Rated, Rater
 from tallystick.units import CREDIT
 
 _ACCOUNTS_KEPT = 50_000
@@ -110,8 +111,27 @@ class Calls:
         """
         account_id = account_of(ask)
         said = said_of(ask, account_id, await self._tenant_of(account_id, ask.principal))
-        self._check_model(ask)
         rater = await self.prices.rater()
+        try:
+            self._check_model(ask)
+            details, estimate = self._plan(ask, said, rater)
+        except CallRefused as refused:  # since then a price or the key may have changed
+            outcome, details = await self._answered(ask, said, refused)
+        else:
+            outcome, details = await self._hold(ask, details, estimate)
+        if outcome.status == "declined":
+            raise refusal_of(outcome, details)
+        return permit_of(
+            details,
+            ask.principal,
+            hold_id=outcome.hold_id,
+            credit_units=outcome.units,
+            available_units=outcome.available,
+            expires_at=outcome.due_at or 0,
+        )
+
+    def _plan(self, ask: CallAsk, said: Said, rater: Rater) -> tuple[CallDetails, Estimate]:
+        """What to hold for a call, or CallRefused when its model has no price."""
         now = self._clock.now()
         tokens_output = self.prices.outputs.bound(said.tenant_id, said.model, ask.tokens_output_max)
         estimate = self.prices.estimate(rater, said, now, tokens_output)
@@ -125,17 +145,7 @@ class Calls:
             limit_id=budget.limit_id if budget else "",
             limit_asset=budget.asset if budget else "",
         )
-        outcome, details = await self._hold(ask, details, estimate)
-        if outcome.status == "declined":
-            raise refusal_of(outcome, details)
-        return permit_of(
-            details,
-            ask.principal,
-            hold_id=outcome.hold_id,
-            credit_units=outcome.units,
-            available_units=outcome.available,
-            expires_at=outcome.due_at or 0,
-        )
+        return details, estimate
 
     async def advise(self, ask: CallAsk) -> Advice:
         """What budgets and mitigations say of a call before it is asked for."""
@@ -211,16 +221,19 @@ class Calls:
         return outcome, details
 
     async def _answered(
-        self, ask: CallAsk, said: Said, conflict: Conflict
+        self, ask: CallAsk, said: Said, refusal: TallystickError
     ) -> tuple[Outcome, CallDetails]:
-        """The same ask again: its estimate may differ by now, its answer may not."""
+        """The same ask again: its estimate may differ by now, its answer may not.
+
+        Raises the refusal when this was never asked.
+        """
         request = HoldRequest(
             account_id=said.account_id, units=1, idempotency_key=ask.idempotency_key
         )
         found = await asyncio.to_thread(self._ledger.load_answer, request)
         before = read_details(found[1]) if found else None
         if found is None or before is None or before.said != said:
-            raise conflict
+            raise refusal
         return found[0], before
 
     async def permit(self, hold_id: str, principal: Principal) -> CallPermit:
