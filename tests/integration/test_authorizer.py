@@ -93,7 +93,7 @@ def test_a_throttle_asks_to_wait_and_a_downgrade_is_advice(scene: Scene) -> None
             assert await scene.status() == "posted"
             scene.seconds += 1
         advice = await scene.authorizer.advice(scene.ask())
-        assert advice == Advice(True, "", DAY // 2 // SECOND, "budget:b")
+        assert advice == Advice(True, throttle_seconds=DAY // 2 // SECOND, decided_by="budget:b")
         with pytest.raises(TooManyRequests) as caught:
             await scene.status()
         assert caught.value.retry_after_seconds == DAY // 2 // SECOND
@@ -118,6 +118,24 @@ def test_a_guard_forbids_before_anything_is_taken(scene: Scene) -> None:
         whole = [scene.ask(attribution={"feature": "chat"}), scene.ask()]
         answers = await scene.authorizer.apply_batch(whole, all_or_nothing=False)
         assert isinstance(answers[0], Blocked)
+
+    scene.run(work)
+
+
+def test_a_guard_knows_whose_account_an_operator_names(scene: Scene) -> None:
+    other = f"{scene.tenant}-second"
+    scene.ledger.put_account(other, tenant_id=scene.tenant)
+
+    class Off:
+        async def check(self, ask: Ask) -> None:
+            if ask.tenant_id == scene.tenant:
+                raise Blocked("the tenant is switched off", decided_by="mitigation:1")
+
+    async def work() -> None:
+        scene.authorizer.guards.append(Off())
+        ask = Ask(account_id=other, credit_units=1, idempotency_key="o")
+        with pytest.raises(Blocked):
+            await scene.authorizer.hold(ask)
 
     scene.run(work)
 

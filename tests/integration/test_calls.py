@@ -13,6 +13,7 @@ from tallystick.access import Principal
 from tallystick.clock import HOUR
 from tallystick.enforcement.authorization import Authorizer
 from tallystick.enforcement.calls import CallAsk, CallRefused, Calls, CallSettings, Usage
+from tallystick.enforcement.calls.budgets import limit_id_of
 from tallystick.errors import Conflict, NotFound
 from tallystick.ledger import GrantRequest
 from tallystick.ledger.committer import LANES, Committer
@@ -356,3 +357,72 @@ def test_a_run_budget_cannot_be_raced(scene: Scene) -> None:
     assert len(permits) == 3_000_000 // permits[0].credit_units
     assert len(permits) + len(refused) == 12
     assert {one.retry for one in refused} == {"wait"}
+
+
+def test_a_top_up_that_is_asked_for_again_is_made_once(scene: Scene) -> None:
+    async def step(calls: Calls) -> Any:
+        permit = await calls.authorize(ask("twice", tokens_output_max=10))
+        first = await calls.top_up(permit, tokens_output=1000)
+        held = scene.world.ledger.balance("acme").held
+        rebuilt = await calls.permit(permit.hold_id, ACME)
+        again = await calls.top_up(rebuilt, tokens_output=1000)
+        assert scene.world.ledger.balance("acme").held == held
+        await calls.cancel(permit, reason="")
+        return first, again
+
+    first, again = scene.run(step)
+    assert again.credit_units == first.credit_units
+    assert (again.tokens_output, again.expires_at) == (1000, first.expires_at)
+
+
+def test_another_spelling_is_no_way_around_what_a_key_says(scene: Scene) -> None:
+    pinned = msgspec.structs.replace(ACME, attribution={"user": "alice", "team_id": "red"})
+
+    async def step(calls: Calls) -> Any:
+        said = {"user_id": "mallory", "team": "blue", "env": "prod"}
+        permit = await calls.authorize(ask("spelt", principal=pinned, attribution=said))
+        await calls.cancel(permit, reason="")
+        return permit
+
+    permit = scene.run(step)
+    wanted = {"user": "alice", "team": "red", "environment": "prod", "key": "k1"}
+    assert permit.ask.attribution == wanted
+
+
+def test_a_call_of_thousands_of_tools_fails_nobody_else(scene: Scene) -> None:
+    tools = {f"tool-{number}": 2_500 for number in range(4)}
+
+    async def step(calls: Calls) -> Any:
+        permits = [
+            await calls.authorize(ask(f"tools-{number}", tokens_input=20)) for number in range(6)
+        ]
+        usage = Usage(tokens_input=10, tokens_output=5)
+        many = msgspec.structs.replace(usage, tools=tools)
+        return await asyncio.gather(
+            *(calls.settle(permit, many) for permit in permits[:3]),
+            *(calls.settle(permit, usage) for permit in permits[3:]),
+            return_exceptions=True,
+        )
+
+    receipts = scene.run(step)
+    assert [one for one in receipts if isinstance(one, BaseException)] == []
+
+
+def test_a_run_budget_is_no_other_tenants() -> None:
+    assert limit_id_of("a", "b/c") != limit_id_of("a/b", "c")
+    assert limit_id_of("a" * 128, "b" * 128) != limit_id_of("a" * 128, "b" * 127)
+
+
+def test_an_answer_stays_when_its_key_may_not_call_the_model_any_more(scene: Scene) -> None:
+    later = msgspec.structs.replace(ACME, models=("gpt-4o-mini",))
+
+    async def step(calls: Calls) -> Any:
+        first = await calls.authorize(ask("narrowed"))
+        again = await calls.authorize(ask("narrowed", principal=later))
+        with pytest.raises(CallRefused):
+            await calls.authorize(ask("narrowed", principal=later, tokens_input=7))
+        await calls.cancel(first, reason="")
+        return first, again
+
+    first, again = scene.run(step)
+    assert again.hold_id == first.hold_id

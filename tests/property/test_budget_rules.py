@@ -235,3 +235,11 @@ def test_who_waits_as_told_goes_on(counted: int, units: int, at: int) -> None:
     window = window_at(terms, 0)
     wait = throttle_seconds(terms, window, 0, counted, units, at)
     assert throttle_seconds(terms, window, 0, counted, units, at + wait * SECOND) == 0
+
+
+def test_an_organization_that_a_caller_names_is_no_way_around_its_tenants_budget() -> None:
+    active = ActiveBudgets()
+    active.apply(1, [_budget(1, {"org": "t"}), _budget(2, {"org": "t", "team": "a"})])
+    said = {"org": "elsewhere", "team": "a"}
+    assert [part.budget.budget_id for part in active.match("t", said, 0)] == ["b1", "b2"]
+    assert [part.budget.budget_id for part in active.match("t", {"org": "x"}, 0)] == ["b1"]

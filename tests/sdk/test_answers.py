@@ -125,3 +125,14 @@ def test_a_stream_without_usage_is_estimated() -> None:
     assert found.quality == "estimated"
     assert found.tokens_output == 2
     assert found.tokens_input == chat_request(stream=True).tokens_input
+
+
+@pytest.mark.parametrize("usage", [None, {}, {"prompt_tokens": 0, "completion_tokens": 0}])
+def test_an_answer_that_tells_no_usage_is_estimated_and_not_free(usage: Any) -> None:
+    message = {"role": "assistant", "content": "tally " * 40}
+    answer = {"model": "gpt-4o", "choices": [{"index": 0, "message": message}], "usage": usage}
+    reading = Reading(chat_request(stream=False))
+    reading.take_answer(json.dumps(answer).encode())
+    assert reading.usage.quality == "estimated"
+    assert reading.usage.tokens_output >= 40
+    assert reading.usage.tokens_input > 0

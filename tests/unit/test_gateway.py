@@ -84,12 +84,12 @@ _COUNT = st.integers(-10, 3 * 10**9) | st.integers(0, 50)
 
 @given(
     st.tuples(_COUNT, _COUNT, _COUNT, _COUNT, _COUNT, _COUNT),
-    st.dictionaries(st.text(max_size=3), st.integers(-5, 10**6), max_size=3),
+    st.dictionaries(st.sampled_from(["web_search", "x"]), st.integers(-5, 10**6)),
 )
 def test_whatever_a_provider_reports_can_be_settled(
     counts: tuple[int, int, int, int, int, int], tools: dict[str, int]
 ) -> None:
-    names = (*(["input", "output", "cache_read", "cache_write_5m", "cache_write_1h", "reasoning"]),)
+    names = ("input", "output", "cache_read", "cache_write_5m", "cache_write_1h", "reasoning")
     reported = Usage(
         **{f"tokens_{name}": count for name, count in zip(names, counts, strict=True)},  # type: ignore[arg-type]
         tools=tools,

@@ -13,6 +13,7 @@ from starlette.requests import Request
 
 from tallystick.api.requests import credits_of
 from tallystick.bounds import ATTRIBUTION_MAX, ID_LENGTH_MAX, TOKENS_MAX
+from tallystick.enforcement.attribution import attributed
 from tallystick.enforcement.authorization import Actual, Ask
 from tallystick.errors import InvalidInput
 from tallystick.units import USD, parse_amount
@@ -45,7 +46,7 @@ def attribution_of(request: Request, said: Mapping[str, str]) -> dict[str, str]:
             field="attribution",
         )
     principal = request.state.principal
-    found = {**said, **principal.attribution}
+    found = attributed(said, principal.attribution)
     if principal.key_id:
         found["key"] = principal.key_id
     return found

@@ -247,7 +247,7 @@ class Authorizer:
 
     async def advice(self, ask: Ask) -> Advice:
         """What mitigations and thresholds say of work; figures are at most half a second old."""
-        other = self._mitigations.advise(ask) if self._mitigations else None
+        other = self._mitigations.advise(await self._owned(ask)) if self._mitigations else None
         if other is not None:
             return Advice(True, other.model, decided_by=other.decided_by)
         if self._enforcing is None:
@@ -273,8 +273,9 @@ class Authorizer:
         parts: Sequence[WindowPart] = ()
         try:
             if not is_after_the_fact:
+                asked = await self._owned(ask)
                 for guard in self.guards:
-                    await guard.check(ask)
+                    await guard.check(asked)
             if self._enforcing is not None:
                 parts = await self._enforcing.match(ask.account_id, ask.tenant_id, ask.attribution)
             if parts and not is_after_the_fact:
@@ -284,6 +285,13 @@ class Authorizer:
                 raise
         units = _units_of(ask)
         return tuple([LimitPart(part.limit_id, units[part.asset]) for part in parts])
+
+    async def _owned(self, ask: Ask) -> Ask:
+        """With the tenant of its account: what stops a tenant stops an operator's work for it."""
+        if ask.tenant_id or self._enforcing is None or not self.guards:
+            return ask
+        tenant_id = await self._enforcing.tenant_of(ask.account_id)
+        return msgspec.structs.replace(ask, tenant_id=tenant_id)
 
     async def _was_answered(self, ask: Ask) -> bool:
         """Whether the key of this work has an outcome; asked only when it would be refused."""

@@ -9,8 +9,10 @@ attempt is ended: a hold that a crash leaves behind is ended by the ledger's res
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
-from collections.abc import Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
 import msgspec
@@ -18,7 +20,7 @@ from starlette.responses import Response
 
 from tallystick.access import Principal
 from tallystick.clock import SECOND
-from tallystick.errors import TallystickError
+from tallystick.errors import SlowDown, StoreUnavailable, TallystickError
 from tallystick.gateway import routing
 from tallystick.gateway.attribution import CallPlace
 from tallystick.gateway.door import TokenRate
@@ -36,6 +38,8 @@ from tallystick.gateway.usage import believed, estimated_usage
 from tallystick.ids import IdSource
 
 T = TypeVar("T")
+_SETTLE_DELAYS = (0.1, 0.5, 2.0, 5.0)
+"""Seconds between tries to settle; what stays unsettled is left to the ledger's resolver."""
 _DOWNGRADE_CODES = frozenset({"budget_exceeded", "downgrade_required"})
 
 
@@ -364,18 +368,23 @@ class Calling:
         provider_request_id: str = "",
         served_model: str = "",
     ) -> CallReceipt:
-        """Settle one attempt."""
-        await attempt.call.rate.used(usage.tokens_input + usage.tokens_output)
-        return await self.calls.settle(
-            attempt.permit,
-            usage,
-            outcome=outcome,
-            error_code=error_code,
-            latency_ms=int((time.perf_counter() - attempt.started) * 1000),
-            provider_request_id=provider_request_id,
-            served_model=served_model,
-            is_waiting=False,  # the event is durable: the capture follows, also after a crash
+        """Settle one attempt; while the log is away, try again: the work is done."""
+        receipt = await _insist(
+            partial(
+                self.calls.settle,
+                attempt.permit,
+                usage,
+                outcome=outcome,
+                error_code=error_code,
+                latency_ms=int((time.perf_counter() - attempt.started) * 1000),
+                provider_request_id=provider_request_id,
+                served_model=served_model,
+                is_waiting=False,  # the event is durable: the capture follows, also after a crash
+            )
         )
+        with contextlib.suppress(TallystickError):  # the charge is certain; a rate heals itself
+            await attempt.call.rate.used(usage.tokens_input + usage.tokens_output)
+        return receipt
 
     async def ending(self, work: Coroutine[Any, Any, T]) -> T:
         """Finish what ends a hold, also when the request that waits for it is cancelled."""
@@ -396,6 +405,15 @@ class _Settled(UpstreamFailed):
     def __init__(self, failure: UpstreamFailed) -> None:
         super().__init__(failure.message, code=failure.code, is_sent=True)
         self.failure = failure
+
+
+async def _insist(settle: Callable[[], Awaitable[T]]) -> T:
+    for delay in _SETTLE_DELAYS:
+        try:
+            return await settle()
+        except (StoreUnavailable, SlowDown):
+            await asyncio.sleep(delay)
+    return await settle()
 
 
 def _without_models(principal: Principal) -> Principal:

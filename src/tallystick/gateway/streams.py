@@ -33,6 +33,9 @@ if TYPE_CHECKING:
 
 _EDGE = 0.8
 """Share of the held output tokens at which the hold is topped up."""
+_OWN_MAXIMUM_SLACK = 2
+"""A request's own maximum holds its upstream, which counts tokens: ours are an estimate by
+bytes, often above. Only an answer far beyond says that the upstream does not heed it."""
 _KILL_SECONDS = 0.25
 """How often a stream looks for a kill switch."""
 _GROWTH = 2
@@ -152,11 +155,13 @@ class StreamAnswer(Response):
     async def _is_at_edge(self) -> bool:
         """Top the hold up in time; True when the answer is beyond it and may not go on."""
         held = self._permit.tokens_output
+        if self._attempt.call.asked.tokens_output_max is not None:
+            held *= _OWN_MAXIMUM_SLACK
         tokens = tokens_so_far(self._reader)
         if tokens < held * _EDGE or self._reader.is_ended:
             return False
         if self._top_up is None:
-            more = self._calling.calls.top_up(self._permit, tokens_output=max(held, 64) * _GROWTH)
+            more = self._calling.calls.top_up(self._permit, tokens_output=self._more_tokens())
             self._top_up = asyncio.ensure_future(more)
         if tokens < held and not self._top_up.done():
             return False
@@ -167,6 +172,9 @@ class StreamAnswer(Response):
             return tokens >= held
         self._top_up = None
         return False
+
+    def _more_tokens(self) -> int:
+        return max(self._permit.tokens_output, 64) * _GROWTH
 
     async def _end_here(self, send: Send) -> None:
         refused = self._cut
@@ -197,7 +205,7 @@ class StreamAnswer(Response):
             self._calling.give_back(self._attempt)
 
     def _usage(self) -> Usage:
-        """The provider's count; of a stream that broke off, what it first said and what came."""
+        """The provider's count; of what broke off, what it said first and what was seen."""
         seen, tokens = self._reader.seen, tokens_so_far(self._reader)
         estimate = estimated_usage(self._attempt.call.asked.tokens_input, tokens)
         if seen.usage is None and seen.began is not None:

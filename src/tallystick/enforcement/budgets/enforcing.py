@@ -49,7 +49,7 @@ class Enforcing:
     ) -> list[WindowPart]:
         """The windows that work falls under now, all made; none for an unknown account."""
         await self._fresh()
-        owner = await self._tenant_of(account_id)
+        owner = await self.tenant_of(account_id)
         if not owner:
             return []
         if tenant_id not in ("", owner):
@@ -68,7 +68,7 @@ class Enforcing:
     async def may_match(self, account_id: str, attribution: Mapping[str, str]) -> list[Budget]:
         """Hard budgets that work of an account with this attribution could fall under."""
         await self._fresh()
-        owner = await self._tenant_of(account_id)
+        owner = await self.tenant_of(account_id)
         index = self._active.index(owner)
         filled = fill_attribution(owner, attribution)
         return [one for one in index.may_match(filled) if one.terms.kind == "hard"]
@@ -125,7 +125,8 @@ class Enforcing:
         await asyncio.to_thread(self._budgets.refresh, self._active)
         self._checked_at = began_at
 
-    async def _tenant_of(self, account_id: str) -> str:
+    async def tenant_of(self, account_id: str) -> str:
+        """Whose an account is; "" when there is none."""
         found = self._tenants.get(account_id)
         if found is None and ("\0" in account_id or not account_id):
             return ""

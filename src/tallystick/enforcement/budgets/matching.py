@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
+from tallystick.enforcement.attribution import named
 from tallystick.enforcement.budgets.model import EACH, LEDGER_ASSETS, Budget, Window
 from tallystick.enforcement.budgets.rules import each_of, limit_id_of, window_at
 
@@ -22,21 +23,6 @@ _PARTS_MAX = 100_000
 
 EDIT_SECONDS_MAX = 0.5
 """No work is decided on an older copy; it waits for the comparison instead."""
-
-_ALIASES = {
-    "organization": "org",
-    "org_id": "org",
-    "team_id": "team",
-    "product_id": "product",
-    "feature_id": "feature",
-    "project_id": "project",
-    "user_id": "user",
-    "key_id": "key",
-    "api_key": "key",
-    "model_id": "model",
-    "workflow_id": "workflow",
-    "env": "environment",
-}
 
 
 class WindowPart(NamedTuple):
@@ -58,12 +44,7 @@ def fill_attribution(tenant_id: str, attribution: Mapping[str, str]) -> dict[str
 
     Names that budgets do not know are kept and mean nothing here.
     """
-    found = {"org": tenant_id}
-    for name, value in attribution.items():
-        if value and name in _ALIASES:
-            found[_ALIASES[name]] = value
-    found.update((name, value) for name, value in attribution.items() if value)
-    return found
+    return {"org": tenant_id, **named(attribution)}
 
 
 class _Group:
@@ -82,7 +63,8 @@ class TenantIndex:
         self._groups: dict[tuple[tuple[str, ...], tuple[str, ...]], _Group] = {}
         for budget in sorted(budgets, key=lambda one: one.budget_id):
             scope = budget.terms.scope
-            fixed = tuple(sorted(name for name in scope if scope[name] != EACH))
+            own = ("org", budget.tenant_id)  # all work of the tenant is its own, whatever it says
+            fixed = tuple(sorted(n for n in scope if scope[n] != EACH and (n, scope[n]) != own))
             signature = (fixed, each_of(scope))
             group = self._groups.setdefault(signature, _Group(*signature))
             values = tuple(scope[name] for name in fixed)

@@ -12,6 +12,7 @@ import msgspec
 
 from tallystick.access import Principal
 from tallystick.bounds import ATTRIBUTION_MAX, ID_LENGTH_MAX, TOKENS_MAX
+from tallystick.enforcement.attribution import attributed
 from tallystick.enforcement.calls.model import CallAsk, CallPermit
 from tallystick.errors import InvalidInput
 
@@ -88,8 +89,7 @@ def account_of(ask: CallAsk) -> str:
 def said_of(ask: CallAsk, account_id: str, tenant_id: str) -> Said:
     """What an ask says, checked, with its defaults filled in; raises InvalidInput."""
     principal = ask.principal
-    given = {**ask.attribution, **principal.attribution}
-    attribution = {name: value for name, value in given.items() if value}
+    attribution = attributed(ask.attribution, principal.attribution)
     if principal.cost_center:
         attribution["cost_center"] = principal.cost_center
     if principal.key_id:
@@ -154,6 +154,8 @@ def _check(ask: CallAsk, attribution: Mapping[str, str]) -> None:
     for name, value in attribution.items():
         _check_text(name, "attribution")
         _check_text(value, f"attribution.{name}")
+    if len(ask.tools) > ATTRIBUTION_MAX:
+        raise InvalidInput(f"a call may name {ATTRIBUTION_MAX} paid tools", field="tools")
     for tool, uses in ask.tools.items():
         _check_text(tool, "tools")
         if not 0 <= uses <= 10_000:

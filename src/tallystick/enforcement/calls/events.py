@@ -6,12 +6,15 @@ Reading four events costs little more than reading one, and they share an append
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from tallystick.errors import Conflict, InvalidInput
 from tallystick.events.adapters import Rejection
 from tallystick.events.door import Door
+
+_GROUP_EVENTS_MAX = 500
+"""Events that are read together; a body that is too large fails all that is in it."""
 
 
 class _Waiting(NamedTuple):
@@ -49,10 +52,11 @@ class EventWriter:
             raise InvalidInput(rejection.reason, code=rejection.code)
 
     def _begin(self) -> None:
-        group, self._waiting = self._waiting, []
-        task = asyncio.ensure_future(self._append(group))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        waiting, self._waiting = self._waiting, []
+        for group in _grouped(waiting):
+            task = asyncio.ensure_future(self._append(group))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
 
     async def _append(self, group: list[_Waiting]) -> None:
         body = b"[" + b",".join([event for one in group for event in one.events]) + b"]"
@@ -73,3 +77,17 @@ class EventWriter:
                     [found for found in receipt.rejected if start <= found.index < end]
                 )
             start = end
+
+
+def _grouped(waiting: Sequence[_Waiting]) -> Iterator[list[_Waiting]]:
+    """Calls that are read together; one with many events is its neighbours' trouble no more."""
+    group: list[_Waiting] = []
+    count = 0
+    for one in waiting:
+        if group and count + len(one.events) > _GROUP_EVENTS_MAX:
+            yield group
+            group, count = [], 0
+        group.append(one)
+        count += len(one.events)
+    if group:
+        yield group

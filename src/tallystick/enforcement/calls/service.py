@@ -55,12 +55,13 @@ from tallystick.errors import (
     Blocked,
     Conflict,
     NotFound,
+    TallystickError,
     TooManyRequests,
 )
 from tallystick.events.door import Door
-from tallystick.ledger import CaptureRequest, HoldRequest, Ledger, LimitPart, Outcome
+from tallystick.ledger import CaptureRequest, ExtendRequest, HoldRequest, Ledger, LimitPart, Outcome
 from tallystick.plumbing.clickhouse import ClickHouse
-from tallystick.rating import Rated
+from tallystick.rating import Rated, Rater
 from tallystick.units import CREDIT
 
 _ACCOUNTS_KEPT = 50_000
@@ -110,8 +111,27 @@ class Calls:
         """
         account_id = account_of(ask)
         said = said_of(ask, account_id, await self._tenant_of(account_id, ask.principal))
-        self._check_model(ask)
         rater = await self.prices.rater()
+        try:
+            self._check_model(ask)
+            details, estimate = self._plan(ask, said, rater)
+        except CallRefused as refused:  # since then a price or the key may have changed
+            outcome, details = await self._answered(ask, said, refused)
+        else:
+            outcome, details = await self._hold(ask, details, estimate)
+        if outcome.status == "declined":
+            raise refusal_of(outcome, details)
+        return permit_of(
+            details,
+            ask.principal,
+            hold_id=outcome.hold_id,
+            credit_units=outcome.units,
+            available_units=outcome.available,
+            expires_at=outcome.due_at or 0,
+        )
+
+    def _plan(self, ask: CallAsk, said: Said, rater: Rater) -> tuple[CallDetails, Estimate]:
+        """What to hold for a call, or CallRefused when its model has no price."""
         now = self._clock.now()
         tokens_output = self.prices.outputs.bound(said.tenant_id, said.model, ask.tokens_output_max)
         estimate = self.prices.estimate(rater, said, now, tokens_output)
@@ -125,17 +145,7 @@ class Calls:
             limit_id=budget.limit_id if budget else "",
             limit_asset=budget.asset if budget else "",
         )
-        outcome, details = await self._hold(ask, details, estimate)
-        if outcome.status == "declined":
-            raise refusal_of(outcome, details)
-        return permit_of(
-            details,
-            ask.principal,
-            hold_id=outcome.hold_id,
-            credit_units=outcome.units,
-            available_units=outcome.available,
-            expires_at=outcome.due_at or 0,
-        )
+        return details, estimate
 
     async def advise(self, ask: CallAsk) -> Advice:
         """What budgets and mitigations say of a call before it is asked for."""
@@ -211,16 +221,19 @@ class Calls:
         return outcome, details
 
     async def _answered(
-        self, ask: CallAsk, said: Said, conflict: Conflict
+        self, ask: CallAsk, said: Said, refusal: TallystickError
     ) -> tuple[Outcome, CallDetails]:
-        """The same ask again: its estimate may differ by now, its answer may not."""
+        """The same ask again: its estimate may differ by now, its answer may not.
+
+        Raises the refusal when this was never asked.
+        """
         request = HoldRequest(
             account_id=said.account_id, units=1, idempotency_key=ask.idempotency_key
         )
         found = await asyncio.to_thread(self._ledger.load_answer, request)
         before = read_details(found[1]) if found else None
         if found is None or before is None or before.said != said:
-            raise conflict
+            raise refusal
         return found[0], before
 
     async def permit(self, hold_id: str, principal: Principal) -> CallPermit:
@@ -243,7 +256,10 @@ class Calls:
     async def top_up(
         self, permit: CallPermit, *, tokens_output: int, ttl_seconds: int = 300
     ) -> CallPermit:
-        """Hold credit for an answer of so many output tokens in all, or CallRefused."""
+        """Hold credit for an answer of so many output tokens in all, or CallRefused.
+
+        Asking again for as many answers the same.
+        """
         if tokens_output <= permit.tokens_output:
             return permit
         rater = await self.prices.rater()
@@ -257,23 +273,35 @@ class Calls:
             tokens=max(estimate.tokens - permit.tokens, 0),
             limits=_parts(permit.limit, more_credit, more_usd, least=0),
         )
-        outcome = await self._authorizer.extend(
-            permit.hold_id,
-            more,
-            ttl_seconds=ttl_seconds,
-            idempotency_key=f"call:top-up:{tokens_output}",
-        )
+        outcome = await self._extend(permit, more, f"call:top-up:{tokens_output}", ttl_seconds)
         if outcome.status == "declined":
             raise refusal_of(outcome, None)
         return msgspec.structs.replace(
             permit,
-            credit_units=permit.credit_units + (more.credit_units or 0),
-            usd_units=permit.usd_units + (more.usd_units or 0),
-            tokens=permit.tokens + (more.tokens or 0),
+            credit_units=permit.credit_units + more_credit,
+            usd_units=permit.usd_units + more_usd,
+            tokens=max(estimate.tokens, permit.tokens),
             tokens_output=tokens_output,
             available_units=outcome.available,
             expires_at=outcome.due_at or permit.expires_at,
         )
+
+    async def _extend(
+        self, permit: CallPermit, more: Actual, key: str, ttl_seconds: int
+    ) -> Outcome:
+        """Extend a hold; for a key that was used before, what it was answered then."""
+        try:
+            return await self._authorizer.extend(
+                permit.hold_id, more, ttl_seconds=ttl_seconds, idempotency_key=key
+            )
+        except Conflict as conflict:
+            if conflict.code != "idempotency_conflict":
+                raise
+            request = ExtendRequest(hold_id=permit.hold_id, ttl_seconds=1, idempotency_key=key)
+            found = await asyncio.to_thread(self._ledger.load_answer, request)
+            if found is None:
+                raise
+            return found[0]
 
     async def settle(
         self,

@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from tallystick.bounds import TOKENS_MAX
+from tallystick.bounds import ID_LENGTH_MAX, TOKENS_MAX
 from tallystick.clock import format_time
 from tallystick.enforcement.calls.model import CallPermit, Usage
 from tallystick.errors import InvalidInput
@@ -45,6 +45,9 @@ _COUNTS = (
     "tokens_cache_write_1h",
     "tokens_reasoning",
 )
+_TOOL_USES_MAX = 10_000
+"""Each is an event of its own."""
+
 _encoder = msgspec.json.Encoder()
 
 
@@ -65,8 +68,10 @@ def check_usage(usage: Usage) -> None:
         raise InvalidInput("tokens_output includes reasoning", field="tokens_output")
     if usage.quality not in ("exact", "estimated"):
         raise InvalidInput("quality must be exact or estimated", field="quality")
-    if any(not 0 <= uses <= 10_000 for uses in usage.tools.values()):
-        raise InvalidInput("a tool may be used up to 10000 times", field="tools")
+    if min(usage.tools.values(), default=0) < 0 or sum(usage.tools.values()) > _TOOL_USES_MAX:
+        raise InvalidInput(f"tools may be used up to {_TOOL_USES_MAX} times in all", field="tools")
+    if any(not 0 < len(name) <= ID_LENGTH_MAX or not name.isprintable() for name in usage.tools):
+        raise InvalidInput("a tool's name has 1 to 128 printable characters", field="tools")
 
 
 def write_events(

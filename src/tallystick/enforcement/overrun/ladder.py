@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from tallystick.clock import SECOND
+from tallystick.enforcement.attribution import named
 from tallystick.enforcement.overrun.model import Mitigation, Overrun, Policy, Rung, Severity, Step
 
 _SEVERITIES = tuple(Severity)
@@ -101,7 +102,7 @@ class Active:
         """Steps that concern an ask, sternest first."""
         if not self._filed:
             return []
-        own = {**attribution, "tenant": tenant_id}
+        own = {**named(attribution), "tenant": tenant_id}
         found = [
             mitigation
             for tenant in {tenant_id, ""}

@@ -97,6 +97,9 @@ class Reading:
         if isinstance(content, dict):
             self._take_head(content)
             self._take_usage(content.get("usage"), is_final=True)
+            if self.usage.quality == "estimated":
+                for name in ("choices", "content", "output"):
+                    self._take_piece(content.get(name))
 
     def take_event(self, content: dict[str, Any]) -> bool:
         """Read one event of a stream; True when it says nothing but usage."""
@@ -164,8 +167,8 @@ class Reading:
         """What was used: as the provider told, or estimated from what came."""
         is_messages = self._request.dialect is Dialect.MESSAGES
         told = anthropic_usage(self._reported) if is_messages else openai_usage(self._reported)
-        if self._is_final:
-            return told
+        if self._is_final and (told.tokens_input or told.tokens_output):
+            return told  # a report of nothing is none: no answer is free
         output = max(self._pieces, -(-self._bytes // _BYTES_PER_OUTPUT_TOKEN))
         return msgspec.structs.replace(
             told,
