@@ -212,10 +212,11 @@ class Authorizer:
         reason: str = "",
         idempotency_key: str,
         tenant_id: str = "",
+        is_urgent: bool = True,
     ) -> Outcome:
-        """Charge what the work cost and free the rest."""
+        """Charge what the work cost and free the rest; not urgent when nobody waits for it."""
         request = capture_request(hold_id, actual, reason=reason, idempotency_key=idempotency_key)
-        return await self._committer.apply(request, tenant_id=tenant_id)
+        return await self._committer.apply(request, tenant_id=tenant_id, is_urgent=is_urgent)
 
     async def release(
         self, hold_id: str, *, reason: str = "", idempotency_key: str, tenant_id: str = ""

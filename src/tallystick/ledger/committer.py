@@ -2,8 +2,9 @@
 
 It lives in the event loop that took the requests, so a decision crosses no thread: with
 threads, each answer of PostgreSQL waited for the interpreter behind HTTP work, ten times a
-group. Single requests go first come, first served; a second lane joins when many wait. A
-large batch is cut into small chunks that a lane of its own applies one by one, so that a job of
+group. Single requests go first come, first served; a second lane joins when many wait. What
+nobody waits for shares the lane of batches, so that it takes no turn from who waits. A large
+batch is cut into small chunks that a lane of its own applies one by one, so that a job of
 50,000 rows on one account does not make others wait. A group leaves out requests for accounts
 that another lane is moving: they would only wait for its lock, and everybody in the group with
 them.
@@ -76,6 +77,8 @@ class Committer:
         self._singles: deque[_Single] = deque()
         self._put_off: dict[str, deque[_Single]] = {}
         """Requests by account that another lane is moving."""
+        self._unhurried: deque[_Single] = deque()
+        """Requests that nobody waits for."""
         self._jobs: deque[_Job] = deque()
         self._waiting = 0
         self._arrivals = 0
@@ -101,17 +104,24 @@ class Committer:
         await asyncio.gather(*self._tasks)
         await self._pool.close()
 
-    async def apply(self, request: Request, *, tenant_id: str = "") -> Outcome:
+    async def apply(
+        self, request: Request, *, tenant_id: str = "", is_urgent: bool = True
+    ) -> Outcome:
         """Apply one request; raises what it failed with, SlowDown when the queue is full.
 
-        With a tenant, what belongs to another one is answered as if it did not exist.
+        With a tenant, what belongs to another one is answered as if it did not exist. What is
+        not urgent goes into groups of its own: requests that somebody waits for pass it by.
         """
         item = prepare(request, tenant_id)
         self._count_in(1)
         single = _Single(item, asyncio.get_running_loop().create_future())
-        self._singles.append(single)
-        self._arrivals += 1
-        self._wake()
+        if is_urgent:
+            self._singles.append(single)
+            self._arrivals += 1
+            self._wake()
+        else:
+            self._unhurried.append(single)
+            self._job_arrived.set()
         # the group goes on even if this caller is cancelled: its outcome is then recorded
         answer = await single.answer
         if isinstance(answer, TallystickError):
@@ -165,18 +175,21 @@ class Committer:
             is_needed = lane == 0 or len(self._singles) >= _CROWDED or self._is_closing
             group = self._take_singles(lane) if is_needed else []
             if group:
-                self._busy[lane] = _accounts(single.item for single in group)
-                answers = await self._decide([single.item for single in group])
-                self._free(lane)
-                self._waiting -= len(group)
-                for single, answer in zip(group, answers, strict=True):
-                    if not single.answer.done():
-                        single.answer.set_result(answer)
+                await self._run_group(lane, group)
             elif self._is_closing and not self._put_off:
                 return
             else:
                 self._arrived[lane].clear()
                 await self._arrived[lane].wait()
+
+    async def _run_group(self, lane: int, group: Sequence[_Single]) -> None:
+        self._busy[lane] = _accounts(single.item for single in group)
+        answers = await self._decide([single.item for single in group])
+        self._free(lane)
+        self._waiting -= len(group)
+        for single, answer in zip(group, answers, strict=True):
+            if not single.answer.done():
+                single.answer.set_result(answer)
 
     def _wake(self) -> None:
         self._arrived[0].set()
@@ -205,10 +218,18 @@ class Committer:
 
     async def _run_jobs(self) -> None:
         while True:
+            unhurried = [
+                self._unhurried.popleft()
+                for _ in range(min(len(self._unhurried), _GROUP_ITEMS_MAX))
+            ]
+            if unhurried:
+                await self._run_group(LANES, unhurried)
             if self._jobs:
                 await self._run_chunk(self._jobs[0])
                 self._jobs.rotate(-1)  # other batches have their turns too
                 await asyncio.sleep(0)  # and those who waited for its accounts
+            elif self._unhurried:
+                continue
             elif self._is_closing:
                 return
             else:

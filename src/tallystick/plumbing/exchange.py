@@ -3,7 +3,8 @@
 psycopg's own pipeline waits on the socket at each statement and builds a cursor for each; a
 group of the ledger has ten statements, and that was half of the CPU of a group. Here all of
 them are put into libpq's buffer, flushed together, and their results read when they are there.
-Parameters travel as text without a type, so the statements' casts decide; results are binary.
+Parameters travel as text without a type, so the statements' casts decide (bytes as they are);
+results are binary.
 Statements are prepared at first use and known by connection: what is prepared outlives a
 rollback, as the protocol says (PostgreSQL documentation, "Extended Query").
 """
@@ -24,6 +25,7 @@ from psycopg.adapt import Transformer
 from psycopg.waiting import Ready, Wait
 
 AsyncConnection = psycopg.AsyncConnection[Any]
+Connection = psycopg.Connection[Any]
 Row = tuple[Any, ...]
 
 STATEMENTS_MAX = 500
@@ -36,7 +38,7 @@ _FAILED = (pq.ExecStatus.FATAL_ERROR, pq.ExecStatus.BAD_RESPONSE)
 
 
 class Statement(NamedTuple):
-    """A statement with its arguments by name: texts, numbers, flags or None."""
+    """A statement with its arguments by name: texts, numbers, flags, bytes or None."""
 
     sql: bytes
     arguments: Mapping[str, Any]
@@ -45,12 +47,11 @@ class Statement(NamedTuple):
 class _Known:
     """What a connection has prepared, and what reads its rows."""
 
-    def __init__(self, connection: AsyncConnection) -> None:
-        # psycopg's own preparing would forget all of ours when a transaction is rolled back
-        connection.prepare_threshold = None
+    def __init__(self, transformer: Any, statements_max: int = STATEMENTS_MAX) -> None:
         self.names: dict[bytes, bytes] = {}
         self.numbers = count(1)
-        self.transformer = Transformer(connection)
+        self.transformer = transformer
+        self.statements_max = statements_max
 
 
 _known: WeakKeyDictionary[AsyncConnection, _Known] = WeakKeyDictionary()
@@ -62,20 +63,34 @@ async def exchange(
     """Carry out statements in the connection's transaction, which begins here if none has.
 
     Returns, for each, its rows or one row with the count of rows. Raises what psycopg does.
+    The connection is one that runs nothing else.
     """
     known = _known.get(connection)
     if known is None:
-        known = _known[connection] = _Known(connection)
-    begins = connection.pgconn.transaction_status == pq.TransactionStatus.IDLE
-    every = [*([_BEGIN] if begins else []), *statements, *([_COMMIT] if commits else [])]
+        # psycopg's own preparing would forget all of ours when a transaction is rolled back
+        connection.prepare_threshold = None
+        known = _known[connection] = _Known(Transformer(connection))
     try:
-        results = await connection.wait(_carry_out(connection.pgconn, known, every))
+        carried = await connection.wait(_carry_out(connection.pgconn, known, statements, commits))
     except BaseException:
         if connection.pgconn.pipeline_status != pq.PipelineStatus.OFF:
             await connection.close()  # cut off halfway: nobody can tell what comes next
         raise
-    first = 1 if begins else 0
-    return [_rows(known, one) for one in results[first : first + len(statements)]]
+    return [_rows(known, one) for one in carried]
+
+
+def exchange_blocking(
+    connection: Connection, statements: Sequence[Statement], *, commits: bool
+) -> list[list[Row]]:
+    """The same over a blocking connection, which may be anybody's: nothing is prepared."""
+    known = _Known(Transformer(connection), statements_max=0)
+    try:
+        carried = connection.wait(_carry_out(connection.pgconn, known, statements, commits))
+    except BaseException:
+        if connection.pgconn.pipeline_status != pq.PipelineStatus.OFF:
+            connection.close()
+        raise
+    return [_rows(known, one) for one in carried]
 
 
 _BEGIN = Statement(b"BEGIN", {})
@@ -83,11 +98,13 @@ _COMMIT = Statement(b"COMMIT", {})
 
 
 def _carry_out(
-    pgconn: pq.abc.PGconn, known: _Known, statements: Sequence[Statement]
+    pgconn: pq.abc.PGconn, known: _Known, statements: Sequence[Statement], commits: bool
 ) -> PQGen[list[pq.abc.PGresult]]:
+    begins = pgconn.transaction_status == pq.TransactionStatus.IDLE
+    every = [*([_BEGIN] if begins else []), *statements, *([_COMMIT] if commits else [])]
     pgconn.enter_pipeline_mode()
     fresh: dict[bytes, bytes] = {}
-    is_prepared = [_send(pgconn, known, fresh, statement) for statement in statements]
+    is_prepared = [_send(pgconn, known, fresh, statement) for statement in every]
     pgconn.pipeline_sync()
     while pgconn.flush():
         if (yield Wait.RW) & Ready.R:
@@ -101,7 +118,8 @@ def _carry_out(
             raise psycopg.OperationalError("the exchange was aborted")
     known.names.update(fresh)
     answers = iter(results)
-    return [_after(answers, has_parse) for has_parse in is_prepared]
+    found = [_after(answers, has_parse) for has_parse in is_prepared]
+    return found[begins : begins + len(statements)]
 
 
 def _after(answers: Any, has_parse: bool) -> pq.abc.PGresult:
@@ -118,16 +136,17 @@ def _send(
     """Put a statement into the buffer; whether its preparation goes before it."""
     sql, names = _numbered(statement.sql)
     values = [_text(statement.arguments[name]) for name in names]
+    formats = [isinstance(statement.arguments[name], bytes) for name in names]
     name = known.names.get(sql) or fresh.get(sql)
     if name is not None:
-        pgconn.send_query_prepared(name, values, result_format=pq.Format.BINARY)
+        pgconn.send_query_prepared(name, values, formats, pq.Format.BINARY)
         return False
-    if len(known.names) + len(fresh) >= STATEMENTS_MAX:
-        pgconn.send_query_params(sql, values, result_format=pq.Format.BINARY)
+    if len(known.names) + len(fresh) >= known.statements_max:
+        pgconn.send_query_params(sql, values, None, formats, pq.Format.BINARY)
         return False
     fresh[sql] = name = b"ts_%d" % next(known.numbers)  # never one that a failure left behind
     pgconn.send_prepare(name, sql)
-    pgconn.send_query_prepared(name, values, result_format=pq.Format.BINARY)
+    pgconn.send_query_prepared(name, values, formats, pq.Format.BINARY)
     return True
 
 
@@ -150,7 +169,8 @@ def _rows(known: _Known, result: pq.abc.PGresult) -> list[Row]:
     if not result.nfields:
         return [(result.command_tuples or 0,)]
     known.transformer.set_pgresult(result)
-    return known.transformer.load_rows(0, result.ntuples, tuple)
+    rows: list[Row] = known.transformer.load_rows(0, result.ntuples, tuple)
+    return rows
 
 
 @lru_cache(maxsize=2000)
@@ -170,8 +190,8 @@ def _numbered(sql: bytes) -> tuple[bytes, tuple[str, ...]]:
 
 def _text(value: Any) -> bytes | None:
     """An argument as PostgreSQL reads it."""
-    if value is None:
-        return None
+    if value is None or isinstance(value, bytes):
+        return value
     if value is True or value is False:
         return b"t" if value else b"f"
     text = str(value).encode()

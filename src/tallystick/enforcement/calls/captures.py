@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable
 
 from tallystick.errors import TallystickError
 
-_LINGER_SECONDS = 0.02
+_LINGER_SECONDS = 0.05
 """How long a hold may outlive its call, so that captures share commits."""
 
 WAITING_MAX = 5_000

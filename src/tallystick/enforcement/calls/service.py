@@ -339,12 +339,14 @@ class Calls:
         if not error_code:
             self.prices.outputs.saw(permit.tenant_id, permit.model, usage.tokens_output)
         if is_waiting or self._later.is_full:
-            captured = await self._capture(permit, usage, rated)
+            captured = await self._capture(permit, usage, rated, is_waiting=is_waiting)
             return receipt_of(permit, event_id, rated, captured)
-        self._later.put(lambda: self._capture(permit, usage, rated))
+        self._later.put(lambda: self._capture(permit, usage, rated, is_waiting=False))
         return projection_of(permit, event_id, rated)
 
-    async def _capture(self, permit: CallPermit, usage: Usage, rated: Rated) -> Outcome | None:
+    async def _capture(
+        self, permit: CallPermit, usage: Usage, rated: Rated, *, is_waiting: bool
+    ) -> Outcome | None:
         """Capture what the call is worth; None when its hold has ended otherwise."""
         if rated.credit_units > permit.credit_units:
             await self._cover(permit, rated)
@@ -356,7 +358,11 @@ class Calls:
         )
         try:
             outcome = await self._authorizer.capture(
-                permit.hold_id, actual, reason="call", idempotency_key=SETTLE_KEY
+                permit.hold_id,
+                actual,
+                reason="call",
+                idempotency_key=SETTLE_KEY,
+                is_urgent=is_waiting,
             )
             if outcome.status == "declined":  # the account refuses what is above the hold
                 held = msgspec.structs.replace(actual, credit_units=permit.credit_units)

@@ -10,6 +10,7 @@ from psycopg.rows import class_row
 from psycopg_pool import ConnectionPool
 
 from tallystick.errors import InvariantBroken, StoreUnavailable
+from tallystick.plumbing.exchange import Statement, exchange_blocking
 from tallystick.plumbing.log.columns import Columns, concat_filled
 from tallystick.plumbing.log.model import Chunk, LogBatch, decode_payload, encode_payload
 from tallystick.plumbing.log.positions import Positions
@@ -45,8 +46,14 @@ class PostgresLog:
         one verdict byte an event. Raises StoreUnavailable; then nothing was appended, or
         (a lost answer) the batch stands and a resend of it is judged a duplicate.
         """
-        with transaction(self._pool) as connection:
-            return self.append_within(connection, event_count, columns, received_at, judge)
+        lock = Statement(_SQL["lock_head"], {"partition": self.partition})
+        with transaction(self._pool) as connection:  # two round trips: every call waits for them
+            (found,) = exchange_blocking(connection, [lock], commits=False)
+            offset_start = self._found(found[0] if found else None)
+            batch = self._batch(offset_start, event_count, columns, received_at, judge)
+            append = Statement(_SQL["append_batch"], batch)
+            exchange_blocking(connection, [append], commits=True)
+        return offset_start
 
     def append_within(
         self,
@@ -58,16 +65,25 @@ class PostgresLog:
     ) -> int:
         """Append inside a transaction of the caller: both stand or neither does."""
         offset_start = self._one(connection, "lock_head", {})
-        verdicts = judge(offset_start)
-        arguments = {
+        batch = self._batch(offset_start, event_count, columns, received_at, judge)
+        connection.execute(_SQL["append_batch"], batch)
+        return offset_start
+
+    def _batch(
+        self,
+        offset_start: int,
+        event_count: int,
+        columns: Columns,
+        received_at: int,
+        judge: Callable[[int], bytes],
+    ) -> dict[str, Any]:
+        return {
             "partition": self.partition,
             "offset_start": offset_start,
             "event_count": event_count,
             "received_at": received_at,
-            "payload": encode_payload(columns, verdicts),
+            "payload": encode_payload(columns, judge(offset_start)),
         }
-        connection.execute(_SQL["append_batch"], arguments)
-        return offset_start
 
     def head(self) -> int:
         """The offset that the next event will get."""
@@ -96,9 +112,12 @@ class PostgresLog:
 
     def _one(self, connection: psycopg.Connection[Any], name: str, more: dict[str, Any]) -> int:
         found = self._maybe(connection, name, more)
-        if found is None:
+        return self._found(None if found is None else (found,))
+
+    def _found(self, row: tuple[Any, ...] | None) -> int:
+        if row is None:
             raise StoreUnavailable(f"the usage log has no partition {self.partition}")
-        return found
+        return int(row[0])
 
     def _maybe(
         self, connection: psycopg.Connection[Any], name: str, more: dict[str, Any]
