@@ -62,7 +62,11 @@ def test_events_count_in_the_quarter_of_an_hour_when_they_occurred() -> None:
 
 
 def test_attributes_name_org_and_key_and_a_tenant_is_its_own_org() -> None:
-    attributes = ['{"tallystick_key":"k1","tallystick_org":"o"}', '{"tallystick_key":"hmac:0123456789abcdef"}', ""]
+    attributes = [
+        '{"tallystick_key":"k1","tallystick_org":"o"}',
+        '{"tallystick_key":"hmac:0123456789abcdef"}',
+        "",
+    ]
     events = [event(n, attrs=text, user_id=str(n)) for n, text in enumerate(attributes)]
     cells = folded(events, [1] * 3, [1] * 3)
     assert scopes_of(cells, "org") == ["o", "t", "t"]

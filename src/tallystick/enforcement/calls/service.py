@@ -198,6 +198,7 @@ class Calls:
                         estimate.usd_units,
                     ),
                     idempotency_key=ask.idempotency_key,
+                    at=details.at,  # its event has this time: both count in one window
                 )
             )
         except Conflict as conflict:
