@@ -7,7 +7,8 @@ connection sends its next request at once: that finds the throughput, not the la
 
     python -m benchmarks.load PORT KEY RATE CONNECTIONS SECONDS KIND ACCOUNTS TAG
 
-prints one line of JSON. KIND: hold, hot, call (through the gateway) or direct (to its upstream).
+prints one line of JSON. KIND: hold, hot, call (through the gateway), direct (to its upstream)
+or path:/a/path (another gateway; KEY may be whole headers).
 """
 
 from __future__ import annotations
@@ -44,11 +45,15 @@ class Connection:
         if end < 0:
             return 0
         at = self.buffer.lower().find(b"content-length:", 0, end)
-        length = int(self.buffer[at + 15 : self.buffer.find(b"\r\n", at)])
-        if len(self.buffer) < end + 4 + length:
+        if at < 0:  # in chunks
+            last = self.buffer.find(b"\r\n0\r\n\r\n", end)
+            done = last + 7 if last > 0 else 0
+        else:
+            done = end + 4 + int(self.buffer[at + 15 : self.buffer.find(b"\r\n", at)])
+        if not done or len(self.buffer) < done:
             return 0
         status = int(self.buffer[9:12])
-        self.buffer = self.buffer[end + 4 + length :]
+        self.buffer = self.buffer[done:]
         return status
 
 
@@ -70,7 +75,8 @@ def hold_maker(key: str, accounts: int, tag: str) -> Make:
 
 
 def call_maker(key: str, path: str, accounts: int, tag: str) -> Make:
-    """Chat calls of about 1 KB, as an app sends them."""
+    """Chat calls of about 1 KB, as an app sends them; a key with a colon is whole headers."""
+    headers = key if ":" in key else f"Authorization: Bearer {key}"
     choose = random.Random(tag)
     text = "Please summarise the meeting notes that follow. " * 16
 
@@ -81,7 +87,7 @@ def call_maker(key: str, path: str, accounts: int, tag: str) -> Make:
             f'#normal in=240 out=20# {text}"}}]}}'
         )
         return (
-            f"POST {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {key}\r\n"
+            f"POST {path} HTTP/1.1\r\nHost: x\r\n{headers}\r\n"
             f"X-Tallystick-Account: acct-{account}\r\n"
             f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n{body}"
         ).encode()
@@ -145,6 +151,8 @@ def main() -> None:
     count = 1 if kind == "hot" else int(accounts)
     if kind == "call":
         make = call_maker(key, "/openai/v1/chat/completions", count, tag)
+    elif kind.startswith("path:"):
+        make = call_maker(key, kind.removeprefix("path:"), count, tag)
     elif kind == "direct":
         make = call_maker(key, "/v1/chat/completions", count, tag)
     else:

@@ -107,7 +107,14 @@ class Plan:
     def __init__(self, inputs: Inputs, load: Load) -> None:
         self.inputs = inputs
         self.load = load
-        self.needs = [self._api(), self._sink(), self._charger(), self._archiver(), self._keeper()]
+        self.needs = [
+            self._api(),
+            self._sink(),
+            self._vault(),
+            self._charger(),
+            self._archiver(),
+            self._keeper(),
+        ]
         sinks = self.needs[1].processes
         self.partitions = max(24, math.ceil(2.5 * sinks / 12) * 12)
         self.lines = [
@@ -152,6 +159,10 @@ class Plan:
         of = self._of
         micros = of("cpu.kafka_read_us") + of("cpu.stage_us") + of("cpu.sink_us")
         return self._processes("sink", self.load.peak, micros - of("cpu.insert_us"), ZONES, 3.0)
+
+    def _vault(self) -> Need:
+        micros = self._of("cpu.kafka_read_us") + self._of("cpu.stage_us")
+        return self._processes("vault", self.load.peak, micros + self._of("cpu.vault_us"), 2, 2.0)
 
     def _charger(self) -> Need:
         micros = self._of("cpu.charger_us") - self._of("cpu.charger_queries_us")
@@ -256,7 +267,8 @@ class Plan:
     def _postgres(self) -> list[Line]:
         of, load = self._of, self.load
         operations = load.runs_at_peak * of("load.ledger_operations_per_run")
-        cores = operations * of("cpu.ledger_postgres_us") / 1e6 / of("load.utilization")
+        busy = operations * of("cpu.ledger_postgres_us") + load.peak * of("cpu.vault_postgres_us")
+        cores = busy / 1e6 / of("load.utilization")
         vcpu = next(size for size in (4, 8, 16, 32, 64) if size >= 2 * cores)
         rows = load.runs_per_day * of("load.ledger_operations_per_run") * of("keep.years_days")
         stored = rows * of("bytes.ledger") / of("keep.disk_fill") / 1e9
@@ -264,7 +276,8 @@ class Plan:
         return [
             Line(
                 "PostgreSQL (RDS Multi-AZ)",
-                f"{operations:,.0f} operations/s x {of('cpu.ledger_postgres_us'):g} µs / "
+                f"({operations:,.0f} operations/s x {of('cpu.ledger_postgres_us'):g} µs + "
+                f"{load.peak:,.0f} events/s x {of('cpu.vault_postgres_us'):g} µs) / "
                 f"{of('load.utilization'):g} = {cores:.1f} cores, twice that for history and "
                 f"vacuum, at least 4: {vcpu} vCPU x ${of('price.postgres_vcpu')} x {hours:.0f} h",
                 vcpu * of("price.postgres_vcpu") * hours,
@@ -302,7 +315,7 @@ class Plan:
 
     def _network(self) -> list[Line]:
         of, load = self._of, self.load
-        crossing = 2 / 3 * (of("bytes.request") + 3 * of("bytes.kafka") + of("bytes.insert"))
+        crossing = 2 / 3 * (of("bytes.request") + 4 * of("bytes.kafka") + of("bytes.insert"))
         crossing += of("bytes.facts")
         month = load.per_day * MONTH_DAYS
         through = month * of("bytes.request") / 1e9
@@ -310,8 +323,9 @@ class Plan:
         return [
             Line(
                 "between zones",
-                f"{month / 1e9:,.1f}G x (2/3 of request, append, two readers, insert; one replica:"
-                f" {crossing:,.0f} B) = {month * crossing / 1e9:,.0f} GB x ${of('price.zone_gb')}",
+                f"{month / 1e9:,.1f}G x (2/3 of request, append, three readers, insert; one "
+                f"replica: {crossing:,.0f} B) = {month * crossing / 1e9:,.0f} GB x "
+                f"${of('price.zone_gb')}",
                 month * crossing / 1e9 * of("price.zone_gb"),
             ),
             Line(

@@ -12,17 +12,20 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import jsonschema  # type: ignore[import-untyped]
 import kubernetes_validate  # type: ignore[import-untyped]
+import msgspec
 import pytest
 import yaml  # type: ignore[import-untyped]
 from typer.main import get_command
 
 from tallystick.cli.main import app
+from tallystick.gateway.settings import GatewaySettings, check_settings
 from tallystick.settings import Settings
 from tests.kafka_jars import kafka_version
 
@@ -91,7 +94,7 @@ def test_the_kustomization_is_whole() -> None:
     for one in built:
         kubernetes_validate.validate(one, KUBERNETES, strict=True)
         assert one["metadata"]["labels"]["app.kubernetes.io/name"] == "tallystick"
-    assert len(built) == len(RESOURCES) - 1, "all but the example of a Secret"
+    assert len(built) == len(RESOURCES) - 2, "all but the examples of Secrets"
 
 
 @pytest.mark.parametrize(
@@ -131,10 +134,28 @@ def test_every_workload_has_a_budget_and_its_volumes() -> None:
 
 def test_no_secret_stands_in_a_manifest() -> None:
     secret = {"POSTGRES_URL", "CLICKHOUSE_URL", "KAFKA_PROPERTIES", "ADMIN_KEY", "REDACTION_KEY"}
-    (config,) = (one for _, one in RESOURCES if one["kind"] == "ConfigMap")
-    (example,) = (one for _, one in RESOURCES if one["kind"] == "Secret")
+    secret |= {"ACCESS_KEY", "SMTP_URL", "REDIS_URL"}
+    config, _ = (one for _, one in RESOURCES if one["kind"] == "ConfigMap")
+    example, providers = (one for _, one in RESOURCES if one["kind"] == "Secret")
     assert {name.removeprefix("TALLYSTICK_") for name in example["stringData"]} == secret
     assert not config["data"].keys() & example["stringData"].keys()
+    with_keys = [one["metadata"]["name"] for one, pod in PODS if reads(pod, "tallystick-providers")]
+    assert with_keys == ["tallystick-gateway"], "providers' keys are in the gateway's pods alone"
+    assert providers["metadata"]["name"] == "tallystick-providers"
+
+
+def reads(pod: dict[str, Any], secret: str) -> bool:
+    """Whether a pod's container has the Secret in its environment."""
+    sources = pod["containers"][0]["envFrom"]
+    return any(one.get("secretRef", {}).get("name") == secret for one in sources)
+
+
+def test_the_gateway_s_settings_in_the_manifests_are_real() -> None:
+    configs = [one for _, one in RESOURCES if one["kind"] == "ConfigMap"]
+    found = next(one for one in configs if one["metadata"]["name"] == "tallystick-gateway")
+    settings = msgspec.convert(tomllib.loads(found["data"]["gateway.toml"]), GatewaySettings)
+    keys = {"OPENAI_API_KEY": "a", "ANTHROPIC_API_KEY": "b"}
+    assert set(check_settings(settings, keys).upstreams) == {"openai", "anthropic"}
 
 
 def test_every_command_exists() -> None:

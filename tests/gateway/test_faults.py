@@ -100,3 +100,42 @@ def test_a_corrupt_event_passes_and_the_rest_is_counted(place: Place) -> None:
     answer = chat(place, "#corrupt in=30 out=40#", stream=True)
     assert b'{"broken' in answer.content and answer.content.endswith(b"[DONE]\n\n")
     assert place.usage(answer.headers["x-tallystick-run"]) == (30, 40, 0, "exact")
+
+
+def test_a_report_that_contradicts_itself_is_made_whole_and_charged(place: Place) -> None:
+    """More cached than there was input: the finished call is charged, and its hold ends."""
+    message = place.anthropic().messages.with_raw_response.create(
+        model="claude-haiku-4-5",
+        max_tokens=100,
+        messages=ask("#normal in=100 out=5 cached=400#"),
+    )
+    usage = place.usage(message.headers["x-tallystick-run"])
+    assert usage == (400, 5, 400, "estimated")
+    response = place.openai().responses.with_raw_response.create(
+        model=MODEL, input="#normal in=100 out=5 cached=400#"
+    )
+    assert place.usage(response.headers["x-tallystick-run"]) == (400, 5, 400, "estimated")
+    assert place.has_no_hold()
+
+
+def test_a_report_of_nothing_is_no_report(place: Place) -> None:
+    answer = chat(place, "#normal in=0 out=0#")
+    usage = place.usage(answer.headers["x-tallystick-run"])
+    assert usage[3] == "estimated" and usage[0] > 0
+
+
+def test_a_stream_that_breaks_off_keeps_what_it_said_of_its_cache(place: Place) -> None:
+    answer = httpx.post(
+        place.url + "/anthropic/v1/messages",
+        json={
+            "model": "claude-haiku-4-5",
+            "max_tokens": 100,
+            "stream": True,
+            "messages": ask("#cut in=5000 out=40 cached=4000#"),
+        },
+        headers={"x-api-key": place.key, **place.headers()},
+        timeout=30,
+    )
+    tokens_input, tokens_output, cached, quality = place.usage(answer.headers["x-tallystick-run"])
+    assert (tokens_input, cached, quality) == (5000, 4000, "estimated")
+    assert 1 <= tokens_output < 40

@@ -308,6 +308,9 @@ def test_a_session_sees_its_tenant_and_ends_with_its_key(scene: Scene) -> None:
         assert browser.get("/?tenant=acme").status_code == 403
         assert browser.get("/runs?tenant=acme").status_code == 403
         assert "acme" not in browser.get("/runs").text
+        assert "acme" not in browser.get("/budgets").text.partition("no budget yet")[0]
+        assert browser.get("/budgets?tenant_id=acme").status_code == 403
+        assert browser.get("/audit").status_code == 403, "a viewer may not read the audit trail"
         forged = browser.cookies["tallystick_session"].replace(made["prefix"], "admin")
         with httpx.Client(base_url=browser.base_url) as thief:
             thief.cookies.set("tallystick_session", forged)

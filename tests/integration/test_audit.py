@@ -61,6 +61,17 @@ def test_reads_and_busy_routes_are_recorded_a_moment_later(server: Server) -> No
     assert wait_for(server, route="/v1/events")["method"] == "POST"
 
 
+def test_a_path_that_cannot_be_stored_stops_no_record(server: Server) -> None:
+    for name in ("a%00b", "line%0D%0Abreak", "%ff%fe"):
+        answer = server.client.get(f"/v1/accounts/{name}/balance")
+        assert answer.status_code in (400, 404), answer.text
+    server.client.put("/v1/accounts/after", json={"tenant_id": "acme"}).raise_for_status()
+    targets = {
+        one["target"] for one in records(server, route="/v1/accounts/{account_id:path}/balance")
+    }
+    assert "a\N{REPLACEMENT CHARACTER}b" in targets
+
+
 def test_a_denial_says_why(server: Server) -> None:
     server.client.put("/v1/accounts/a2", json={"tenant_id": "acme"}).raise_for_status()
     body = {"account_id": "a2", "amount": "1", "idempotency_key": "k"}

@@ -236,7 +236,7 @@ def test_the_page_lists_and_fixes_behind_the_login(server: Server) -> None:
     key = (server.folder / "admin.key").read_text().strip()
     path = f"/broken/{broken['broken_id']}"
     with httpx.Client(base_url=server.client.base_url, follow_redirects=True) as browser:
-        assert "Admin key" in browser.get("/broken").text
+        assert "Log in to Tallystick" in browser.get("/broken").text
         browser.post("/login", data={"key": key})
         assert broken["broken_id"] in browser.get("/broken?tenant_id=page").text
         page = browser.get(path).text

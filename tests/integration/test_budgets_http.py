@@ -179,5 +179,22 @@ def test_what_makes_no_sense_is_refused(server: Server, tenant: str) -> None:
     assert put(server, "", "nobody").status_code == 400
 
 
+def test_the_page_shows_used_held_and_left(server: Server, tenant: str) -> None:
+    put(server, tenant, "page", name="page<b>", scope={"user": "*"}, amount="0.08")
+    put(server, tenant, "unused", scope={"team": "nobody"})
+    kept = hold(server, tenant, attribution={"user": "ada"}, cost_usd="0.02").json()
+    hold(server, tenant, attribution={"user": "ada"}, cost_usd="0.02")
+    captured = {"amount": "1", "cost_usd": "0.01", "idempotency_key": "c"}
+    server.client.post(f"/v1/holds/{kept['hold_id']}/capture", json=captured).raise_for_status()
+    with httpx.Client(base_url=server.client.base_url) as browser:
+        browser.post("/login", data={"key": (server.folder / "admin.key").read_text().strip()})
+        page = browser.get("/budgets", params={"tenant_id": tenant}).text
+    assert "page&lt;b&gt;" in page and "page<b>" not in page
+    assert '<rect class="used" width="12.5"' in page
+    assert '<rect class="held" x="12.5" width="25.0"' in page
+    cells = '<td class="n">0.01</td><td class="n">0.02</td><td class="n">0.05</td>'
+    assert cells in page and "user=ada, 37.5%" in page and "nothing asked for yet" in page
+
+
 def test_the_ledger_agrees_with_its_history(server: Server) -> None:
     assert server.get("/v1/verification")["holds"]

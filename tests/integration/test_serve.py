@@ -175,7 +175,9 @@ def test_the_dashboard_opens_after_login(server: Server) -> None:
         assert page.status_code == 200
         assert "Credits burned" in page.text
         assert "unsafe-inline" not in page.headers["content-security-policy"]
-        assert browser.get("/runs").status_code == 200
+        for path in ("/runs", "/budgets", "/alerts", "/broken", "/audit"):
+            page = browser.get(path)
+            assert page.status_code == 200 and f'"{path}" aria-current="page"' in page.text
         assert browser.get("/static/charts.js").status_code == 200
 
 

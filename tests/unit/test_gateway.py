@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tallystick.access import Principal
+from tallystick.enforcement.calls.usage_event import check_usage
 from tallystick.errors import InvalidInput
 from tallystick.gateway import routing
 from tallystick.gateway.attribution import place_of
@@ -31,7 +32,7 @@ from tallystick.gateway.settings import (
 from tallystick.gateway.sse import EventSplitter, event_text
 from tallystick.gateway.surfaces import SURFACES
 from tallystick.gateway.surfaces.openai_chat import CHAT
-from tallystick.gateway.usage import anthropic, openai_chat, openai_responses
+from tallystick.gateway.usage import anthropic, believed, openai_chat, openai_responses
 
 FIXTURES = Path(__file__).parents[1] / "fixtures" / "usage" / "answers.json"
 READERS: dict[str, Any] = {
@@ -70,6 +71,33 @@ def test_events_are_the_same_wherever_the_stream_is_cut(
     assert len(found) == len(events)
     wanted = [b"1", b"", b"2", b"a\nb"]
     assert all(event_text(one) in wanted for one in found)
+
+
+def test_lines_may_end_with_cr_alone() -> None:
+    splitter = EventSplitter()
+    (event,) = splitter.feed(b"event: a\rdata: 1\rdata: 2\r\r:")
+    assert event_text(event) == b"1\n2"
+
+
+_COUNT = st.integers(-10, 3 * 10**9) | st.integers(0, 50)
+
+
+@given(
+    st.tuples(_COUNT, _COUNT, _COUNT, _COUNT, _COUNT, _COUNT),
+    st.dictionaries(st.text(max_size=3), st.integers(-5, 10**6), max_size=3),
+)
+def test_whatever_a_provider_reports_can_be_settled(
+    counts: tuple[int, int, int, int, int, int], tools: dict[str, int]
+) -> None:
+    names = (*(["input", "output", "cache_read", "cache_write_5m", "cache_write_1h", "reasoning"]),)
+    reported = Usage(
+        **{f"tokens_{name}": count for name, count in zip(names, counts, strict=True)},  # type: ignore[arg-type]
+        tools=tools,
+    )
+    estimate = Usage(tokens_input=7, tokens_output=3, quality="estimated")
+    usage = believed(reported, estimate)
+    check_usage(usage)
+    assert usage.tokens_input or usage.tokens_output
 
 
 def test_a_breaker_opens_rests_and_lets_one_look() -> None:

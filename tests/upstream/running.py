@@ -23,6 +23,7 @@ class Upstream:
         )
         assert self._process.stdout is not None
         self.port = int(self._process.stdout.readline())
+        self.pid = self._process.pid
         self.url = f"http://127.0.0.1:{self.port}"
 
     def truth(self) -> list[dict[str, Any]]:

@@ -23,7 +23,7 @@ from joserfc.jwk import ECKey, Key, OKPKey, RSAKey, import_key
 from tallystick.access.model import IdentityProvider, Principal
 from tallystick.access.rules import check_claims, principal_of_claims
 from tallystick.errors import InvalidInput, StoreUnavailable, TallystickError, Unauthorized
-from tallystick.plumbing.outbound import OutboundPolicy, fetch
+from tallystick.plumbing.outbound import OutboundPolicy, Unreachable, fetch
 
 TOKEN_BYTES_MAX = 8 * 1024
 KEYS_FRESH_SECONDS = 300
@@ -179,8 +179,7 @@ class Providers:
         if known is not None and not known.keys and now - known.asked_at < FETCH_SECONDS_MIN:
             raise Unauthorized("the keys of the identity provider are not to be had")
         try:
-            keys = read_key_set(fetch(provider.jwks_url, self._outbound, bytes_max=_SET_BYTES_MAX))
-            found = _KeySet(keys, now, now)
+            found = _KeySet(self._read(provider), now, now)
         except TallystickError:
             old = known or _KeySet([], -math.inf, now)
             is_good = now - old.fetched_at < KEYS_SECONDS_MAX
@@ -190,3 +189,9 @@ class Providers:
                 raise
         self._sets[provider.provider_id] = found
         return found
+
+    def _read(self, provider: IdentityProvider) -> list[dict[str, Any]]:
+        try:
+            return read_key_set(fetch(provider.jwks_url, self._outbound, bytes_max=_SET_BYTES_MAX))
+        except Unreachable as error:
+            raise StoreUnavailable(f"the identity provider's keys: {error.message}") from error

@@ -132,7 +132,7 @@ async def post_channel(services: Services, request: Request) -> Response:
         key=idempotency_key(request, body.idempotency_key),
         by=principal_of(request).subject,
     )
-    return respond(made, 201)
+    return _with_secret(made, 201)
 
 
 async def get_channel(services: Services, request: Request) -> Response:
@@ -162,9 +162,15 @@ async def post_rotate(services: Services, request: Request) -> Response:
     """Give a webhook a new secret."""
     body = await read_json(request, RotateBody, allow_empty=True)
     channel = _channel_of(request)
-    return respond(
-        await asyncio.to_thread(services.channels.rotate, *channel, body.overlap_seconds)
-    )
+    rotated = await asyncio.to_thread(services.channels.rotate, *channel, body.overlap_seconds)
+    return _with_secret(rotated)
+
+
+def _with_secret(content: Any, status: int = 200) -> Response:
+    """An answer that nobody keeps: it has the webhook's secret."""
+    answer = respond(content, status)
+    answer.headers["Cache-Control"] = "no-store"
+    return answer
 
 
 async def post_test(services: Services, request: Request) -> Response:

@@ -21,7 +21,7 @@ from tallystick.api.auditing import audit
 from tallystick.api.oauth import oauth_routes
 from tallystick.api.openapi import build_openapi
 from tallystick.api.problems import from_error, on_http_error, on_unexpected_error
-from tallystick.api.requests import respond
+from tallystick.api.requests import check_path, respond
 from tallystick.api.route_entry import RouteEntry
 from tallystick.api.routes import ROUTES
 from tallystick.api.services import Services
@@ -155,6 +155,7 @@ def _keyed(services: Services, entry: RouteEntry, handle: Any) -> Any:
         started = time.perf_counter()
         try:
             await services.gate.admit(request, entry.needs, is_for_operator=entry.is_for_operator)
+            check_path(request)
             response: Response = await handle(request)
         except TallystickError as error:
             if error.http_status >= 500 and not error.retryable:

@@ -83,5 +83,6 @@ ROUTES = (
         },
         query=("tenant_id", *_FILTERS, "from", "to", "cursor", "limit", "format"),
         needs="audit:read",
+        other_types=("application/x-ndjson",),
     ),
 )

@@ -172,6 +172,7 @@ async def post_capture(services: Services, request: Request) -> Response:
         actual_of(body),
         reason=body.reason,
         idempotency_key=idempotency_key(request, body.idempotency_key),
+        tenant_id=tenant_of(request),
     )
     return await answer_outcome(services, outcome)
 

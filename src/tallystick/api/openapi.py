@@ -27,6 +27,20 @@ _PROBLEM = {
     },
 }
 
+_MEANS = {
+    400: "The request is not valid; `field` says what",
+    401: "No key or token that is good",
+    402: "Declined: credit or a limit has no room, nothing was taken",
+    403: "Not with this key",
+    404: "There is none, or it is another tenant's",
+    409: "It changed, or the same key was sent with other content",
+    413: "The body is too large",
+    415: "The body is in a form that is not taken",
+    422: "Understood, but it cannot be done",
+    429: "Too many requests; `Retry-After` says when to come back",
+    503: "A store is away or full; try again after `Retry-After`",
+}
+
 
 def build_openapi() -> dict[str, Any]:
     """Return the document, ready for JSON."""
@@ -64,12 +78,6 @@ def _operation(route: RouteEntry, by_body: dict[type, dict[str, Any]]) -> dict[s
         {"name": name, "in": "query", "required": False, "schema": {"type": "string"}}
         for name in route.query
     ]
-    problem = {
-        "description": "A problem (RFC 9457)",
-        "content": {
-            "application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}
-        },
-    }
     operation: dict[str, Any] = {
         "operationId": route.handler.__name__,
         "summary": route.summary,
@@ -77,15 +85,37 @@ def _operation(route: RouteEntry, by_body: dict[type, dict[str, Any]]) -> dict[s
         "responses": {
             str(route.status): {
                 "description": "OK",
-                "content": {route.media_type: {"example": route.example}},
+                "content": {
+                    route.media_type: {"example": route.example},
+                    **{name: {} for name in route.other_types},
+                },
             },
-            "4XX": problem,
-            "5XX": problem,
+            **_problems(route),
         },
     }
     if route.body_example is not None:
         content: dict[str, Any] = {"example": route.body_example}
         if route.body is not None:
             content["schema"] = by_body[route.body]
-        operation["requestBody"] = {"required": True, "content": {"application/json": content}}
+        kinds = {name: content if name.endswith("json") else {} for name in route.body_types}
+        operation["requestBody"] = {"required": True, "content": kinds}
     return operation
+
+
+def _problems(route: RouteEntry) -> dict[str, Any]:
+    """The failures of a route by status; each is a problem, or in the form of its protocol."""
+    statuses = [400, 401, 403, 429, 503]
+    if _PATH_PARAMETER.search(route.path) or route.body is not None:
+        statuses.append(404)
+    if route.method != "GET":
+        statuses += [402, 409, 422]
+    if route.method != "GET" and route.body_example is not None:
+        statuses += [413, 415]
+    problem = {
+        "application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}},
+        **{name: {} for name in route.other_types},
+    }
+    return {
+        str(status): {"description": _MEANS[status], "content": problem}
+        for status in sorted(statuses)
+    }

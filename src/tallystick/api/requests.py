@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
@@ -17,6 +18,7 @@ from tallystick.events.rules import Refused, read_time
 from tallystick.units import CREDIT, format_amount, parse_amount
 
 T = TypeVar("T")
+_NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
 _SMALL_BODY_BYTES_MAX = 1024 * 1024
 _YEAR_2200 = 7_258_118_400 * SECOND
 _encoder = msgspec.json.Encoder()
@@ -43,6 +45,12 @@ async def read_body(request: Request, limit: int = BODY_BYTES_MAX) -> bytes:
         pieces.append(piece)
 
 
+def check_path(request: Request) -> None:
+    """Raise InvalidInput for a path or query with a NUL, which no store can look for."""
+    if "\0" in request.scope["path"] or b"%00" in request.scope["query_string"]:
+        raise InvalidInput("a path or query may not have a NUL", code="bad_text")
+
+
 async def read_json(
     request: Request,
     shape: type[T],
@@ -54,6 +62,8 @@ async def read_json(
     body = await read_body(request, limit)
     if allow_empty and not body:
         body = b"{}"
+    if b"\\u0000" in body and _NUL.search(body):
+        raise InvalidInput("body: no text may have a NUL", code="bad_body")
     try:
         return msgspec.json.decode(body, type=shape)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:

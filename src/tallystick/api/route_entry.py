@@ -30,3 +30,7 @@ class RouteEntry(NamedTuple):
     """The permission of who may ask; a route that names none is for the operator alone."""
     is_for_operator: bool = False
     """Only for who belongs to no tenant: it shows or moves what belongs to all of them."""
+    body_types: tuple[str, ...] = ("application/json",)
+    """What a body may be sent as."""
+    other_types: tuple[str, ...] = ()
+    """Media types of answers besides the first, also of failures."""

@@ -36,6 +36,13 @@ _EVENT = {
     "tokens_cache_read": 1024,
     "feature": "support-chat",
 }
+_EVENTS = (
+    "application/json",
+    "application/x-ndjson",
+    "application/cloudevents+json",
+    "application/cloudevents-batch+json",
+)
+_OTLP = ("application/json", "application/x-protobuf")
 _STATS_ROW = {
     "model": "gpt-4o",
     "runs": 1,
@@ -203,6 +210,7 @@ ROUTES = (
         {"accepted": 1, "duplicates": 0, "rejected": []},
         body_example=[_EVENT],
         needs="usage:write",
+        body_types=_EVENTS,
     ),
     RouteEntry(
         "POST",
@@ -212,6 +220,8 @@ ROUTES = (
         {},
         body_example={"resourceSpans": []},
         needs="usage:write",
+        body_types=_OTLP,
+        other_types=("application/json", "application/x-protobuf"),
     ),
     RouteEntry(
         "POST",
@@ -221,6 +231,8 @@ ROUTES = (
         {},
         body_example={"resourceLogs": []},
         needs="usage:write",
+        body_types=_OTLP,
+        other_types=("application/json", "application/x-protobuf"),
     ),
     RouteEntry(
         "GET",

@@ -11,6 +11,8 @@ from typing import Any
 
 import uvicorn
 
+from tallystick.api.connections import BoundedProtocol, sweep
+
 _DRAIN_SECONDS = 20
 _TEND_SECONDS = 1.0
 
@@ -38,6 +40,8 @@ def run(
     """Serve on `listener`; call `on_ready` once, and `tend` every second from this thread."""
     config = uvicorn.Config(
         app,
+        http=BoundedProtocol,
+        headers=[("X-Content-Type-Options", "nosniff")],
         access_log=False,
         log_level="warning",
         timeout_graceful_shutdown=_DRAIN_SECONDS,
@@ -50,7 +54,9 @@ def run(
 
     async def main() -> None:
         serving = asyncio.ensure_future(server.serve(sockets=[listener]))
-        tending = asyncio.ensure_future(_tend(server, on_ready, tend))
+        tending = asyncio.gather(
+            _tend(server, on_ready, tend), sweep(server.server_state.connections)
+        )
         try:
             await serving
         finally:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeGuard
 
 
 class Record(NamedTuple):
@@ -24,6 +24,24 @@ class Record(NamedTuple):
     requests: int
     """More than 1 where refusals without a key were folded by address."""
     duration_us: int
+
+
+def storable(record: Record) -> Record:
+    """The record as PostgreSQL can hold it: one NUL from a path would stop the whole trail."""
+    if all(map(str.isprintable, filter(_is_text, record))):
+        return record
+    shown: Any = [_shown(one) if _is_text(one) else one for one in record]
+    return Record(*shown)
+
+
+def _is_text(value: object) -> TypeGuard[str]:
+    return isinstance(value, str)
+
+
+def _shown(text: str) -> str:
+    return "".join(
+        letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text
+    )
 
 
 def decision_of(status: int) -> str:

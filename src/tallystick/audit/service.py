@@ -15,7 +15,7 @@ import psycopg
 from psycopg.rows import dict_row
 from psycopg_pool import AsyncConnectionPool, ConnectionPool, PoolTimeout
 
-from tallystick.audit.model import Record
+from tallystick.audit.model import Record, storable
 from tallystick.errors import SlowDown, StoreUnavailable
 from tallystick.plumbing.postgres import transaction
 from tallystick.plumbing.sql import load_statements
@@ -78,7 +78,7 @@ class AuditTrail:
         """
         if not has_room:
             self.check_room()
-        self._waiting.append(record)
+        self._waiting.append(storable(record))
         self._arrived.set()
 
     async def write(self, record: Record) -> None:
@@ -96,7 +96,7 @@ class AuditTrail:
         name = (record.remote, record.route) if len(self._folded) < _FOLDED_MAX else ("", "")
         known = self._folded.get(name)
         if known is None:
-            self._folded[name] = record._replace(remote=name[0], target="")
+            self._folded[name] = storable(record._replace(remote=name[0], target=""))
         else:
             self._folded[name] = known._replace(requests=known.requests + record.requests)
         self._arrived.set()

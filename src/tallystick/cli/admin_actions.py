@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 from urllib.parse import quote, urlencode
 
@@ -94,5 +95,6 @@ def _print_made(answer: dict[str, Any], is_json: bool) -> int:
         print(msgspec.json.encode(answer).decode())  # noqa: T201
     else:
         print(answer["key"])  # noqa: T201
-        print(f"key_id {answer['key_id']}; the key is shown this once")  # noqa: T201
+        note = f"key_id {answer['key_id']}; the key is shown this once"
+        print(note, file=sys.stderr)  # noqa: T201 - so that KEY=$(tallystick ...) holds the key
     return 0

@@ -1,4 +1,4 @@
-"""The pages: overview, runs, one run, alerts, broken messages, login.
+"""The pages: overview, runs, one run, budgets, alerts, audit, broken messages, login.
 
 They only read, but for the forms about an alert and about a broken message.
 
@@ -24,11 +24,11 @@ from starlette.staticfiles import StaticFiles
 from tallystick.access import SESSION_HOURS
 from tallystick.api.auditing import note_answer
 from tallystick.api.gate import act_for, address_of
-from tallystick.api.requests import principal_of, read_body, tenant_of
+from tallystick.api.requests import check_path, principal_of, read_body, tenant_of
 from tallystick.api.services import Services
 from tallystick.api.usage_routes import run_story
 from tallystick.clock import format_time
-from tallystick.dashboard import alert_pages, broken_pages
+from tallystick.dashboard import alert_pages, audit_pages, broken_pages, budget_pages
 from tallystick.dashboard.forms import SESSION_COOKIE, read_form
 from tallystick.dashboard.overview import RANGES, build_overview
 from tallystick.errors import (
@@ -45,7 +45,6 @@ _HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; "
     "img-src 'self' data:; form-action 'self'; frame-ancestors 'none'; base-uri 'none'",
     "Referrer-Policy": "no-referrer",
-    "X-Content-Type-Options": "nosniff",
     "Cache-Control": "no-store",
 }
 _LOGIN_BYTES_MAX = 4096
@@ -67,6 +66,8 @@ def pages_of(services: Services) -> list[BaseRoute]:
         Route("/", pages.guarded(pages.overview)),
         Route("/runs", pages.guarded(pages.runs)),
         Route("/runs/{run_id:path}", pages.guarded(pages.run)),
+        Route("/budgets", pages.guarded(pages.budgets)),
+        Route("/audit", pages.guarded(pages.audit)),
         Route("/broken", pages.guarded(pages.broken)),
         Route("/broken/{broken_id}", pages.guarded(pages.broken_message), methods=["GET", "POST"]),
         Route("/alerts", pages.guarded(pages.alerts)),
@@ -102,6 +103,7 @@ class _Pages:
                 if not principal.may("usage:read"):
                     raise Forbidden("this needs the permission usage:read")
                 act_for(request, principal)
+                check_path(request)
                 return await page(request)
             except TallystickError as error:
                 return self._render("problem.html", error.http_status, message=error.message)
@@ -161,6 +163,16 @@ class _Pages:
         content = await broken_pages.message_content(self._services, request, error, form)
         status = error.http_status if error else 200
         return self._render("broken_message.html", status, **content)
+
+    async def budgets(self, request: Request) -> Response:
+        """Budgets and their windows under way."""
+        content = await budget_pages.list_content(self._services, request)
+        return self._render("budgets.html", **content)
+
+    async def audit(self, request: Request) -> Response:
+        """The audit trail."""
+        content = await audit_pages.list_content(self._services, request)
+        return self._render("audit.html", **content)
 
     async def alerts(self, request: Request) -> Response:
         """The list of alerts."""

@@ -32,7 +32,7 @@ from tallystick.gateway.routing import Choice
 from tallystick.gateway.settings import GatewaySettings
 from tallystick.gateway.streams import StreamAnswer
 from tallystick.gateway.surfaces import Surface
-from tallystick.gateway.usage import estimated_usage
+from tallystick.gateway.usage import believed, estimated_usage
 from tallystick.ids import IdSource
 
 T = TypeVar("T")
@@ -299,10 +299,11 @@ class Calling:
             )
             raise _Settled(failure) from failure
         seen = call.surface.read_answer(body)
-        usage = seen.usage or estimated_usage(
+        estimate = estimated_usage(
             call.asked.tokens_input,
             0 if call.asked.tokens_output_max == 0 else estimate_output(len(body)),
         )
+        usage = believed(seen.usage, estimate)
         receipt = await self.ending(
             self.settle(
                 attempt,
@@ -318,7 +319,10 @@ class Calling:
 
     async def _refused(self, attempt: Attempt, answer: Answer) -> Response | UpstreamFailed:
         """The upstream said no: providers do not bill that; its answer is passed on."""
-        body = await answer.read()
+        try:
+            body = await answer.read()
+        except UpstreamFailed:  # it said no all the same
+            body = b""
         if answer.status >= 500 or answer.status == 429:
             self._health.failed(attempt.choice.upstream)
         await self.ending(

@@ -34,6 +34,8 @@ class Seen(msgspec.Struct, kw_only=True):
 
     usage: Usage | None = None
     """None: the answer did not say, or not in a form that can be read."""
+    began: Usage | None = None
+    """What a stream said of its input before its answer began; its output counts nothing yet."""
     served_model: str = ""
     error_code: str = ""
     tokens_input_audio: int = 0

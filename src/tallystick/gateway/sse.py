@@ -12,7 +12,7 @@ EVENT_BYTES_MAX = 32 * 1024 * 1024
 """An event beyond this (a picture has a few MiB) is not read; it is passed on all the same."""
 
 _END = re.compile(rb"\r\n\r\n|\n\n|\r\r")
-_DATA = re.compile(rb"^data:[ ]?([^\r\n]*)", re.MULTILINE)
+_DATA = re.compile(rb"(?:^|[\r\n])data:[ ]?([^\r\n]*)")
 
 
 class EventSplitter:
@@ -20,6 +20,8 @@ class EventSplitter:
 
     def __init__(self) -> None:
         self.rest = b""
+        self._looked = 0
+        """Bytes of the rest in which no end is."""
 
     def feed(self, piece: bytes) -> list[bytes]:
         """Return the events that end within this piece.
@@ -31,15 +33,16 @@ class EventSplitter:
         text = self.rest + piece if self.rest else piece
         events: list[bytes] = []
         start = 0
-        for match in _END.finditer(text):
+        for match in _END.finditer(text, self._looked):
             if match.end() == len(text) and match.group() == b"\r\r":
                 break  # the second CR may be the first half of a CR LF
             events.append(text[start : match.end()])
             start = match.end()
         self.rest = text[start:]
+        self._looked = max(len(self.rest) - 3, 0)
         if len(self.rest) > EVENT_BYTES_MAX:
             events.append(self.rest)
-            self.rest = b""
+            self.rest, self._looked = b"", 0
         return events
 
 

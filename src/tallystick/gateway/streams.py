@@ -15,6 +15,7 @@ import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+import msgspec
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
@@ -24,7 +25,7 @@ from tallystick.gateway.model import UpstreamFailed
 from tallystick.gateway.money import CallPermit, Usage
 from tallystick.gateway.outbound import Answer
 from tallystick.gateway.sse import EventSplitter, event_text
-from tallystick.gateway.usage import estimated_usage
+from tallystick.gateway.usage import believed, estimated_usage
 from tallystick.gateway.usage.reading import tokens_so_far
 
 if TYPE_CHECKING:
@@ -127,8 +128,7 @@ class StreamAnswer(Response):
     async def _pass_rest(self, send: Send) -> None:
         """What the upstream left without an end, and whether it was all of the answer."""
         if rest := self._splitter.rest:
-            self._reader.read(rest, event_text(rest + b"\n\n"))
-            await self._send_last(send, rest)
+            await self._send_last(send, self._reader.read(rest, event_text(rest + b"\n\n")))
         if not self._reader.is_ended and not self._reader.seen.error_code:
             self._error_code = "upstream_cut"
 
@@ -181,7 +181,7 @@ class StreamAnswer(Response):
         """Settle by the provider's count, or by what was generated as far as it was seen."""
         try:
             if self._top_up is not None:
-                with contextlib.suppress(TallystickError):
+                with contextlib.suppress(Exception):  # the settlement never depends on it
                     self._permit = await self._top_up
             seen = self._reader.seen
             error_code = self._error_code or seen.error_code
@@ -197,7 +197,11 @@ class StreamAnswer(Response):
             self._calling.give_back(self._attempt)
 
     def _usage(self) -> Usage:
-        seen = self._reader.seen
-        if seen.usage is not None:
-            return seen.usage
-        return estimated_usage(self._attempt.call.asked.tokens_input, tokens_so_far(self._reader))
+        """The provider's count; of a stream that broke off, what it said first and what was seen."""
+        seen, tokens = self._reader.seen, tokens_so_far(self._reader)
+        estimate = estimated_usage(self._attempt.call.asked.tokens_input, tokens)
+        if seen.usage is None and seen.began is not None:
+            output = max(seen.began.tokens_output, tokens)
+            began = msgspec.structs.replace(seen.began, tokens_output=output, quality="estimated")
+            return believed(began, estimate)
+        return believed(seen.usage, estimate)

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple, TypeVar
 import psycopg
 
 from tallystick.plumbing.arrays import Parts
+from tallystick.plumbing.exchange import Statement, exchange
 from tallystick.plumbing.sql import load_statements
 
 SQL = {
@@ -78,21 +79,11 @@ async def drive_async(connection: AsyncConnection, plan: Plan[T]) -> T:
     try:
         batch = next(plan)
         while True:
-            async with connection.pipeline():
-                cursors = [
-                    await connection.execute(query.sql, query.arguments, binary=True)
-                    for query in batch.queries
-                ]
-                if batch.is_last:
-                    await connection.commit()
-            rows = [
-                await cursor.fetchall() if _has_rows(cursor) else [(cursor.rowcount,)]
-                for cursor in cursors
-            ]
-            batch = plan.send(rows)
+            statements = [Statement(query.sql, query.arguments) for query in batch.queries]
+            batch = plan.send(await exchange(connection, statements, commits=batch.is_last))
     except StopIteration as stop:
         if connection.info.transaction_status != psycopg.pq.TransactionStatus.IDLE:
-            await connection.commit()
+            await exchange(connection, (), commits=True)
         found: T = stop.value
         return found
 
@@ -101,6 +92,6 @@ def _rows_of(cursor: psycopg.Cursor[Any], fetch: Any) -> list[Row]:
     return list(fetch()) if _has_rows(cursor) else [(cursor.rowcount,)]
 
 
-def _has_rows(cursor: psycopg.Cursor[Any] | psycopg.AsyncCursor[Any]) -> bool:
+def _has_rows(cursor: psycopg.Cursor[Any]) -> bool:
     """Whether a statement returns rows; `description` says so too, but makes every column."""
     return cursor.pgresult is not None and cursor.pgresult.nfields > 0

@@ -33,7 +33,7 @@
         maintainAspectRatio: false,
         scales: {
           x: { stacked: isStacked, grid: { display: isFlat }, ticks: { maxTicksLimit: 8, maxRotation: 0 } },
-          y: { stacked: isStacked, beginAtZero: true, grid: { display: !isFlat }, ticks: { maxTicksLimit: isFlat ? 12 : 6 } },
+          y: { stacked: isStacked, beginAtZero: true, grid: { display: !isFlat }, ticks: { maxTicksLimit: isFlat ? 12 : 6, autoSkip: !isFlat, font: { size: isFlat ? 10 : 12 } } },
         },
         plugins: { legend: { display: series.length > 1, position: "bottom", labels: { boxWidth: 10, boxHeight: 10 } } },
       },

@@ -6,6 +6,13 @@ but how much of it there was.
 """
 
 from tallystick.gateway.usage import anthropic, openai_chat, openai_responses
-from tallystick.gateway.usage.reading import StreamReader, estimated_usage
+from tallystick.gateway.usage.reading import StreamReader, believed, estimated_usage
 
-__all__ = ["StreamReader", "anthropic", "estimated_usage", "openai_chat", "openai_responses"]
+__all__ = [
+    "StreamReader",
+    "anthropic",
+    "believed",
+    "estimated_usage",
+    "openai_chat",
+    "openai_responses",
+]

@@ -127,6 +127,7 @@ class MessagesReader:
         elif read.type == "message_start" and read.message is not None:
             self.seen.served_model = read.message.model or ""
             self._usage = read.message.usage or self._usage
+            self.seen.began = usage_of(self._usage) if read.message.usage else None
         elif read.type == "message_delta" and read.usage is not None:
             self._take(read.usage)
         elif read.type == "message_stop":
@@ -148,10 +149,6 @@ class MessagesReader:
             if (value := getattr(usage, name)) is not None:
                 setattr(self._usage, name, value)
         self.seen.usage = usage_of(self._usage)
-
-    def tokens_input(self) -> int:
-        """Input tokens as message_start had them; 0 when there was none."""
-        return usage_of(self._usage).tokens_input
 
     def ending(self, code: str, message: str, tokens_output: int) -> bytes:
         """Close the open block; message_delta with stop_reason "max_tokens"; message_stop."""

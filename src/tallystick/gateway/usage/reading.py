@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import Protocol
 
+import msgspec
+
+from tallystick.bounds import TOKENS_MAX
 from tallystick.gateway.estimate import estimate_output
 from tallystick.gateway.model import Seen
 from tallystick.gateway.money import Usage
@@ -36,6 +39,43 @@ class StreamReader(Protocol):
 def tokens_so_far(reader: StreamReader) -> int:
     """Output tokens generated so far, by estimate."""
     return estimate_output(reader.text_bytes, reader.pieces)
+
+
+_COUNTS = (
+    "tokens_input",
+    "tokens_output",
+    "tokens_cache_read",
+    "tokens_cache_write_5m",
+    "tokens_cache_write_1h",
+    "tokens_reasoning",
+)
+_TOOL_USES_MAX = 1_000
+"""Uses of a paid tool that are believed of one answer."""
+
+
+def believed(reported: Usage | None, estimate: Usage) -> Usage:
+    """What a provider reported where it can be true, made whole; else the estimate.
+
+    An answer that says it used nothing, or less than nothing, did not say what it used: it is
+    charged by estimate, never free. More cached than there was input is input all the same.
+    """
+    if reported is None:
+        return estimate
+    counts = [getattr(reported, name) for name in _COUNTS]
+    if not all(0 <= count <= TOKENS_MAX for count in counts) or not any(counts[:2]):
+        return estimate
+    tools = {name: min(uses, _TOOL_USES_MAX) for name, uses in reported.tools.items() if uses > 0}
+    whole = msgspec.structs.replace(
+        reported,
+        tokens_reasoning=min(reported.tokens_reasoning, reported.tokens_output),
+        tools=tools,
+    )
+    cached = sum(counts[2:5])
+    if cached <= whole.tokens_input:
+        return whole
+    if cached > TOKENS_MAX:
+        return estimate
+    return msgspec.structs.replace(whole, tokens_input=cached, quality="estimated")
 
 
 def estimated_usage(tokens_input: int, tokens_output: int) -> Usage:

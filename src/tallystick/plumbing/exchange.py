@@ -1,0 +1,180 @@
+"""Many statements in one exchange with PostgreSQL: one send, one wait, one commit.
+
+psycopg's own pipeline waits on the socket at each statement and builds a cursor for each; a
+group of the ledger has ten statements, and that was half of the CPU of a group. Here all of
+them are put into libpq's buffer, flushed together, and their results read when they are there.
+Parameters travel as text without a type, so the statements' casts decide; results are binary.
+Statements are prepared at first use and known by connection: what is prepared outlives a
+rollback, as the protocol says (PostgreSQL documentation, "Extended Query").
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Generator, Mapping, Sequence
+from functools import lru_cache
+from itertools import count
+from typing import Any, NamedTuple
+from weakref import WeakKeyDictionary
+
+import psycopg
+from psycopg import pq
+from psycopg.abc import PQGen
+from psycopg.adapt import Transformer
+from psycopg.waiting import Ready, Wait
+
+AsyncConnection = psycopg.AsyncConnection[Any]
+Row = tuple[Any, ...]
+
+STATEMENTS_MAX = 500
+"""Statements that a connection keeps prepared; others are parsed each time."""
+
+_PLACEHOLDER = re.compile(rb"%\((\w+)\)s")
+_ABORTED = pq.ExecStatus.PIPELINE_ABORTED
+_SYNCED = pq.ExecStatus.PIPELINE_SYNC
+_FAILED = (pq.ExecStatus.FATAL_ERROR, pq.ExecStatus.BAD_RESPONSE)
+
+
+class Statement(NamedTuple):
+    """A statement with its arguments by name: texts, numbers, flags or None."""
+
+    sql: bytes
+    arguments: Mapping[str, Any]
+
+
+class _Known:
+    """What a connection has prepared, and what reads its rows."""
+
+    def __init__(self, connection: AsyncConnection) -> None:
+        # psycopg's own preparing would forget all of ours when a transaction is rolled back
+        connection.prepare_threshold = None
+        self.names: dict[bytes, bytes] = {}
+        self.numbers = count(1)
+        self.transformer = Transformer(connection)
+
+
+_known: WeakKeyDictionary[AsyncConnection, _Known] = WeakKeyDictionary()
+
+
+async def exchange(
+    connection: AsyncConnection, statements: Sequence[Statement], *, commits: bool
+) -> list[list[Row]]:
+    """Carry out statements in the connection's transaction, which begins here if none has.
+
+    Returns, for each, its rows or one row with the count of rows. Raises what psycopg does.
+    """
+    known = _known.get(connection)
+    if known is None:
+        known = _known[connection] = _Known(connection)
+    begins = connection.pgconn.transaction_status == pq.TransactionStatus.IDLE
+    every = [*([_BEGIN] if begins else []), *statements, *([_COMMIT] if commits else [])]
+    try:
+        results = await connection.wait(_carry_out(connection.pgconn, known, every))
+    except BaseException:
+        if connection.pgconn.pipeline_status != pq.PipelineStatus.OFF:
+            await connection.close()  # cut off halfway: nobody can tell what comes next
+        raise
+    first = 1 if begins else 0
+    return [_rows(known, one) for one in results[first : first + len(statements)]]
+
+
+_BEGIN = Statement(b"BEGIN", {})
+_COMMIT = Statement(b"COMMIT", {})
+
+
+def _carry_out(
+    pgconn: pq.abc.PGconn, known: _Known, statements: Sequence[Statement]
+) -> PQGen[list[pq.abc.PGresult]]:
+    pgconn.enter_pipeline_mode()
+    fresh: dict[bytes, bytes] = {}
+    is_prepared = [_send(pgconn, known, fresh, statement) for statement in statements]
+    pgconn.pipeline_sync()
+    while pgconn.flush():
+        if (yield Wait.RW) & Ready.R:
+            pgconn.consume_input()
+    results = yield from _fetch(pgconn)
+    pgconn.exit_pipeline_mode()
+    for result in results:
+        if result.status in _FAILED:
+            raise psycopg.errors.error_from_result(result)
+        if result.status == _ABORTED:
+            raise psycopg.OperationalError("the exchange was aborted")
+    known.names.update(fresh)
+    answers = iter(results)
+    return [_after(answers, has_parse) for has_parse in is_prepared]
+
+
+def _after(answers: Any, has_parse: bool) -> pq.abc.PGresult:
+    """The result of a statement, which comes after that of its preparation."""
+    if has_parse:
+        next(answers)
+    found: pq.abc.PGresult = next(answers)
+    return found
+
+
+def _send(
+    pgconn: pq.abc.PGconn, known: _Known, fresh: dict[bytes, bytes], statement: Statement
+) -> bool:
+    """Put a statement into the buffer; whether its preparation goes before it."""
+    sql, names = _numbered(statement.sql)
+    values = [_text(statement.arguments[name]) for name in names]
+    name = known.names.get(sql) or fresh.get(sql)
+    if name is not None:
+        pgconn.send_query_prepared(name, values, result_format=pq.Format.BINARY)
+        return False
+    if len(known.names) + len(fresh) >= STATEMENTS_MAX:
+        pgconn.send_query_params(sql, values, result_format=pq.Format.BINARY)
+        return False
+    fresh[sql] = name = b"ts_%d" % next(known.numbers)  # never one that a failure left behind
+    pgconn.send_prepare(name, sql)
+    pgconn.send_query_prepared(name, values, result_format=pq.Format.BINARY)
+    return True
+
+
+def _fetch(pgconn: pq.abc.PGconn) -> Generator[Wait, Ready, list[pq.abc.PGresult]]:
+    """Read results until all are there."""
+    results: list[pq.abc.PGresult] = []
+    while True:
+        while pgconn.is_busy():
+            yield Wait.R
+            pgconn.consume_input()
+        result = pgconn.get_result()
+        if result is None:
+            continue  # the end of one statement's results
+        if result.status == _SYNCED:
+            return results
+        results.append(result)
+
+
+def _rows(known: _Known, result: pq.abc.PGresult) -> list[Row]:
+    if not result.nfields:
+        return [(result.command_tuples or 0,)]
+    known.transformer.set_pgresult(result)
+    return known.transformer.load_rows(0, result.ntuples, tuple)
+
+
+@lru_cache(maxsize=2000)
+def _numbered(sql: bytes) -> tuple[bytes, tuple[str, ...]]:
+    """Write %(name)s as $1, $2...; with the names in that order."""
+    names: list[str] = []
+
+    def number(found: re.Match[bytes]) -> bytes:
+        name = found[1].decode()
+        if name not in names:
+            names.append(name)
+        return b"$%d" % (names.index(name) + 1)
+
+    text = _PLACEHOLDER.sub(number, sql)
+    return text.replace(b"%%", b"%"), tuple(names)
+
+
+def _text(value: Any) -> bytes | None:
+    """An argument as PostgreSQL reads it."""
+    if value is None:
+        return None
+    if value is True or value is False:
+        return b"t" if value else b"f"
+    text = str(value).encode()
+    if b"\0" in text:
+        raise psycopg.DataError("PostgreSQL text fields cannot contain NUL (0x00) bytes")
+    return text

@@ -1,0 +1,1 @@
+"""Attacks on one real server: what an outsider, a small key or another tenant may try."""
