@@ -197,7 +197,7 @@ class StreamAnswer(Response):
             self._calling.give_back(self._attempt)
 
     def _usage(self) -> Usage:
-        """The provider's count; of a stream that broke off, what it said first and what was seen."""
+        """The provider's count; of a stream that broke off, what it said first and was seen."""
         seen, tokens = self._reader.seen, tokens_so_far(self._reader)
         estimate = estimated_usage(self._attempt.call.asked.tokens_input, tokens)
         if seen.usage is None and seen.began is not None:
