@@ -101,6 +101,11 @@ class OtherModel(Protocol):
 class Mitigations(Protocol):
     """What is in force against overruns; asked in memory, also of work under way."""
 
+    @property
+    def has_any(self) -> bool:
+        """Whether anything is in force at all."""
+        ...
+
     def advise(self, ask: Ask) -> OtherModel | None:
         """The model to call instead of the one asked for; None: as asked."""
         ...
@@ -261,6 +266,11 @@ class Authorizer:
             if is_downgrade or wait:
                 deciders.append(f"budget:{part.budget.budget_id}")
         return Advice(downgrade, seconds, deciders[0] if deciders else "")
+
+    @property
+    def has_mitigations(self) -> bool:
+        """Whether any mitigation is in force, of whatever scope."""
+        return self._mitigations is not None and self._mitigations.has_any
 
     def check_running(self, ask: Ask) -> None:
         """Raise Blocked when a kill switch ends work under way too; looks at memory only."""
