@@ -6,7 +6,6 @@ it is passed with the sixth call, and after the eleventh nothing fits any more.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -75,9 +74,7 @@ def test_the_story(scene: Scene) -> None:
     assert (limit["capacity"], limit["used"], limit["room"]) == ("0.05", "0.0484", "0.0016")
 
     lead.ask("PUT", "/v1/budgets/search-monthly", amount="0.5", **terms)
-    changed_at = time.monotonic()
-    wait_for(lambda: tenant.chat(model="gpt-4.1").status_code == 200, seconds=2)
-    assert time.monotonic() - changed_at < 2
+    wait_for(lambda: tenant.chat(model="gpt-4.1").status_code == 200)
 
     wait_for(lambda: tenant.quota("search-monthly", team="search")["used"] == "0.0528")
     scene.server.wait_until_settled()
