@@ -21,12 +21,17 @@ from pathlib import Path
 from typing import NamedTuple
 
 import psutil
+from psycopg_pool import ConnectionPool
 
 from tallystick.catalog import Catalog
-from tallystick.clock import SystemClock
-from tallystick.enforcement.vault import VaultStore
+from tallystick.clock import Clock, SystemClock
+from tallystick.enforcement.budgets import Budgets, BudgetTerms
+from tallystick.enforcement.quotas import BudgetAssignments
+from tallystick.enforcement.vault import Counting, VaultStore
 from tallystick.events.batch import batch_of
 from tallystick.events.model import Event
+from tallystick.ids import Uuid7Source
+from tallystick.ledger import Ledger
 from tallystick.plumbing.embedded.folder import DataFolder
 from tallystick.plumbing.embedded.postgres import EmbeddedPostgres
 from tallystick.plumbing.log import CORRECTIONS, Positions, PostgresLog, PostgresSource
@@ -119,11 +124,12 @@ def measure_all(total: int = 400_000, runs: int = 3) -> None:
         "| what | events/s | CPU of the follower | CPU of PostgreSQL |",
         "| --- | --- | --- | --- |",
     ]
-    for name, is_spread in (
-        ("a user works in one project", False),
-        ("every user works in every project", True),
+    for name, is_spread, has_budgets in (
+        ("a user works in one project", False, False),
+        ("every user works in every project", True, False),
+        ("a user works in one project; the tenant and each user have a budget", False, True),
     ):
-        found = measure_case(total, runs, is_spread)
+        found = measure_case(total, runs, is_spread, has_budgets)
         lines.append(
             f"| {name} | {found.events_per_second:,.0f} | {found.follower_cpu:.1f} us an event "
             f"| {found.postgres_cpu:.1f} us an event |"
@@ -132,7 +138,17 @@ def measure_all(total: int = 400_000, runs: int = 3) -> None:
     (Path(__file__).parent / "results" / "vault.md").write_text("\n".join(lines) + "\n", "utf-8")
 
 
-def measure_case(total: int, runs: int, is_spread: bool) -> Measured:
+def counting_of(pool: ConnectionPool, store: VaultStore, clock: Clock) -> Counting:
+    """Two budgets that every event counts against, one with a window for each user."""
+    budgets = Budgets(pool, clock)
+    for name, scope in (("tenant", {}), ("users", {"user": "*"})):
+        terms = BudgetTerms(asset="USD", amount=10**15, window="month", scope=scope)
+        budgets.put("acme", name, terms, changed_by="benchmark")
+    assignments = BudgetAssignments(pool, budgets, makes_windows=True)
+    return Counting(pool, store, assignments, Ledger(pool, clock, Uuid7Source(clock)), clock)
+
+
+def measure_case(total: int, runs: int, is_spread: bool, has_budgets: bool = False) -> Measured:
     """The median of some runs, each from an empty vault."""
     clock = SystemClock()
     with tempfile.TemporaryDirectory() as name:
@@ -140,7 +156,7 @@ def measure_case(total: int, runs: int, is_spread: bool) -> Measured:
         server = EmbeddedPostgres(folder)
         server.start()
         migrate_postgres(server.url)
-        pool = open_pool(server.url, connections_max=2)
+        pool = open_pool(server.url, connections_max=4)
         catalog = Catalog(pool)
         catalog.seed_if_empty(0)
         log = PostgresLog(pool)
@@ -155,7 +171,10 @@ def measure_case(total: int, runs: int, is_spread: bool) -> Measured:
             store.wipe()
             source = PostgresSource([log, PostgresLog(pool, CORRECTIONS)], positions, "vault")
             memory = LogMemory([log], Path(name) / "memory")
-            follower = VaultFollower(source, positions, store, catalog, clock, memory=memory)
+            counting = counting_of(pool, store, clock) if has_budgets else None
+            follower = VaultFollower(
+                source, positions, store, catalog, clock, memory=memory, counting=counting
+            )
             found.append(measure(follower, total, postmaster))
             assert store.dump() != b""
         pool.close()

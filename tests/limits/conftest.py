@@ -2,35 +2,20 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from itertools import count
 
 import pytest
 
-from tests.limits.scene import SETTINGS, Scene, Tenant
-from tests.server import Server
-from tests.upstream.running import Upstream
+from tests.limits.scene import Scene, Tenant, open_scene
 
 _serial = count()
 
 
 @pytest.fixture(scope="session")
 def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
-    folder = tmp_path_factory.mktemp("limits")
-    upstream = Upstream()
-    config = folder / "gateway.toml"
-    config.write_text(SETTINGS.format(url=upstream.url))
-    server = Server(folder / "data")
-    before = os.environ.get("TALLYSTICK_GATEWAY_CONFIG")
-    os.environ["TALLYSTICK_GATEWAY_CONFIG"] = str(config)
-    try:
-        yield Scene(server.start(), upstream)
-    finally:
-        if before is None:
-            del os.environ["TALLYSTICK_GATEWAY_CONFIG"]
-        server.stop()
-        upstream.stop()
+    with open_scene(tmp_path_factory.mktemp("limits")) as opened:
+        yield opened
 
 
 @pytest.fixture

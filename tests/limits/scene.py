@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from itertools import count
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -39,6 +42,33 @@ class Scene:
     def __init__(self, server: Server, upstream: Upstream) -> None:
         self.server = server
         self.upstream = upstream
+
+
+@contextmanager
+def open_scene(folder: Path) -> Iterator[Scene]:
+    """Start an upstream and a server in front of it; stop both."""
+    upstream = Upstream()
+    config = folder / "gateway.toml"
+    config.write_text(SETTINGS.format(url=upstream.url))
+    server = Server(folder / "data")
+    settings = {
+        "TALLYSTICK_GATEWAY_CONFIG": str(config),
+        "TALLYSTICK_WEBHOOK_ALLOW_PRIVATE": "true",
+    }
+    before = {name: os.environ.get(name) for name in settings}
+    os.environ.update(settings)
+    try:
+        server.start()
+    finally:
+        for name, value in before.items():
+            del os.environ[name]
+            if value is not None:
+                os.environ[name] = value
+    try:
+        yield Scene(server, upstream)
+    finally:
+        server.stop()
+        upstream.stop()
 
 
 def wait_for(look: Callable[[], Any], seconds: float = 30) -> Any:

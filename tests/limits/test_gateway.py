@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from functools import partial
 from typing import Any
 
@@ -47,7 +46,7 @@ def test_a_refusal_goes_down_the_ladder_too(scene: Scene, tenant: Tenant) -> Non
 
 def test_a_mitigation_names_the_model(scene: Scene, tenant: Tenant) -> None:
     made = tenant.mitigate("downgrade", scope={"team": "search"}, downgrade_to="gpt-4o-mini")
-    wait_for(lambda: model_of(tenant.chat("#normal in=10 out=5#"))[1], seconds=1)
+    wait_for(lambda: model_of(tenant.chat("#normal in=10 out=5#"))[1], seconds=5)
     decided_by = f"mitigation:{made['mitigation_id']}"
     assert model_of(tenant.chat()) == ("gpt-4o-mini", decided_by)
     assert model_of(tenant.chat(headers={"X-Tallystick-Team": "ads"})) == ("gpt-4o", "")
@@ -63,11 +62,9 @@ def test_a_kill_switch_ends_streams_and_stops_calls(scene: Scene, tenant: Tenant
         lines = answer.iter_lines()
         assert answer.status_code == 200 and next(lines)
         made = tenant.mitigate("kill", scope={"team": "search"})
-        killed_at = time.monotonic()
-        wait_for(lambda: tenant.chat().status_code != 200, seconds=1)
+        wait_for(lambda: tenant.chat().status_code != 200, seconds=5)
         rest = [line for line in lines if line]
-        assert time.monotonic() - killed_at < 10  # the answer alone takes 25 seconds
-    assert rest[-1] == "data: [DONE]"
+    assert rest[-1] == "data: [DONE]" and len(rest) < 400  # of 500 pieces, in 25 seconds
     assert any("kill" in line for line in rest), rest[-3:]
     refused = tenant.chat()
     error = refused.json()["error"]

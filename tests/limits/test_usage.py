@@ -6,7 +6,7 @@ from decimal import Decimal
 
 import pytest
 
-from tests.limits.scene import PRICE, Scene, Tenant
+from tests.limits.scene import PRICE, Scene, Tenant, Told, wait_for
 
 _KEPT = ("assigned", "spent", "used", "held", "remaining")
 
@@ -83,6 +83,24 @@ def test_key_and_org_count_both_ways(scene: Scene, tenant: Tenant, dimension: st
     assert held.status_code == 201, held.text
     assert tenant.quota("one", **{dimension: value})["held"] == "0.005"
     assert tenant.authorize(attribution=attribution).status_code == 402
+
+
+@pytest.mark.parametrize(
+    ("asset", "amount"), [("CREDIT", ""), ("tokens", "4350"), ("requests", "3")]
+)
+def test_every_asset_counts_once(scene: Scene, tenant: Tenant, asset: str, amount: str) -> None:
+    tenant.budget("one", scope={"team": "search"}, asset=asset, amount="100000")
+    tenant.call()
+    assert tenant.chat().status_code == 200
+    tenant.send({})
+    tenant.wait_for_vault()
+    wait_for(lambda: tenant.quota("one", team="search")["held"] == "0")
+    quota = wait_for(lambda: same(tenant.quota("one", team="search")))
+    assert Decimal(quota["spent"]) == Decimal(amount or "1.98")
+
+
+def same(quota: Told) -> Told | None:
+    return quota if quota["spent"] == quota["used"] else None
 
 
 def test_a_late_event_does_not_enter_a_rolling_window(scene: Scene, tenant: Tenant) -> None:

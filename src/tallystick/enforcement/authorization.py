@@ -57,6 +57,8 @@ class Ask(msgspec.Struct, frozen=True, kw_only=True):
     limits: tuple[LimitPart, ...] = ()
     """Parts of limits that the asker names itself, besides all that match."""
     idempotency_key: str
+    at: int | None = None
+    """The moment whose windows it falls under; None: now."""
 
 
 class Actual(msgspec.Struct, frozen=True, kw_only=True):
@@ -74,12 +76,12 @@ class Advice(msgspec.Struct, frozen=True):
 
     downgrade: bool = False
     """A cheaper model should do it."""
-    model: str = ""
-    """This one, where a mitigation names it."""
     throttle_seconds: int = 0
     """It should wait so long."""
     decided_by: str = ""
     """mitigation:<id> or budget:<id>, the first that says so."""
+    model: str = ""
+    """The model to call, where a mitigation names it."""
 
 
 class OtherModel(Protocol):
@@ -98,6 +100,11 @@ class OtherModel(Protocol):
 
 class Mitigations(Protocol):
     """What is in force against overruns; asked in memory, also of work under way."""
+
+    @property
+    def has_any(self) -> bool:
+        """Whether anything is in force at all."""
+        ...
 
     def advise(self, ask: Ask) -> OtherModel | None:
         """The model to call instead of the one asked for; None: as asked."""
@@ -250,7 +257,7 @@ class Authorizer:
         """What mitigations and thresholds say of work; figures are at most half a second old."""
         other = self._mitigations.advise(await self._owned(ask)) if self._mitigations else None
         if other is not None:
-            return Advice(True, other.model, decided_by=other.decided_by)
+            return Advice(True, decided_by=other.decided_by, model=other.model)
         if self._enforcing is None:
             return Advice()
         parts = await self._enforcing.match(ask.account_id, ask.tenant_id, ask.attribution)
@@ -259,7 +266,12 @@ class Authorizer:
             downgrade, seconds = downgrade or is_downgrade, max(seconds, wait)
             if is_downgrade or wait:
                 deciders.append(f"budget:{part.budget.budget_id}")
-        return Advice(downgrade, "", seconds, deciders[0] if deciders else "")
+        return Advice(downgrade, seconds, deciders[0] if deciders else "")
+
+    @property
+    def has_mitigations(self) -> bool:
+        """Whether any mitigation is in force, of whatever scope."""
+        return self._mitigations is not None and self._mitigations.has_any
 
     def check_running(self, ask: Ask) -> None:
         """Raise Blocked when a kill switch ends work under way too; looks at memory only."""
@@ -278,7 +290,9 @@ class Authorizer:
                 for guard in self.guards:
                     await guard.check(asked)
             if self._enforcing is not None:
-                parts = await self._enforcing.match(ask.account_id, ask.tenant_id, ask.attribution)
+                parts = await self._enforcing.match(
+                    ask.account_id, ask.tenant_id, ask.attribution, ask.at
+                )
             if parts and not is_after_the_fact:
                 await self._throttle(parts, _units_of(ask))
         except (Blocked, TooManyRequests):

@@ -42,7 +42,7 @@ class BudgetAssignments:
     def limited(self, connection: Connection) -> Collection[str]:
         """Tenants that have budgets, as of now."""
         self._budgets.refresh(self._active)
-        return self._active.tenants()
+        return set(self._active.tenants())
 
     def matching(self, tenant_id: str, scope: Mapping[str, str], at: int) -> list[Assignment]:
         """Budgets, in their windows at a moment, that limit work of this scope."""

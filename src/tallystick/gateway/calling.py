@@ -141,10 +141,10 @@ class Calling:
 
     async def _steer(self, call: Call, choices: list[Choice]) -> tuple[Call, list[Choice]]:
         """Go down the route's ladder at once where a budget or a mitigation says so."""
-        advice = await self.calls.advise(self._ask(call, choices[0], 1))
+        ladder = self._ladder(call)
+        advice = await self.calls.advise(self._ask(call, choices[0], 1), has_cheaper=bool(ladder))
         if not advice.downgrade:
             return call, choices
-        ladder = self._ladder(call)
         if advice.model:
             direct, _ = routing.plan_choices(self.settings, call.surface.speaks, advice.model, 0)
             ladder = [one for one in (*ladder, *direct) if one.model == advice.model]

@@ -36,7 +36,7 @@ class Calls(Protocol):
         """Charge what was used; not `is_waiting`, it returns once the charge is certain."""
         ...
 
-    async def advise(self, ask: CallAsk) -> Advice:
+    async def advise(self, ask: CallAsk, *, has_cheaper: bool = True) -> Advice:
         """What budgets and mitigations say of a call before it is asked for."""
         ...
 

@@ -8,7 +8,7 @@ the hourly rollup and the facts of the last hours.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import psycopg
@@ -46,7 +46,9 @@ class OverrunWorker:
         ids: IdSource,
         signals: SignalSink | None = None,
         new_watch: Callable[[IdSource, Iterable[Overrun]], Watch] | None = None,
+        rates: Callable[[], Mapping[SeriesKey, float]] = dict,
     ) -> None:
+        """`rates` are what budgets allow a minute, USD/9."""
         self._reader = reader
         self._pool = pool
         self._clock = clock
@@ -55,6 +57,7 @@ class OverrunWorker:
         self._mitigations = Mitigations(pool, clock, ids, self._signals)
         self._store = OverrunStore()
         self._new_watch = new_watch or (lambda ids, opened: Watch(ids, open_overruns=opened))
+        self._rates = rates
         self._watch: Watch | None = None
         self._taken: Offsets = {}
 
@@ -66,6 +69,7 @@ class OverrunWorker:
         """Take in what landed and judge it; False when nothing landed."""
         self._mitigations.expire()
         watch = self._watch or self._rebuild()
+        watch.budget_rates = dict(self._rates())
         landed = self._reader.landed()
         ends = {
             partition: min(end, self._taken.get(partition, 0) + OFFSETS_PER_STEP)

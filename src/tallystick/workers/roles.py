@@ -25,6 +25,7 @@ from tallystick.enforcement.alerts.delivery import Delivery
 from tallystick.enforcement.alerts.outbox import Outbox
 from tallystick.enforcement.alerts.sealing import Sealing
 from tallystick.enforcement.alerts.sending import Sender, read_mail_server
+from tallystick.enforcement.allowed_rates import AllowedRates
 from tallystick.enforcement.budgets import Budgets
 from tallystick.enforcement.budgets.crossing import Crossings
 from tallystick.enforcement.calls.facts import CallFacts
@@ -255,7 +256,10 @@ class Roles:
         self._stores.append(store)
         reader = FactSeries(store, self.positions)
         ids = Uuid7Source(self._clock)
-        return OverrunWorker(reader, self._pool, self._clock, ids, AlertStore())
+        allowed = AllowedRates(self._pool, Budgets(self._pool, self._clock), self._clock)
+        return OverrunWorker(
+            reader, self._pool, self._clock, ids, AlertStore(), rates=allowed.rates
+        )
 
     def close(self) -> None:
         """Let sources, leases and connections go; the loops have stopped before."""

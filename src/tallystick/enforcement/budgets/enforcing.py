@@ -45,16 +45,21 @@ class Enforcing:
         self._views: dict[str, tuple[float, WindowView]] = {}
 
     async def match(
-        self, account_id: str, tenant_id: str, attribution: Mapping[str, str]
+        self,
+        account_id: str,
+        tenant_id: str,
+        attribution: Mapping[str, str],
+        at: int | None = None,
     ) -> list[WindowPart]:
-        """The windows that work falls under now, all made; none for an unknown account."""
+        """The windows that work falls under (now), all made; none for an unknown account."""
         await self._fresh()
         owner = await self.tenant_of(account_id)
         if not owner:
             return []
         if tenant_id not in ("", owner):
             raise NotFound("there is no such account; create it with PUT", code="unknown_account")
-        parts = self._active.match(owner, attribution, self._clock.now())
+        moment = self._clock.now() if at is None else at
+        parts = self._active.match(owner, attribution, moment)
         missing = [part for part in parts if part.limit_id not in self._made]
         if missing:
             if any("\0" in value for part in missing for _, value in part.each):

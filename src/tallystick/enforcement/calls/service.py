@@ -147,8 +147,13 @@ class Calls:
         )
         return details, estimate
 
-    async def advise(self, ask: CallAsk) -> Advice:
-        """What budgets and mitigations say of a call before it is asked for."""
+    async def advise(self, ask: CallAsk, *, has_cheaper: bool = True) -> Advice:
+        """What budgets and mitigations say of a call before it is asked for.
+
+        Who has nothing cheaper is told of mitigations alone: budgets decide at the hold.
+        """
+        if not has_cheaper and not self._authorizer.has_mitigations:
+            return Advice()
         account_id = account_of(ask)
         said = said_of(ask, account_id, await self._tenant_of(account_id, ask.principal))
         return await self._authorizer.advice(
@@ -163,6 +168,8 @@ class Calls:
 
     def check_running(self, permit: CallPermit) -> None:
         """Raise Blocked when a kill switch ends this call too; looks at memory only."""
+        if not self._authorizer.has_mitigations:
+            return
         said = said_of(permit.ask, permit.account_id, permit.tenant_id)
         self._authorizer.check_running(
             Ask(
@@ -208,6 +215,7 @@ class Calls:
                         estimate.usd_units,
                     ),
                     idempotency_key=ask.idempotency_key,
+                    at=details.at,  # its event has this time: both count in one window
                 )
             )
         except Conflict as conflict:

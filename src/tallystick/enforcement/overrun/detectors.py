@@ -15,6 +15,7 @@ from alarming, a z-score keeps noise from it, and while an overrun is open milde
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from itertools import islice
 from math import sqrt
 from typing import NamedTuple
 
@@ -125,14 +126,12 @@ class Moment(NamedTuple):
 def find_spend(moment: Moment, limits: Limits, *, is_open: bool) -> Iterator[Finding]:
     """Burn rates and outliers of spend; `is_open` applies the milder limits."""
     limits = limits.milder() if is_open else limits
-    if moment.usual is None:
+    usual = moment.usual
+    if usual is None:
         yield from _find_new(moment, limits)
-        return
-    for pair in OWN_PAIRS:
-        found = _burn(moment, moment.usual, pair, limits, is_open)
-        if found:
-            yield found
-            break
+    else:
+        burns = (_burn(moment, usual, pair, limits, is_open) for pair in OWN_PAIRS)
+        yield from islice(filter(None, burns), 1)
     for pair in BUDGET_PAIRS if moment.budget_units_per_minute else ():
         found = _budget_burn(moment, pair, limits, is_open)
         if found:

@@ -91,6 +91,11 @@ class MitigationGuard:
             if mitigation.step == Step.THROTTLE:
                 self._throttle(mitigation, decided_by, now)
 
+    @property
+    def has_any(self) -> bool:
+        """Whether any step is in force at all."""
+        return self._active.has_any
+
     def check_running(self, ask: Ask) -> None:
         """Raise Blocked when a kill switch ends work under way too."""
         for mitigation in self._matching(ask, self._clock.now()):

@@ -96,6 +96,11 @@ class Active:
             filed = self._filed.setdefault((mitigation.tenant_id, dimension, value), [])
             filed.append(mitigation)
 
+    @property
+    def has_any(self) -> bool:
+        """Whether any step is in force at all."""
+        return bool(self._filed)
+
     def matching(
         self, tenant_id: str, attribution: Mapping[str, str], now: int
     ) -> list[Mitigation]:
