@@ -61,14 +61,25 @@ def cpu_seconds(process: psutil.Process) -> float:
     return float(times.user + times.system)
 
 
+def cpu_of(server: Server) -> dict[str, float]:
+    """Seconds of CPU by part of the server."""
+    parent, *children = server.tree()
+    found = {"gateway": cpu_seconds(parent), "postgres": 0.0, "engine": 0.0}
+    for child in children:
+        found["postgres" if "postgres" in child.name() else "engine"] += cpu_seconds(child)
+    return found
+
+
 def calls(server: Server, upstream: Upstream) -> list[str]:
     port = server.client.base_url.port or 0
     key = server.client.headers["authorization"].partition(" ")[2]
     load(port, key, 0, 8, "call")  # warm
-    parent = server.tree()[0]
-    begun = cpu_seconds(parent)
+    begun = cpu_of(server)
     busy = load(port, key, 0, 8, "call")
-    spent = (cpu_seconds(parent) - begun) / sum(busy["statuses"].values())
+    spent = {
+        name: (seconds - begun[name]) / sum(busy["statuses"].values()) * 1e6
+        for name, seconds in cpu_of(server).items()
+    }
     rows = [
         ("upstream alone, 8 connections", load(upstream.port, key, 0, 8, "direct")),
         ("gateway, 8 connections", busy),
@@ -83,7 +94,11 @@ def calls(server: Server, upstream: Upstream) -> list[str]:
             f"| {name} | {found['per_second']} | {found['p50_ms']} | {found['p99_ms']} "
             f"| {found['statuses']} |"
         )
-    lines.append(f"\nCPU of the gateway's process per call: {spent * 1e6:.0f} microseconds.")
+    lines.append(
+        f"\nCPU per call at 8 connections, in microseconds: the gateway's process "
+        f"{spent['gateway']:.0f}, PostgreSQL {spent['postgres']:.0f}, followers (facts, "
+        f"rollups, charges and what else runs by itself) {spent['engine']:.0f}."
+    )
     return lines
 
 
@@ -93,6 +108,7 @@ async def one_stream(port: int, key: str, path: str, mark: str) -> tuple[float, 
     body = json.dumps(
         {"model": "gpt-4o", "stream": True, "messages": [{"role": "user", "content": mark}]}
     )
+    begun = time.perf_counter()
     writer.write(
         (
             f"POST {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {key}\r\n"
@@ -100,7 +116,6 @@ async def one_stream(port: int, key: str, path: str, mark: str) -> tuple[float, 
             f"Connection: close\r\n\r\n{body}"
         ).encode()
     )
-    begun = time.perf_counter()
     first, count = 0.0, 0
     while True:
         piece = await reader.read(65536)
@@ -113,12 +128,13 @@ async def one_stream(port: int, key: str, path: str, mark: str) -> tuple[float, 
     return first, count
 
 
-async def many_streams(port: int, key: str, parent: psutil.Process) -> dict[str, Any]:
+async def many_streams(
+    port: int, key: str, parent: psutil.Process, path: str = "/openai/v1/chat/completions"
+) -> dict[str, Any]:
     mark = f"#slow rate=20 out={STREAM_TOKENS}#"
-    path = "/openai/v1/chat/completions"
     tasks = [asyncio.create_task(one_stream(port, key, path, mark)) for _ in range(STREAMS)]
     memory: list[int] = []
-    begun, cpu = time.perf_counter(), cpu_seconds(parent)
+    begun, cpu, own = time.perf_counter(), cpu_seconds(parent), time.process_time()
     while not all(task.done() for task in tasks):
         await asyncio.sleep(1)
         memory.append(parent.memory_info().rss // 2**20)
@@ -129,6 +145,7 @@ async def many_streams(port: int, key: str, parent: psutil.Process) -> dict[str,
         "seconds": round(took, 1),
         "memory_mib": memory[:: max(len(memory) // 8, 1)],
         "first_p50_ms": round(firsts[len(firsts) // 2] * 1000, 1),
+        "own_cpu_us_per_token": round((time.process_time() - own) / tokens * 1e6),
         "cpu_us_per_token": round((cpu_seconds(parent) - cpu) / tokens * 1e6),
     }
 
@@ -144,14 +161,19 @@ def streams(server: Server, upstream: Upstream) -> list[str]:
     key = server.client.headers["authorization"].partition(" ")[2]
     direct = asyncio.run(first_bytes(upstream.port, key, "/v1/chat/completions"))
     through = asyncio.run(first_bytes(port, key, "/openai/v1/chat/completions"))
-    found = asyncio.run(many_streams(port, key, server.tree()[0]))
+    parent = server.tree()[0]
+    found = asyncio.run(many_streams(port, key, parent))
+    alone = asyncio.run(many_streams(upstream.port, key, parent, "/v1/chat/completions"))
     return [
         f"- First event of a stream, median: {direct:.2f} ms from the upstream, "
         f"{through:.2f} ms through the gateway.",
         f"- {STREAMS} streams of {STREAM_TOKENS} tokens at 20 a second took "
         f"{found['seconds']} s (the upstream's own pace: {STREAM_TOKENS / 20:.0f} s); memory of "
         f"the gateway's process over time {found['memory_mib']} MiB; "
-        f"{found['cpu_us_per_token']} microseconds of CPU a token.",
+        f"{found['cpu_us_per_token']} microseconds of CPU a token, of the load client "
+        f"{found['own_cpu_us_per_token']}.",
+        f"- The same streams from the upstream, without a gateway: {alone['seconds']} s; of the "
+        f"load client {alone['own_cpu_us_per_token']} microseconds of CPU a token.",
     ]
 
 
