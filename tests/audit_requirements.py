@@ -13,7 +13,7 @@ import sys
 
 _SECONDS = 300
 _UNREACHABLE = ("ServiceError", "ConnectionError", "could not connect", "Max retries", "timed out",
-                "HTTPError", "Failed to resolve", "upgrading pip to get more information")  # fmt: skip
+    "HTTPError", "Failed to resolve", "upgrading pip to get more information")  # fmt: skip
 
 _SKIPPED = "could not be audited"
 
@@ -26,22 +26,22 @@ def main(path: str) -> int:
         done = subprocess.run(command, capture_output=True, text=True, timeout=_SECONDS)
     except subprocess.TimeoutExpired:
         return _not_run("the advisory service did not answer in time")
-    print(done.stdout, end="")
+    sys.stdout.write(done.stdout)
     skipped = done.stdout.count(_SKIPPED)
     if done.returncode == 0 and skipped:
         return _not_run(f"the advisory service knows nothing of {skipped} requirements")
     if done.returncode == 0:
-        print(done.stderr.strip())
+        sys.stdout.write(done.stderr)
         return 0
     if not done.stdout.strip() and any(sign in done.stderr for sign in _UNREACHABLE):
         return _not_run(done.stderr.strip().splitlines()[-1][:300])
-    print(done.stderr, end="", file=sys.stderr)
+    sys.stderr.write(done.stderr)
     return 1
 
 
 def _not_run(reason: str) -> int:
     line = "!" * 79
-    print(f"{line}\nTHE DEPENDENCY AUDIT DID NOT RUN: {reason}\n{line}", file=sys.stderr)
+    sys.stderr.write(f"{line}\nTHE DEPENDENCY AUDIT DID NOT RUN: {reason}\n{line}\n")
     return int(os.environ.get("TALLYSTICK_AUDIT_REQUIRED") == "1")
 
 

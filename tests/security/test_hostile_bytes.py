@@ -204,20 +204,19 @@ _BREAK = "x\r\nX-Injected: 1\r\n\r\n<script>alert(1)</script>"
 
 def test_no_value_breaks_out_of_a_header(scene: Scene) -> None:
     key = scene.keys["acme", "service"]
-    chat = {"model": "gpt-4o" + _BREAK, "messages": [{"role": "user", "content": "hi"}]}
+    chat: dict[str, Any] = {
+        "model": "gpt-4o" + _BREAK,
+        "messages": [{"role": "user", "content": "hi"}],
+    }
     answers = [scene.ask("POST", "/openai/v1/chat/completions", key, json=chat)]
     chat["model"] = "gpt-4o"
     chat["metadata"] = {"feature": _BREAK, "team": "ü€\u2028"}
     answers.append(scene.ask("POST", "/openai/v1/chat/completions", key, json=chat))
     for name in ("Run", "Feature", "Team", "Parent-Run"):
-        headers = {f"X-Tallystick-{name}": "x\u2028y".encode().decode("latin-1")}
-        raw = {"X-Tallystick-Run": "é".encode("latin-1").decode("latin-1")}
-        for given in (headers, raw):
-            del given
+        headers = {f"X-Tallystick-{name}": "x\u2028y\u00e9".encode()}
         answers.append(
-            scene.ask("POST", "/openai/v1/chat/completions", key, json=chat,
-                      headers={k: v.encode("latin-1") for k, v in headers.items()})
-        )  # fmt: skip
+            scene.ask("POST", "/openai/v1/chat/completions", key, json=chat, headers=headers)
+        )
     answers.append(scene.ask("GET", "/runs/" + "x%0d%0aX-Injected:%201"))
     answers.append(scene.nobody.get("/static/%0d%0aX-Injected:%201"))
     budget = {"asset": "USD", "amount": "1", "tenant_id": "acme", "scope": {"team": _BREAK}}

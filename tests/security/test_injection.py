@@ -70,6 +70,7 @@ def test_no_body_takes_a_role_or_tenant_by_the_way(scene: Scene) -> None:
     """Fields that no body names: refused or not taken, whoever's key asks."""
     key = scene.keys["acme", "service"]
     before = scene.ask("GET", "/v1/whoami", key).json()
+    had = scene.server.get("/v1/accounts/acme/balance")
     for entry in ROUTES:
         if entry.method == "GET" or not isinstance(entry.body_example, dict):
             continue
@@ -78,8 +79,11 @@ def test_no_body_takes_a_role_or_tenant_by_the_way(scene: Scene) -> None:
         answer = scene.ask(
             entry.method, path, scene.keys["globex", "admin"], json={**entry.body_example, **forged}
         )
-        assert answer.status_code in (400, 402, 403, 404, 409), (path, answer.text)
+        assert answer.status_code < 500, (path, answer.text)
+        assert answer.status_code >= 400 or "acme" not in answer.text, (path, answer.text)
+        assert '"tenant_id":"acme"' not in answer.text
     assert scene.ask("GET", "/v1/whoami", key).json() == before
+    assert scene.server.get("/v1/accounts/acme/balance") == had
     given = {"name": "n", "tenant_id": "acme"}
     for name in ("permissions", "is_operator", "prefix", "hash", "created_by", "kind"):
         made = scene.ask("POST", "/v1/api-keys", json={**given, name: "x"})
@@ -111,9 +115,8 @@ def test_no_secret_is_in_any_stored_byte(scene: Scene) -> None:
     wanted = {secret.encode() for secret in scene.secrets.values()}
     wanted |= {PROVIDER_KEY.encode(), OTHER_PROVIDER_KEY.encode(), scene.operator.encode()}
     search = ByteSearch(wanted)
-    for path in scene.server.folder.rglob("*"):
-        if path.is_file() and path.name != "admin.key":
-            found = list(search.find(path.read_bytes()))
-            assert not found, path
-    keys = [path for path in scene.server.folder.glob("*.key")]
-    assert keys and all(path.stat().st_mode & 0o077 == 0 for path in keys)
+    for file in scene.server.folder.rglob("*"):
+        if file.is_file() and file.name != "admin.key":
+            assert not list(search.find(file.read_bytes())), file
+    keys = list(scene.server.folder.glob("*.key"))
+    assert keys and all(key.stat().st_mode & 0o077 == 0 for key in keys)

@@ -44,7 +44,7 @@ from tallystick.access.tokens import AUDIENCE, Issuer, client_id_of
 from tallystick.clock import HOUR, SECOND, Clock
 from tallystick.errors import Conflict, Forbidden, InvalidInput, Unauthorized
 from tallystick.ids import IdSource
-from tallystick.plumbing.outbound import OutboundPolicy
+from tallystick.plumbing.outbound import OutboundPolicy, check_url
 
 OVERLAP_SECONDS_MAX = 30 * 24 * 3600
 """How long an old secret may stay good beside the new one."""
@@ -396,6 +396,8 @@ class Access:
         """Believe an identity provider's tokens; Conflict when its audience is taken."""
         grant = replace(asked, tenant_id=asked.tenant_id or by.tenant_id)
         check_provider(grant, by, self.issuer.name, is_lax=self._outbound.allow_private)
+        if grant.jwks_url:
+            check_url(grant.jwks_url, self._outbound, "jwks_url")
         if grant.jwks:
             read_key_set(grant.jwks)
         made = IdentityProvider(
