@@ -181,12 +181,12 @@ class Providers:
         try:
             keys = read_key_set(fetch(provider.jwks_url, self._outbound, bytes_max=_SET_BYTES_MAX))
             found = _KeySet(keys, now, now)
-        except TallystickError:
+        except TallystickError as error:
             old = known or _KeySet([], -math.inf, now)
             is_good = now - old.fetched_at < KEYS_SECONDS_MAX
             found = _KeySet(old.keys if is_good else [], old.fetched_at, now)
             if not found.keys:
                 self._sets[provider.provider_id] = found
-                raise
+                raise StoreUnavailable("the identity provider's keys cannot be fetched") from error
         self._sets[provider.provider_id] = found
         return found
