@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import pytest
@@ -46,10 +47,23 @@ def theirs(scene: Scene) -> Objects:
 
 @pytest.fixture(scope="module", autouse=True)
 def nothing_changes(theirs: Objects) -> Any:
-    before = theirs.shown()
+    before = _settled(theirs)
     yield
     after = theirs.shown()
     assert after == before
+
+
+def _settled(theirs: Objects) -> dict[str, Any]:
+    """What is shown once the delivery of the alert has come to rest."""
+    deadline = time.monotonic() + 60
+    shown = theirs.shown()
+    while time.monotonic() < deadline:
+        time.sleep(1.5)
+        again = theirs.shown()
+        if again == shown:
+            break
+        shown = again
+    return shown
 
 
 def _body(entry: RouteEntry) -> Any:
