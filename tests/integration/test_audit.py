@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import subprocess
 import sys
@@ -13,10 +14,10 @@ import httpx
 import psycopg
 import pytest
 
-from tallystick.audit import SEALED
+from tallystick.audit import SEALED, AuditTrail, Record
 from tallystick.clock import SystemClock
 from tallystick.ledger.seals import Seals
-from tallystick.plumbing.postgres import open_pool
+from tallystick.plumbing.postgres import make_async_pool, open_pool
 from tests.server import Server, event
 
 
@@ -136,4 +137,24 @@ def test_a_record_cannot_be_changed_unseen(postgres_url: str) -> None:
         connection.execute("UPDATE audit.record SET subject = 'nobody'")
     (violation,) = seals.verify()
     assert "audit/1 was changed" in violation.examples[0]
+    pool.close()
+
+
+def test_a_record_that_cannot_be_written_holds_up_no_other(postgres_url: str) -> None:
+    pool = open_pool(postgres_url, connections_max=1)
+    trail = AuditTrail(pool, make_async_pool(postgres_url, connections=1))
+    good = Record(5, "spoilt", "admin", "", "", "PUT", "/v1/x", "", 200, "allowed", "", "", 1, 1)
+
+    async def write() -> None:
+        await trail.open()
+        for status in (200, 100_000, 201):
+            trail.note(good._replace(status=status))
+        await trail.write(good._replace(status=204))
+        await trail.close()
+
+    asyncio.run(write())
+    found = trail.search(
+        tenant_id="spoilt", from_at=0, to_at=10, before=2**62, limit=10, filters={}
+    )
+    assert [one["status"] for one in found] == [204, 201, 200]
     pool.close()

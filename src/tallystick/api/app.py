@@ -6,7 +6,7 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 import msgspec
@@ -78,17 +78,16 @@ def create_app(
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
-        await services.committer.open()
-        await services.audit.open()
-        try:
-            async with services.rates.following():
-                yield
-        finally:
+        async with AsyncExitStack() as stack:  # closed in reverse, whatever one of them raises
+            await services.committer.open()
+            stack.push_async_callback(services.committer.close)
+            await services.audit.open()
+            stack.push_async_callback(services.audit.close)
+            stack.push_async_callback(services.calls.close)
             if close_gateway is not None:
-                await close_gateway()
-            await services.calls.close()
-            await services.audit.close()
-            await services.committer.close()
+                stack.push_async_callback(close_gateway)
+            await stack.enter_async_context(services.rates.following())
+            yield
 
     routes: list[BaseRoute] = [
         Route("/healthz", healthz),

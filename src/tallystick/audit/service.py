@@ -129,13 +129,24 @@ class AuditTrail:
 
     async def _append(self, group: deque[Record]) -> bool:
         try:
-            async with self._writing.connection() as connection:
-                columns = [list(column) for column in zip(*group, strict=True)]
-                await connection.execute(_INSERT, columns)
-        except (psycopg.Error, PoolTimeout) as error:
+            await self._insert(group)
+        except (psycopg.OperationalError, PoolTimeout) as error:
             _log.warning("audit: %s; trying again", error)
             return False
+        except Exception:
+            if len(group) == 1:
+                _log.exception("an audit record cannot be written: %r", group[0])
+                return True
+            # one of them spoils the group: each alone, so that no other waits for it for ever
+            for record in group:
+                if not await self._append(deque([record])):
+                    self._waiting.append(record)
         return True
+
+    async def _insert(self, group: deque[Record]) -> None:
+        async with self._writing.connection() as connection:
+            columns = [list(column) for column in zip(*group, strict=True)]
+            await connection.execute(_INSERT, columns)
 
     def search(
         self,

@@ -63,9 +63,13 @@ class Gateway:
     def _endpoint(self, surface: Surface, *, is_free: bool) -> Endpoint:
         async def answer(request: Request) -> Response:
             call = await self._read(surface, request)
-            if is_free:
-                return await self._calling.pass_on(call)
-            return await self._calling.answer(call)
+            try:
+                if is_free:
+                    return await self._calling.pass_on(call)
+                return await self._calling.answer(call)
+            except TallystickError:
+                await call.rate.used(0)  # nothing more than what attempts have counted
+                raise
 
         return self._recorded(surface.path, surface.speaks, answer)
 

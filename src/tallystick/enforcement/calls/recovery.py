@@ -8,6 +8,7 @@ or as nothing. Every step can be repeated: keys and event ids follow from the ho
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -18,7 +19,7 @@ from tallystick.enforcement.calls.facts import CallFact, CallFacts
 from tallystick.enforcement.calls.model import CallPermit, Usage
 from tallystick.enforcement.calls.store import CallStore, OpenCall, ResolvedCall
 from tallystick.enforcement.calls.usage_event import event_id_of, write_events
-from tallystick.errors import Conflict
+from tallystick.errors import Conflict, TallystickError
 from tallystick.events.redaction import Redactor
 from tallystick.ledger import CaptureRequest, Ledger, LimitPart
 from tallystick.units import USD
@@ -40,6 +41,7 @@ _ESTIMATED = "settlement_unknown"
 
 Append = Callable[[bytes], None]
 """Makes a body of events durable, each once."""
+_log = logging.getLogger(__name__)
 
 
 class Finished(NamedTuple):
@@ -112,6 +114,11 @@ class CallRecovery:
             outcome = self._ledger.apply(request)
         except Conflict:
             return False  # its own process was only slow
+        except TallystickError as error:
+            if error.retryable:
+                raise
+            _log.error("call %s cannot be captured: %s", call.hold_id, error.message)
+            return False  # the others are finished all the same
         if outcome.status == "declined":  # the account refuses what is above the hold
             self._ledger.apply(
                 CaptureRequest(
