@@ -1,12 +1,9 @@
 """Speed and memory of a real `tallystick serve`: one command, figures to benchmarks/results.
 
-    make bench                      all of it, about half an hour
+    make bench                      all of it, about an hour
     make bench ARGS=ingest          one part: idle, ingest, latency or archive
-    make bench ARGS=ledger          the ledger (ledger.py)
-    make bench ARGS=budgets         what budgets add to an authorization (budgets.py)
-    make bench ARGS=pipeline        the event pipeline (pipeline.py)
-    make bench ARGS=rates           a rate check (rates.py)
-    make bench ARGS=vault           the Policy Vault (vault.py)
+    make bench ARGS=gateway         one program of MODULES: gateway, budgets, pipeline...
+    make bench ARGS=peers           other gateways beside ours; installs them in .peers
 
 Method. The server runs as its users run it, on a fresh data folder; the load comes from this
 process on the same machine, so both share its cores. Ingest: requests of 500 events over
@@ -19,6 +16,7 @@ from __future__ import annotations
 
 import platform
 import statistics
+import subprocess
 import sys
 import tempfile
 import threading
@@ -32,7 +30,6 @@ import msgspec
 import psutil
 from tests.server import Server
 
-from benchmarks import budgets, ledger, rates
 from benchmarks.archive import archive
 from tallystick.clock import SystemClock, format_time
 
@@ -209,24 +206,23 @@ def latency() -> str:
 PARTS = {"idle": idle, "latency": latency, "ingest": ingest, "archive": archive}
 
 
+MODULES = (
+    *("ledger", "budgets", "rates", "access", "calls", "gateway", "http_clients"),
+    *("pipeline", "vault", "overrun", "otlp", "sdk"),
+)
+"""Programs of their own, each with a method of its own in its first lines."""
+
+
 def main() -> None:
-    if sys.argv[1:] in ([], ["ledger"]):
-        ledger.main([])
-    if sys.argv[1:] in ([], ["budgets"]):
-        budgets.main()
-    if sys.argv[1:] in ([], ["pipeline"]):
-        from benchmarks import pipeline  # which takes its load from here
-
-        pipeline.main([])
-    if sys.argv[1:] in ([], ["rates"]):
-        rates.main()
-    if sys.argv[1:] in ([], ["vault"]):
-        from benchmarks import vault
-
-        vault.measure_all()
-    if sys.argv[1:] in (["ledger"], ["pipeline"], ["budgets"], ["rates"], ["vault"]):
+    wanted = sys.argv[1:]
+    for name in wanted or MODULES:
+        if name in MODULES:
+            subprocess.run([sys.executable, "-m", f"benchmarks.{name}"], check=True)
+        elif name == "peers":
+            subprocess.run([sys.executable, "-m", "benchmarks.peers", ".peers"], check=True)
+    chosen = [name for name in wanted if name in PARTS] if wanted else list(PARTS)
+    if not chosen:
         return
-    chosen = sys.argv[1:] or list(PARTS)
     memory_gib = psutil.virtual_memory().total / 2**30
     lines = [
         "# Speed and memory",
