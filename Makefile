@@ -9,8 +9,8 @@ ARGS ?=
 demo: $(VENV)/installed          ## the main job on real traces, then the dashboard
 	$(BIN)/tallystick demo $(ARGS)
 
-test: $(VENV)/installed-dev      ## every test, on real stores
-	$(BIN)/pytest $(ARGS)
+test: $(VENV)/installed-dev      ## every test, on real stores, a file at a time on each of two cores
+	$(BIN)/pytest -n 2 --dist loadfile $(ARGS)
 
 check: $(VENV)/installed-dev     ## style, types, imports
 	$(BIN)/ruff check .
