@@ -8,6 +8,7 @@ a spool, a thread and connections of its own) and ends with the process (`atexit
 from __future__ import annotations
 
 import atexit
+import importlib
 import logging
 import os
 import time
@@ -64,6 +65,9 @@ class Recorder:
         ids: IdSource | None = None,
         backoff: Backoff | None = None,
     ) -> None:
+        # whole before any thread of ours starts: clients of providers look for it among the
+        # loaded modules, and would find half of one that another thread is loading
+        importlib.import_module("httpx")
         self.settings = settings
         self.clock = clock or SystemClock()
         self.ids = ids or Uuid7Source(self.clock)
