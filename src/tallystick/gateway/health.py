@@ -67,14 +67,3 @@ class Health:
             return False
         self._budget = left
         return True
-
-    def snapshot(self) -> dict[str, dict[str, object]]:
-        """Each upstream that was used: whether its breaker is open, and calls under way."""
-        names = {*self._breakers, *self._under_way}
-        return {
-            name: {
-                "is_open": bool(self._breakers.get(name, CLOSED).opened_at),
-                "under_way": self._under_way[name],
-            }
-            for name in sorted(names)
-        }

@@ -17,12 +17,12 @@ from psycopg_pool import ConnectionPool
 from tallystick.analytics.store import Offsets
 from tallystick.bounds import REASON_LENGTH_MAX
 from tallystick.clock import HOUR, MINUTE, Clock
-from tallystick.enforcement.alerts import Signal
+from tallystick.enforcement.alerts import Signal, SignalSink
 from tallystick.enforcement.overrun.ladder import next_step, plan_step, policy_for
 from tallystick.enforcement.overrun.model import Kind, Overrun, Policy, SeriesKey
 from tallystick.enforcement.overrun.reader import SeriesReader
 from tallystick.enforcement.overrun.series import HOURS_KEPT
-from tallystick.enforcement.overrun.service import Mitigations, SignalSink, Unheard
+from tallystick.enforcement.overrun.service import Mitigations, Unheard
 from tallystick.enforcement.overrun.store import OverrunStore
 from tallystick.enforcement.overrun.watch import Said, Watch
 from tallystick.ids import IdSource

@@ -5,6 +5,6 @@ response do, and record a signal in their own transaction.
 """
 
 from tallystick.enforcement.alerts.model import Signal
-from tallystick.enforcement.alerts.signals import AlertStore
+from tallystick.enforcement.alerts.signals import AlertStore, SignalSink
 
-__all__ = ["AlertStore", "Signal"]
+__all__ = ["AlertStore", "Signal", "SignalSink"]

@@ -8,7 +8,7 @@ never wait for each other.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 import psycopg
@@ -21,6 +21,18 @@ _SQL = {
     name: text.encode()
     for name, text in load_statements("tallystick.enforcement.alerts", "signals.sql").items()
 }
+
+
+class SignalSink(Protocol):
+    """Where whoever finds something tells it, in the transaction of what it found."""
+
+    def raise_signal(self, connection: psycopg.Connection[Any], signal: Signal) -> None:
+        """Someone should know; a repeat is known by its id."""
+        ...
+
+    def clear(self, connection: psycopg.Connection[Any], signal_id: str, at: int) -> None:
+        """It is over."""
+        ...
 
 
 class AlertStore:

@@ -7,13 +7,11 @@ when this dies in between.
 from __future__ import annotations
 
 from decimal import Decimal
-from typing import Any, Protocol
 
-import psycopg
 from psycopg_pool import ConnectionPool
 
 from tallystick.clock import Clock, format_time
-from tallystick.enforcement.alerts import Signal
+from tallystick.enforcement.alerts import Signal, SignalSink
 from tallystick.enforcement.budgets import store
 from tallystick.enforcement.budgets.model import Budget, WindowView
 from tallystick.enforcement.budgets.showing import amount_text
@@ -27,18 +25,6 @@ _NEXT_STEPS = {
     "downgrade": "work is answered by a cheaper model until the window ends",
     "block": "work is declined until the window ends or the budget is raised",
 }
-
-
-class SignalSink(Protocol):
-    """Where signals go: the alerts' store."""
-
-    def raise_signal(self, connection: psycopg.Connection[Any], signal: Signal) -> None:
-        """Raise a signal, in the caller's transaction."""
-        ...
-
-    def clear(self, connection: psycopg.Connection[Any], signal_id: str, at: int) -> None:
-        """Take a signal back, in the caller's transaction."""
-        ...
 
 
 class Crossings:

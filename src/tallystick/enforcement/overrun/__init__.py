@@ -9,6 +9,6 @@ Time: detection is in event time, mitigations start and expire by the clock.
 
 from tallystick.enforcement.overrun.guard import Advice, MitigationGuard
 from tallystick.enforcement.overrun.response import OverrunResponse
-from tallystick.enforcement.overrun.service import Launches, Mitigations, SignalSink
+from tallystick.enforcement.overrun.service import Launches, Mitigations
 
-__all__ = ["Advice", "Launches", "MitigationGuard", "Mitigations", "OverrunResponse", "SignalSink"]
+__all__ = ["Advice", "Launches", "MitigationGuard", "Mitigations", "OverrunResponse"]

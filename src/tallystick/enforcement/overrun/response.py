@@ -5,9 +5,10 @@ from __future__ import annotations
 from psycopg_pool import ConnectionPool
 
 from tallystick.clock import Clock
+from tallystick.enforcement.alerts import SignalSink
 from tallystick.enforcement.overrun.causes import Causes
 from tallystick.enforcement.overrun.guard import MitigationGuard
-from tallystick.enforcement.overrun.service import Launches, Mitigations, SignalSink
+from tallystick.enforcement.overrun.service import Launches, Mitigations
 from tallystick.ids import IdSource
 from tallystick.plumbing.clickhouse import ClickHouse
 

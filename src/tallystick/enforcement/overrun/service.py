@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from decimal import Decimal
-from typing import Any, Protocol
+from typing import Any
 
 import psycopg
 from psycopg_pool import ConnectionPool
 
 from tallystick.bounds import ID_LENGTH_MAX, REASON_LENGTH_MAX
 from tallystick.clock import SECOND, Clock, format_time
-from tallystick.enforcement.alerts import Signal
+from tallystick.enforcement.alerts import Signal, SignalSink
 from tallystick.enforcement.overrun.model import (
     DIMENSIONS,
     SCOPE_DIMENSIONS,
@@ -34,18 +34,6 @@ from tallystick.ids import IdSource
 from tallystick.plumbing.postgres import transaction
 
 _FACTOR_MAX = Decimal(1000)
-
-
-class SignalSink(Protocol):
-    """Where signals go, in the transaction of what caused them."""
-
-    def raise_signal(self, connection: psycopg.Connection[Any], signal: Signal) -> None:
-        """Tell, or tell again."""
-        ...
-
-    def clear(self, connection: psycopg.Connection[Any], signal_id: str, at: int) -> None:
-        """Say that it is over."""
-        ...
 
 
 class Unheard:

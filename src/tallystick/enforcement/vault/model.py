@@ -16,7 +16,6 @@ import numpy.typing as npt
 import psycopg
 
 from tallystick.clock import MINUTE
-from tallystick.enforcement.alerts.model import Signal
 from tallystick.units import CREDIT, USD, Asset
 
 Integers = npt.NDArray[np.int64]
@@ -157,18 +156,6 @@ class UsageCounter(Protocol):
         self, connection: Connection, targets: Sequence[tuple[str, str, int]]
     ) -> object:
         """(limit id, source key, target units) each: post target minus what was posted."""
-        ...
-
-
-class SignalSink(Protocol):
-    """Who keeps and delivers alerts."""
-
-    def raise_signal(self, connection: Connection, signal: Signal) -> None:
-        """Someone should know; a repeat is known by its id."""
-        ...
-
-    def clear(self, connection: Connection, signal_id: str, at: int) -> None:
-        """It is over."""
         ...
 
 

@@ -9,12 +9,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tallystick.clock import format_time
-from tallystick.enforcement.alerts.model import Signal
+from tallystick.enforcement.alerts import Signal, SignalSink
 from tallystick.enforcement.vault.model import (
     ASSETS,
     Assignment,
     Connection,
-    SignalSink,
     Threshold,
 )
 from tallystick.enforcement.vault.rules import is_crossed, percent_used
