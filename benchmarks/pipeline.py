@@ -4,7 +4,7 @@
     python -m benchmarks.pipeline stages         CPU an event of each stage
     python -m benchmarks.pipeline sustained      5,000/s for a minute, 50,000/s for two
     python -m benchmarks.pipeline kafka          a topic of events into facts, 1 and 2 sinks
-    python -m benchmarks.pipeline stats 100      /v1/stats on 100 million facts
+    python -m benchmarks.pipeline stats 100      /v1/stats on 100 million facts [kept in a folder]
 
 Method. Sustained: a load process of its own sends requests of 500 events, open loop: each
 leaves when it is due, whether or not earlier ones were answered. 1% of events are sent twice,
@@ -196,10 +196,10 @@ def run_kafka(total: int = 1_500_000) -> list[str]:
     return [*head, *lines, ""]
 
 
-def run_stats(millions: int) -> list[str]:
+def run_stats(millions: int, folder: str) -> list[str]:
     from benchmarks.pipeline_stats import ask
 
-    lines = ask(millions)
+    lines = ask(millions, folder)
     print("\n".join(lines), flush=True)
     return lines
 
@@ -209,7 +209,7 @@ def main(arguments: list[str]) -> None:
         "stages": run_stages,
         "sustained": run_sustained,
         "kafka": run_kafka,
-        "stats": lambda: run_stats(int(arguments[1]) if len(arguments) > 1 else 100),
+        "stats": lambda: run_stats(int((arguments[1:] or ["100"])[0]), "".join(arguments[2:3])),
     }
     chosen = arguments[:1] or list(parts)
     text = [line for name in chosen for line in parts[name]()]
