@@ -7,9 +7,9 @@ from pathlib import Path
 
 from tallystick.audit import SEALED
 from tallystick.enforcement.alerts import AlertStore
+from tallystick.enforcement.alerts.channels import channel_sealing
 from tallystick.enforcement.alerts.delivery import Delivery
 from tallystick.enforcement.alerts.outbox import Outbox
-from tallystick.enforcement.alerts.sealing import Sealing
 from tallystick.enforcement.alerts.sending import Sender, read_mail_server
 from tallystick.enforcement.allowed_rates import AllowedRates
 from tallystick.enforcement.budgets import Budgets
@@ -102,7 +102,7 @@ def alerts(parts: Parts) -> Follower:
     outbox = Outbox(parts.pool, parts.clock, parts.ids, public_url=options.public_url)
     policy = OutboundPolicy(options.webhook_allow_private)
     sender = Sender(policy, read_mail_server(options.smtp_url), options.smtp_from)
-    sealing = Sealing(options.redaction_key.encode())
+    sealing = channel_sealing(options.redaction_key)
     return AlertNotifier(Delivery(outbox, sender, sealing, parts.clock, random.random))
 
 
