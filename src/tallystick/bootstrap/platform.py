@@ -298,7 +298,7 @@ def migrate(settings: Settings) -> None:
 def _channels(parts: Platform) -> Channels:
     settings, clock = parts.settings, parts.clock
     secret = settings.redaction_key or owner_only_secret(parts.folder.path / "redaction.key")
-    policy = OutboundPolicy(settings.webhook_allow_private)
+    policy = OutboundPolicy(settings.allow_private_addresses)
     return Channels(parts.pool, clock, Uuid7Source(clock), channel_sealing(secret), policy)
 
 

@@ -100,7 +100,7 @@ def alerts(parts: Parts) -> Follower:
     """The delivery of alerts."""
     options = parts.options
     outbox = Outbox(parts.pool, parts.clock, parts.ids, public_url=options.public_url)
-    policy = OutboundPolicy(options.webhook_allow_private)
+    policy = OutboundPolicy(options.allow_private_addresses)
     sender = Sender(policy, read_mail_server(options.smtp_url), options.smtp_from)
     sealing = channel_sealing(options.redaction_key)
     return AlertNotifier(Delivery(outbox, sender, sealing, parts.clock, random.random))
