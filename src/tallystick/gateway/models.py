@@ -29,7 +29,7 @@ async def model_list(settings: GatewaySettings, outbound: Outbound, principal: P
         for name in upstream.models:
             if "*" not in name:
                 found.setdefault(name, _entry(name, upstream.provider))
-        if upstream.speaks == "openai" and any("*" in name for name in upstream.models):
+        if _has_list(upstream) and any("*" in name for name in upstream.models):
             for entry in await _upstream_models(outbound, upstream):
                 if is_allowed(str(entry.get("id", "")), upstream.models):
                     found.setdefault(str(entry["id"]), entry)
@@ -40,6 +40,10 @@ async def model_list(settings: GatewaySettings, outbound: Outbound, principal: P
         if (not allowed or is_allowed(name, allowed)) and not is_allowed(name, settings.models_off)
     ]
     return msgspec.json.encode({"object": "list", "data": shown})
+
+
+def _has_list(upstream: Upstream) -> bool:
+    return upstream.speaks == "openai" and not upstream.is_translated
 
 
 async def _upstream_models(outbound: Outbound, upstream: Upstream) -> list[dict[str, Any]]:
