@@ -34,6 +34,7 @@ from tallystick.gateway.routing import Choice
 from tallystick.gateway.settings import GatewaySettings
 from tallystick.gateway.streams import StreamAnswer
 from tallystick.gateway.surfaces import Surface
+from tallystick.gateway.upstreams import able, send_translated, translation_of
 from tallystick.gateway.usage import believed, estimated_usage
 from tallystick.ids import IdSource
 
@@ -137,7 +138,8 @@ class Calling:
         on = [one for one in choices if not routing.is_allowed(one.model, self.settings.models_off)]
         if not on:
             raise ModelOff(f"{model} is switched off")
-        return on, retries
+        beta = call.headers.get("anthropic-beta", "")
+        return able(on, call.surface.name, call.asked, beta), retries
 
     async def _steer(self, call: Call, choices: list[Choice]) -> tuple[Call, list[Choice]]:
         """Go down the route's ladder at once where a budget or a mitigation says so."""
@@ -272,6 +274,12 @@ class Calling:
     async def _send(self, attempt: Attempt) -> Answer:
         call, (upstream, model) = attempt.call, attempt.choice
         headers = {**call.headers, "X-Client-Request-Id": attempt.permit.request_id}
+        translation = translation_of(upstream, call.surface.name)
+        if translation is not None:
+            created = attempt.permit.occurred_at // SECOND
+            return await send_translated(
+                self._outbound, translation, call.asked, upstream, model, headers, created
+            )
         return await self._outbound.send(
             upstream,
             call.surface.upstream_path,
