@@ -56,6 +56,11 @@ region = "us-east-1"
 base_url = "{url}"
 models = []
 
+[upstreams.keyless]
+kind = "openai_compatible"
+base_url = "{url}/v1"
+models = []
+
 [upstreams.nowhere]
 kind = "openai_compatible"
 base_url = "http://127.0.0.1:9/v1"
@@ -68,6 +73,10 @@ retries = 2
 
 [routes.on-azure]
 targets = [{{ upstream = "azure", model = "gpt-4o" }}]
+
+[routes.keyless]
+targets = [{{ upstream = "keyless", model = "gpt-4o-mini" }}]
+retries = 0
 
 [routes.signed]
 targets = [{{ upstream = "signed", model = "anthropic.claude-haiku-4-5-20251001-v1:0" }}]

@@ -130,6 +130,7 @@ class Connection(asyncio.Protocol):
         script = script_of(body)
         request_id = self._headers.get(b"x-client-request-id", b"").decode()
         billed = Billed(len(self._truth.requests), request_id, surface, asked.model, 200)
+        billed.key = self._headers.get(b"authorization", b"").decode()
         self._truth.requests.append(billed)
         if self._refuse(surface, script, billed):
             return

@@ -27,6 +27,7 @@ from tallystick.gateway.door import TokenRate
 from tallystick.gateway.estimate import estimate_output
 from tallystick.gateway.headers import answer_headers, call_headers
 from tallystick.gateway.health import Health
+from tallystick.gateway.keys import KeyRing
 from tallystick.gateway.model import Asked, ModelOff, ModelUnknown, UpstreamBusy, UpstreamFailed
 from tallystick.gateway.money import CallAsk, CallPermit, CallReceipt, CallRefused, Calls, Usage
 from tallystick.gateway.outbound import Answer, Outbound
@@ -76,12 +77,14 @@ class Calling:
         calls: Calls,
         outbound: Outbound,
         settings: GatewaySettings,
+        keys: KeyRing,
         health: Health,
         ids: IdSource,
     ) -> None:
         self.calls = calls
         self.settings = settings
         self._outbound = outbound
+        self._keys = keys
         self._health = health
         self._ids = ids
         self._endings: set[asyncio.Task[Any]] = set()
@@ -273,6 +276,7 @@ class Calling:
 
     async def _send(self, attempt: Attempt) -> Answer:
         call, (upstream, model) = attempt.call, attempt.choice
+        upstream = self._keys.keyed(upstream, attempt.permit.tenant_id)
         headers = {**call.headers, "X-Client-Request-Id": attempt.permit.request_id}
         translation = translation_of(upstream, call.surface.name)
         if translation is not None:
@@ -292,6 +296,7 @@ class Calling:
         """Send a call that is free (a token count) and give back its answer as it is."""
         choices, _ = self.choices(call)
         upstream, model = choices[0]
+        upstream = self._keys.keyed(upstream, call.principal.tenant_id)
         body = call.surface.body_for(call.asked, model, upstream)
         answer = await self._outbound.send(
             upstream, call.surface.upstream_path, body, call.headers, model=model
