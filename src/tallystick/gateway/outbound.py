@@ -28,7 +28,7 @@ class Answer:
     def __init__(self, response: aiohttp.ClientResponse) -> None:
         self._response = response
         self.status = response.status
-        self.headers: Mapping[str, str] = response.headers
+        self.headers = response.headers
         self.partial_bytes = 0
         """What had come of a body that broke off."""
 
@@ -127,7 +127,7 @@ class Outbound:
             model = ""
         url = self._urls.get((upstream.name, path + model))
         if url is None:
-            url = URL(upstream.base_url + path, encoded="%" in path)  # signed as it is
+            url = URL(upstream.base_url + path)
             if model:
                 base = URL(upstream.base_url) / "openai" / "deployments" / model
                 url = base.joinpath(*path.strip("/").split("/"))
@@ -144,8 +144,6 @@ def _key_headers(upstream: Upstream) -> dict[str, str]:
         return {"x-api-key": upstream.api_key}
     if upstream.kind == "azure_openai":
         return {"api-key": upstream.api_key}
-    if upstream.kind == "gemini":
-        return {"x-goog-api-key": upstream.api_key}
     return {"Authorization": f"Bearer {upstream.api_key}"}
 
 

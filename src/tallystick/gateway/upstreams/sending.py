@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
+from typing import Any, cast
 
 import msgspec
+from yarl import URL
 
 from tallystick.gateway.errors import refusal_body
 from tallystick.gateway.model import Asked, UpstreamFailed
@@ -29,7 +31,8 @@ class TranslatedAnswer(Answer):
         self._model = model
         self._created = created
         self.status = answer.status
-        self.headers = _headers(answer.headers, is_stream=is_stream and answer.status < 300)
+        has_events = is_stream and answer.status < 300
+        self.headers = cast(Any, _headers(answer.headers, has_events=has_events))
 
     @property
     def partial_bytes(self) -> int:  # type: ignore[override]
@@ -83,16 +86,26 @@ async def send_translated(
     sent = {"Content-Type": "application/json"}
     if request_id := headers.get("X-Client-Request-Id"):
         sent["X-Client-Request-Id"] = request_id
-    if upstream.kind == "bedrock" and not upstream.api_key:
-        sent |= await _signer.sign(upstream.base_url + path, body, upstream.region)
-    answer = await outbound.send(upstream, path, body, sent)
+    sent |= await _credentials(upstream, path, body)
+    keyless = msgspec.structs.replace(upstream, api_key="")
+    answer = await outbound.send(keyless, path, body, sent)
     return TranslatedAnswer(answer, translation, model, created, is_stream=asked.is_stream)
 
 
-def _headers(headers: Mapping[str, str], *, is_stream: bool) -> dict[str, str]:
+async def _credentials(upstream: Upstream, path: str, body: bytes) -> dict[str, str]:
+    """What an upstream knows us by; raises UpstreamFailed without any."""
+    if upstream.kind == "gemini":
+        return {"x-goog-api-key": upstream.api_key} if upstream.api_key else {}
+    if upstream.api_key:
+        return {"Authorization": f"Bearer {upstream.api_key}"}
+    url = str(URL(upstream.base_url + path))  # signed as it is sent
+    return await _signer.sign(url, body, upstream.region)
+
+
+def _headers(headers: Mapping[str, str], *, has_events: bool) -> dict[str, str]:
     found = {name: headers[name] for name in _NAMES if name in headers}
     for theirs, ours in _OTHER_NAMES.items():
         if theirs in headers:
             found[ours] = headers[theirs]
-    found["content-type"] = "text/event-stream" if is_stream else "application/json"
+    found["content-type"] = "text/event-stream" if has_events else "application/json"
     return found
