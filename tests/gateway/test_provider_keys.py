@@ -12,7 +12,6 @@ import psycopg
 import pytest
 from psycopg_pool import ConnectionPool
 
-from tallystick.access import Sealer
 from tallystick.clock import SystemClock
 from tallystick.errors import InvalidInput, NotFound
 from tallystick.gateway.keys import KeyRing, ProviderKeys
@@ -33,8 +32,8 @@ def pool(postgres_url: str) -> Any:
 
 
 def test_a_tenants_own_key_comes_first_and_each_change_is_seen(pool: ConnectionPool) -> None:
-    keys = ProviderKeys(pool, Sealer("secret"), SystemClock())
-    here, elsewhere = KeyRing(keys), KeyRing(ProviderKeys(pool, Sealer("secret"), SystemClock()))
+    keys = ProviderKeys(pool, "secret", SystemClock())
+    here, elsewhere = KeyRing(keys), KeyRing(ProviderKeys(pool, "secret", SystemClock()))
     upstream = Upstream("openai", name="openai", api_key="sk-of-the-settings")
     here.refresh()
     assert here.keyed(upstream, "acme").api_key == "sk-of-the-settings"
@@ -55,7 +54,7 @@ def test_a_tenants_own_key_comes_first_and_each_change_is_seen(pool: ConnectionP
 
 
 def test_who_has_the_database_alone_has_no_key(pool: ConnectionPool, postgres_url: str) -> None:
-    keys = ProviderKeys(pool, Sealer("secret"), SystemClock())
+    keys = ProviderKeys(pool, "secret", SystemClock())
     keys.put("acme", "anthropic", OWN, "key_1")
     keys.put("globex", "anthropic", KEY, "key_2")
     with psycopg.connect(postgres_url) as connection:

@@ -305,8 +305,8 @@ def _channels(parts: Platform) -> Channels:
 
 
 def _provider_keys(parts: Platform) -> ProviderKeys:
-    sealer = Sealer(load_access_key(parts.settings, parts.folder.path))
-    return ProviderKeys(parts.pool, sealer, parts.clock)
+    secret = load_access_key(parts.settings, parts.folder.path)
+    return ProviderKeys(parts.pool, secret, parts.clock)
 
 
 def _rates(parts: Platform) -> RateLimits:

@@ -8,10 +8,10 @@ import msgspec
 from psycopg.rows import class_row
 from psycopg_pool import ConnectionPool
 
-from tallystick.access import Sealer
 from tallystick.clock import Clock
 from tallystick.errors import InvalidInput, NotFound
 from tallystick.plumbing.postgres import for_every_tenant, transaction
+from tallystick.plumbing.sealing import SealBroken, Sealing
 from tallystick.plumbing.sql import load_statements
 
 _SQL = {
@@ -38,9 +38,12 @@ class KeyView(msgspec.Struct, frozen=True):
 class ProviderKeys:
     """Keys of providers at rest."""
 
-    def __init__(self, pool: ConnectionPool, sealer: Sealer, clock: Clock) -> None:
+    def __init__(self, pool: ConnectionPool, secret: str, clock: Clock) -> None:
+        """`secret` is the installation's, TALLYSTICK_ACCESS_KEY."""
         self._pool = pool
-        self._sealer = sealer
+        self._sealing = Sealing(
+            secret.encode(), b"tallystick:provider keys", setting="TALLYSTICK_ACCESS_KEY"
+        )
         self._clock = clock
 
     def put(self, tenant_id: str, upstream: str, key: str, by: str) -> KeyView:
@@ -51,7 +54,7 @@ class ProviderKeys:
             raise InvalidInput("a key has 8 to 4096 visible ASCII characters", field="key")
         last_four = key[-4:] if len(key) >= _SHOWN_FROM else ""
         view = KeyView(tenant_id, upstream, last_four, self._clock.now(), by)
-        sealed = self._sealer.seal(key.encode(), _name_of(tenant_id, upstream))
+        sealed = self._sealing.seal(key.encode(), _name_of(tenant_id, upstream))
         with transaction(self._pool) as connection:
             connection.execute(_SQL["grow_revision"])
             connection.execute(_SQL["put_key"], msgspec.structs.asdict(view) | {"sealed": sealed})
@@ -89,8 +92,8 @@ class ProviderKeys:
 
     def _open(self, tenant_id: str, upstream: str, sealed: bytes) -> str:
         try:
-            return self._sealer.open(bytes(sealed), _name_of(tenant_id, upstream)).decode()
-        except InvalidInput:
+            return self._sealing.open(sealed, _name_of(tenant_id, upstream)).decode()
+        except SealBroken:
             return ""
 
 
