@@ -14,6 +14,7 @@ from tallystick.api import ledger_routes as ledger
 from tallystick.api import mitigation_routes as mitigations
 from tallystick.api import otlp_routes as otlp
 from tallystick.api import overrun_routes as overruns
+from tallystick.api import provider_key_routes as provider_keys
 from tallystick.api import quota_routes as quotas
 from tallystick.api import rate_routes as rates
 from tallystick.api import schema_routes as schemas
@@ -491,4 +492,5 @@ ROUTES = (
     *mitigations.ROUTES,
     *overruns.ROUTES,
     *quotas.ROUTES,
+    *provider_keys.ROUTES,
 )

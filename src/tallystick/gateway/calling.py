@@ -27,6 +27,7 @@ from tallystick.gateway.door import TokenRate
 from tallystick.gateway.estimate import estimate_output
 from tallystick.gateway.headers import answer_headers, call_headers
 from tallystick.gateway.health import Health
+from tallystick.gateway.keys import KeyRing
 from tallystick.gateway.model import Asked, ModelOff, ModelUnknown, UpstreamBusy, UpstreamFailed
 from tallystick.gateway.money import CallAsk, CallPermit, CallReceipt, CallRefused, Calls, Usage
 from tallystick.gateway.outbound import Answer, Outbound
@@ -34,6 +35,7 @@ from tallystick.gateway.routing import Choice
 from tallystick.gateway.settings import GatewaySettings
 from tallystick.gateway.streams import StreamAnswer
 from tallystick.gateway.surfaces import Surface
+from tallystick.gateway.upstreams import able, send_translated, translation_of
 from tallystick.gateway.usage import believed, estimated_usage
 from tallystick.ids import IdSource
 
@@ -75,12 +77,14 @@ class Calling:
         calls: Calls,
         outbound: Outbound,
         settings: GatewaySettings,
+        keys: KeyRing,
         health: Health,
         ids: IdSource,
     ) -> None:
         self.calls = calls
         self.settings = settings
         self._outbound = outbound
+        self._keys = keys
         self._health = health
         self._ids = ids
         self._endings: set[asyncio.Task[Any]] = set()
@@ -137,7 +141,8 @@ class Calling:
         on = [one for one in choices if not routing.is_allowed(one.model, self.settings.models_off)]
         if not on:
             raise ModelOff(f"{model} is switched off")
-        return on, retries
+        beta = call.headers.get("anthropic-beta", "")
+        return able(on, call.surface.name, call.asked, beta), retries
 
     async def _steer(self, call: Call, choices: list[Choice]) -> tuple[Call, list[Choice]]:
         """Go down the route's ladder at once where a budget or a mitigation says so."""
@@ -271,7 +276,14 @@ class Calling:
 
     async def _send(self, attempt: Attempt) -> Answer:
         call, (upstream, model) = attempt.call, attempt.choice
+        upstream = self._keys.keyed(upstream, attempt.permit.tenant_id)
         headers = {**call.headers, "X-Client-Request-Id": attempt.permit.request_id}
+        translation = translation_of(upstream, call.surface.name)
+        if translation is not None:
+            created = attempt.permit.occurred_at // SECOND
+            return await send_translated(
+                self._outbound, translation, call.asked, upstream, model, headers, created
+            )
         return await self._outbound.send(
             upstream,
             call.surface.upstream_path,
@@ -284,6 +296,7 @@ class Calling:
         """Send a call that is free (a token count) and give back its answer as it is."""
         choices, _ = self.choices(call)
         upstream, model = choices[0]
+        upstream = self._keys.keyed(upstream, call.principal.tenant_id)
         body = call.surface.body_for(call.asked, model, upstream)
         answer = await self._outbound.send(
             upstream, call.surface.upstream_path, body, call.headers, model=model

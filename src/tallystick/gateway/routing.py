@@ -113,7 +113,7 @@ def plan_choices(
         direct = [
             Choice(upstream, model)
             for upstream in settings.upstreams.values()
-            if upstream.speaks == speaks and is_allowed(model, upstream.models)
+            if upstream.answers(speaks) and is_allowed(model, upstream.models)
         ]
         return usable(direct[:1]), settings.retries
     if route.is_off:
@@ -127,7 +127,7 @@ def choices_of(
 ) -> list[Choice]:
     """Targets that can answer on this surface and are not switched off."""
     choices = [Choice(upstreams[target.upstream], target.model or model) for target in targets]
-    return usable([choice for choice in choices if choice.upstream.speaks == speaks])
+    return usable([choice for choice in choices if choice.upstream.answers(speaks)])
 
 
 def usable(choices: Sequence[Choice]) -> list[Choice]:

@@ -136,6 +136,7 @@ class ChatReader:
         """Take one event (and its data); return what the client is sent of it."""
         if text == b"[DONE]":
             self.is_ended = True
+            self.seen.usage = self.seen.usage or self.seen.began
             return event
         try:
             chunk = _read_chunk(text)
@@ -144,7 +145,7 @@ class ChatReader:
         self._last = text
         self._count(chunk)
         if chunk.usage is not None:
-            _note(self.seen, chunk.usage)
+            self._note(chunk, chunk.usage)
         if not self._is_usage_hidden:
             return event
         if chunk.usage is None:  # OpenAI sets null in each; quotes within text are escaped
@@ -154,6 +155,14 @@ class ChatReader:
         fields = _read_fields(text)
         del fields["usage"]
         return b"data: " + _encode(fields) + b"\n\n"
+
+    def _note(self, chunk: _Chunk, usage: ChatUsage) -> None:
+        """Usage beside a choice that goes on is what was used so far, not in all."""
+        choices = chunk.choices or ()
+        if choices and not any(choice.finish_reason for choice in choices):
+            self.seen.began = usage_of(usage)
+        else:
+            _note(self.seen, usage)
 
     def _count(self, chunk: _Chunk) -> None:
         if chunk.error is not None:

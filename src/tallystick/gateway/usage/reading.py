@@ -57,7 +57,8 @@ def believed(reported: Usage | None, estimate: Usage) -> Usage:
     """What a provider reported where it can be true, made whole; else the estimate.
 
     An answer that says it used nothing, or less than nothing, did not say what it used: it is
-    charged by estimate, never free. More cached than there was input is input all the same.
+    charged by estimate, never free; so is its input, when it says nothing of that (Gemini, at
+    times). More cached than there was input is input all the same.
     """
     if reported is None:
         return estimate
@@ -71,6 +72,10 @@ def believed(reported: Usage | None, estimate: Usage) -> Usage:
         tools=tools,
     )
     cached = sum(counts[2:5])
+    if not whole.tokens_input and not cached:
+        return msgspec.structs.replace(
+            whole, tokens_input=estimate.tokens_input, quality="estimated"
+        )
     if cached <= whole.tokens_input:
         return whole
     if cached > TOKENS_MAX:
