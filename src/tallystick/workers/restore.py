@@ -18,7 +18,7 @@ from tallystick.plumbing.log import CORRECTIONS
 from tallystick.rating.groups import Coded
 from tallystick.rating.rater import NUMBER_FIELDS, RATED_FIELDS
 from tallystick.workers.intake import Deliveries, Touched
-from tallystick.workers.loop import Follower
+from tallystick.workers.loop import Follower, Progress
 from tallystick.workers.taking import Taking
 
 DICTIONARIES = (
@@ -33,14 +33,14 @@ DICTIONARIES = (
 class Restorer(Taking[ArchiveSource]):
     """Takes in the archive from the sink's position on."""
 
-    def step(self) -> bool:
-        """Take in the next slice; False when the archive has no more."""
+    def step(self) -> Progress:
+        """Take in the next slice; NOTHING when the archive has no more."""
         found = self._source.read_slice()
         if found is None:
-            return False
+            return Progress.NOTHING
         self._intake.take_up(found.partition, found.epoch)
         self._finish(self._take_in(found), {found.partition: found.offset_end})
-        return True
+        return Progress.FULL
 
     def close(self) -> None:
         """Let the source go."""
@@ -105,11 +105,11 @@ class RestoreThenFollow:
         """Read again from the stored positions."""
         (self._restorer or self._sink).recover()
 
-    def step(self) -> bool:
+    def step(self) -> bool | Progress:
         """Take in the next part of the archive, or of the log once that is done."""
         if self._restorer is not None:
-            if self._restorer.step():
-                return True
+            if progress := self._restorer.step():
+                return progress
             self._restorer.close()
             self._restorer = None
             self._sink.recover()

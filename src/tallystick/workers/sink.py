@@ -8,7 +8,6 @@ each event becomes exactly one fact.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from itertools import chain
 
@@ -17,23 +16,20 @@ from tallystick.events.promotion import DEFAULTS, fill_columns
 from tallystick.plumbing.log import CORRECTIONS, Chunk, Source
 from tallystick.plumbing.log.columns import complete, concat
 from tallystick.workers.intake import Deliveries, Touched, verdicts_of
+from tallystick.workers.loop import Progress
 from tallystick.workers.taking import Taking
 
 EVENTS_PER_STEP_MAX = 100_000
-_STEP_SECONDS_MIN = 0.35
-"""Each step makes new parts in ClickHouse; fewer, larger ones cost less to merge."""
 
 
 class Sink(Taking[Source]):
     """Follows partitions of the log into the facts."""
 
-    _stepped_at = 0.0
-
-    def step(self) -> bool:
-        """Take in the next deliveries; False when there are no more."""
+    def step(self) -> Progress:
+        """Take in the next deliveries."""
         chunks = self._source.read(EVENTS_PER_STEP_MAX)
         if not chunks:
-            return False
+            return Progress.NOTHING
         for chunk in chunks:
             self._intake.take_up(chunk.partition, chunk.epoch)
         touched: Touched = {}
@@ -44,14 +40,8 @@ class Sink(Taking[Source]):
             if chunk.partition == CORRECTIONS:
                 touched |= self._intake.correct(chunk.columns, chunk.offsets)
         self._finish(touched, {chunk.partition: chunk.offset_end for chunk in chunks})
-        self._pace()
-        return True
-
-    def _pace(self) -> None:
-        rest = self._stepped_at + _STEP_SECONDS_MIN - time.monotonic()
-        if rest > 0:
-            time.sleep(rest)
-        self._stepped_at = time.monotonic()
+        is_full = sum(len(chunk.offsets) for chunk in chunks) >= EVENTS_PER_STEP_MAX
+        return Progress.FULL if is_full else Progress.SOME
 
 
 def _gather(chunks: Sequence[Chunk]) -> Deliveries:

@@ -25,6 +25,7 @@ from tallystick.plumbing.log import CORRECTIONS, Chunk, Positions, Source, Verdi
 from tallystick.plumbing.log.columns import complete
 from tallystick.plumbing.postgres import transaction
 from tallystick.rating import Rater
+from tallystick.workers.loop import Progress
 from tallystick.workers.memory import Memory, Verdicts
 
 EVENTS_PER_STEP_MAX = 50_000
@@ -78,8 +79,8 @@ class VaultFollower:
         self._store.forget()
         self._begun = None
 
-    def step(self) -> bool:
-        """Count the next deliveries; False when there are no more."""
+    def step(self) -> Progress:
+        """Count the next deliveries."""
         if self._begun is None:
             self._begun = set(self._positions.load(self.name))
         chunks = self._source.read(self._events_per_step)
@@ -87,11 +88,13 @@ class VaultFollower:
             self._take_in(chunks, self._begun)
         elif not self._begun <= self._positions.load(self.name).keys():
             self.recover()  # the vault was wiped: nothing comes that would tell
-            return True
-        if self._counting is not None and self._counting.settle():
-            return True
-        self._forget_old()
-        return bool(chunks)
+            return Progress.FULL
+        has_settled = self._counting is not None and self._counting.settle()
+        if not has_settled:
+            self._forget_old()
+        if sum(len(chunk.offsets) for chunk in chunks) >= self._events_per_step:
+            return Progress.FULL
+        return Progress.SOME if chunks or has_settled else Progress.NOTHING
 
     def _take_in(self, chunks: Sequence[Chunk], begun: set[int]) -> None:
         verdicts = {chunk.partition: self._verdicts(chunk) for chunk in chunks}

@@ -23,7 +23,8 @@ _SQL = {
 }
 
 
-_BATCHES_PER_READ_MAX = 256
+_BATCHES_PER_READ_MAX = 4_096
+"""More than are appended between two steps of a follower, however small they are."""
 
 
 class PostgresLog:
