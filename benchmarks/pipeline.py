@@ -58,14 +58,7 @@ def sustained(rate: int, seconds: int) -> str:
         port, every = server.client.base_url.port, BATCH / rate
         load = multiprocessing.get_context("spawn").Process(
             target=send,
-            args=(
-                server.client.base_url.port,
-                key,
-                template(),
-                every,
-                int(seconds / every),
-                theirs,
-            ),
+            args=(port, key, template(), every, int(seconds / every), theirs),
         )
         before, began = cpu_seconds(server), time.perf_counter()
         load.start()
