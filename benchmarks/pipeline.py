@@ -24,28 +24,22 @@ import sys
 import tempfile
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
-from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-import httpx
 import psutil
 from tests.server import Server
 
+from benchmarks.pipeline_load import BEFORE, NOW, TAG, send
 from benchmarks.run import bodies, cpu_seconds, memory, visible
-from tallystick.clock import SystemClock, format_time
 
 RESULTS = Path(__file__).parent / "results"
 BATCH = 500
-CONNECTIONS = 8
-TAG = b"@@@@@@@@"
-NOW, BEFORE = b"2001-01-01T00:00:00", b"2002-02-02T00:00:00"
 
 
 def template() -> bytes:
     """A request of 500 events with places for its tag and for two times; 1% stand twice."""
-    (body,) = bodies("@@@@@@@@", BATCH, BATCH)
+    (body,) = bodies(TAG.decode(), BATCH, BATCH)
     events = body.removeprefix(b"[").removesuffix(b"]").split(b"},{")
     pieces: list[bytes] = []
     for number, event in enumerate(events):
@@ -56,45 +50,15 @@ def template() -> bytes:
     return b"[" + b"},{".join(pieces) + b"]"
 
 
-def request(made: bytes, number: int, now: int) -> bytes:
-    """The request of a number; every other one has a malformed event as well."""
-    clock = format_time(now)[:19].encode(), format_time(now - 600_000_000)[:19].encode()
-    body = made.replace(TAG, b"%08d" % number)
-    body = body.replace(NOW, clock[0]).replace(BEFORE, clock[1])
-    return body[:-1] + b',{"event_id":"broken"}]' if number % 2 else body
-
-
-def send(url: str, key: str, rate: int, seconds: int, pipe: Connection) -> None:
-    """The load process: sends, then tells when each request was due and acknowledged."""
-    clock, made = SystemClock(), template()
-    headers = {"Authorization": f"Bearer {key}", "Content-Type": "application/json"}
-    client = httpx.Client(base_url=url, headers=headers, timeout=60)
-    client.get("/healthz")
-    every = BATCH / rate
-    started = time.monotonic() + 0.5
-    acknowledged: dict[int, float] = {}
-
-    def one(number: int) -> None:
-        body = request(made, number, clock.now())
-        while client.post("/v1/events", content=body).status_code != 200:
-            time.sleep(0.05)
-        acknowledged[number] = time.monotonic()
-
-    with ThreadPoolExecutor(CONNECTIONS) as pool:
-        for number in range(int(seconds / every)):
-            time.sleep(max(started + number * every - time.monotonic(), 0))
-            pool.submit(one, number)
-    due = [started + number * every for number in range(len(acknowledged))]
-    pipe.send((due, [acknowledged[number] for number in range(len(due))], time.process_time()))
-
-
 def sustained(rate: int, seconds: int) -> str:
     with tempfile.TemporaryDirectory() as folder:
         server = Server(Path(folder) / "data").start()
         key = (server.folder / "admin.key").read_text().strip()
         ours, theirs = multiprocessing.get_context("spawn").Pipe()
+        port, every = server.client.base_url.port, BATCH / rate
         load = multiprocessing.get_context("spawn").Process(
-            target=send, args=(str(server.client.base_url), key, rate, seconds, theirs)
+            target=send,
+            args=(port, key, template(), every, int(seconds / every), theirs),
         )
         before, began = cpu_seconds(server), time.perf_counter()
         load.start()
