@@ -21,7 +21,10 @@ def shorten(column: list[Any]) -> list[Any]:
     >>> shorten(["a", "a"]), shorten(["a", "b"])
     (['a'], ['a', 'b'])
     """
-    return column[:1] if column.count(column[0]) == len(column) else column
+    first = column[0]
+    if first != column[-1]:  # most columns that vary end differently: no need to count
+        return column
+    return column[:1] if column.count(first) == len(column) else column
 
 
 def columns_of_rows(rows: Sequence[Sequence[Any]]) -> Columns:
