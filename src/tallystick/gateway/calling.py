@@ -228,6 +228,7 @@ class Calling:
             tokens_input=asked.tokens_input,
             tokens_output_max=asked.tokens_output_max,
             has_cache_write=asked.has_cache_write,
+            has_audio=asked.has_audio,
             service_tier=asked.service_tier,
             tools=asked.tools,
             account_id=place.account_id,
@@ -296,10 +297,10 @@ class Calling:
         """Send a call that is free (a token count) and give back its answer as it is."""
         choices, _ = self.choices(call)
         upstream, model = choices[0]
-        upstream = self._keys.keyed(upstream, call.principal.tenant_id)
         body = call.surface.body_for(call.asked, model, upstream)
+        keyed = self._keys.keyed(upstream, call.principal.tenant_id)
         answer = await self._outbound.send(
-            upstream, call.surface.upstream_path, body, call.headers, model=model
+            keyed, call.surface.upstream_path, body, call.headers, model=model
         )
         headers = answer_headers(answer.headers)
         return Response(await answer.read(), answer.status, headers)
