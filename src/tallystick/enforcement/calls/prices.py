@@ -120,6 +120,12 @@ class CallPrices:
         )
         return estimate._replace(credit_units=max(estimate.credit_units, 1))
 
+    @staticmethod
+    def _rates(rater: Rater, said: Said, at: int) -> CallRates | None:
+        return rater.rates_of(
+            said.tenant_id, said.provider, said.model, said.service_tier, said.is_batch, at
+        )
+
     def _audio_rates(self, rater: Rater, said: Said, at: int) -> CallRates | None:
         """The prices of sound; CallRefused when the card has none of its own."""
         audio = msgspec.structs.replace(said, service_tier=AUDIO_TIER)
@@ -133,12 +139,6 @@ class CallPrices:
             f"for the service tier {AUDIO_TIER}",
             code="unpriced_model",
             decided_by="policy:unpriced_model",
-        )
-
-    @staticmethod
-    def _rates(rater: Rater, said: Said, at: int) -> CallRates | None:
-        return rater.rates_of(
-            said.tenant_id, said.provider, said.model, said.service_tier, said.is_batch, at
         )
 
     @staticmethod

@@ -127,17 +127,6 @@ def write_events(
     return [_encoder.encode(one) for one in events]
 
 
-def _counts(usage: Usage) -> dict[str, int]:
-    return {name: count for name in _COUNTS if (count := getattr(usage, name))}
-
-
-def _audio_event(event: dict[str, Any], audio: Usage) -> dict[str, Any]:
-    """The part of the call that was sound; how long the call took is said once."""
-    rest = {name: event[name] for name in event if name not in (*_COUNTS, "latency_ms")}
-    own = {"event_id": f"{event['event_id']}:audio", "service_tier": AUDIO_TIER}
-    return {**rest, **own, **_counts(audio)}
-
-
 def _common(permit: CallPermit) -> dict[str, Any]:
     ask = permit.ask
     dimensions = {
@@ -166,3 +155,14 @@ def _tool_events(event_id: str, usage: Usage, common: dict[str, Any]) -> Iterato
                 "event_type": "tool_call_finished",
                 "tool": tool,
             }
+
+
+def _counts(usage: Usage) -> dict[str, int]:
+    return {name: count for name in _COUNTS if (count := getattr(usage, name))}
+
+
+def _audio_event(event: dict[str, Any], audio: Usage) -> dict[str, Any]:
+    """The part of the call that was sound; how long the call took is said once."""
+    rest = {name: event[name] for name in event if name not in (*_COUNTS, "latency_ms")}
+    own = {"event_id": f"{event['event_id']}:audio", "service_tier": AUDIO_TIER}
+    return {**rest, **own, **_counts(audio)}
