@@ -42,6 +42,8 @@ from tallystick.ids import IdSource
 T = TypeVar("T")
 _SETTLE_DELAYS = (0.1, 0.5, 2.0, 5.0)
 """Seconds between tries to settle; what stays unsettled is left to the ledger's resolver."""
+_OURS = frozenset({"unsupported_field", "upstream_key_unreadable"})
+"""Failures before anything was sent, that say nothing of the upstream."""
 _DOWNGRADE_CODES = frozenset({"budget_exceeded", "downgrade_required"})
 
 
@@ -261,7 +263,8 @@ class Calling:
                 return StreamAnswer(self, attempt, answer)
             return await self._whole(attempt, answer)
         except UpstreamFailed as failure:
-            self._health.failed(choice.upstream)
+            if failure.code not in _OURS:
+                self._health.failed(choice.upstream)
             return await self._unanswered(attempt, failure)
         except asyncio.CancelledError:
             gone = UpstreamFailed("cancelled", code="cancelled", is_sent=True)
@@ -341,8 +344,10 @@ class Calling:
             body = await answer.read()
         except UpstreamFailed:  # it said no all the same
             body = b""
-        if answer.status >= 500 or answer.status == 429:
-            self._health.failed(attempt.choice.upstream)
+        upstream = attempt.choice.upstream
+        is_own = self._keys.is_own(upstream, attempt.permit.tenant_id)
+        if answer.status >= 500 or (answer.status == 429 and not is_own):
+            self._health.failed(upstream)
         await self.ending(
             self.settle(
                 attempt,
