@@ -100,11 +100,6 @@ def test_a_kept_key_is_used_within_seconds_and_never_answered(place: Place) -> N
     )
     assert told.json()["tenant_id"] == "acme"
     wait_for(lambda: upstream_saw(place) == f"Bearer {OWN}" or not call())
-    for _ in range(6):  # over its own provider's rate: that opens no breaker
-        limited = {**body, "messages": ask("#rate_limit#")}
-        url = place.url + "/openai/v1/chat/completions"
-        assert httpx.post(url, json=limited, headers=headers, timeout=30).status_code == 429
-    assert call().status_code == 200
     listed = client.get("/v1/provider-keys")
     assert {one["tenant_id"] for one in listed.json()["provider_keys"]} == {"", "acme"}
     refused = client.put("/v1/provider-keys/keyless", json={"key": f"{KEY} with spaces"})

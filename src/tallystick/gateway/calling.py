@@ -344,10 +344,8 @@ class Calling:
             body = await answer.read()
         except UpstreamFailed:  # it said no all the same
             body = b""
-        upstream = attempt.choice.upstream
-        is_own = self._keys.is_own(upstream, attempt.permit.tenant_id)
-        if answer.status >= 500 or (answer.status == 429 and not is_own):
-            self._health.failed(upstream)
+        if answer.status >= 500 or answer.status == 429:
+            self._health.failed(attempt.choice.upstream)
         await self.ending(
             self.settle(
                 attempt,

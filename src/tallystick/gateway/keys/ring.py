@@ -74,10 +74,6 @@ class KeyRing:
             keyed = self._keyed[name] = msgspec.structs.replace(upstream, api_key=key)
         return keyed
 
-    def is_own(self, upstream: Upstream, tenant_id: str) -> bool:
-        """Whether a tenant's calls use its own key: the provider's limits are then its own."""
-        return bool(tenant_id) and (tenant_id, upstream.name) in self._found
-
     def _run(self) -> None:
         while not self._is_closing.wait(REFRESH_SECONDS):
             try:
