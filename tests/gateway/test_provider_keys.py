@@ -90,7 +90,15 @@ def test_a_kept_key_is_used_within_seconds_and_never_answered(place: Place) -> N
     made = client.put("/v1/provider-keys/keyless", json={"key": KEY})
     assert made.status_code == 200 and made.json()["last_four"] == "1a2b"
     wait_for(lambda: call().status_code == 200)
-    told = client.put("/v1/provider-keys/keyless", json={"key": OWN, "tenant_id": "acme"})
+    admin = {"name": "theirs", "tenant_id": "acme", "roles": ["admin"]}
+    theirs = client.post("/v1/api-keys", json=admin).json()["key"]
+    told = httpx.put(
+        place.url + "/v1/provider-keys/keyless",
+        json={"key": OWN},
+        headers={"Authorization": f"Bearer {theirs}"},
+        timeout=30,
+    )
+    assert told.json()["tenant_id"] == "acme"
     wait_for(lambda: upstream_saw(place) == f"Bearer {OWN}" or not call())
     listed = client.get("/v1/provider-keys")
     assert {one["tenant_id"] for one in listed.json()["provider_keys"]} == {"", "acme"}

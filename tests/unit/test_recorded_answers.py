@@ -113,6 +113,21 @@ def test_a_stream_byte_by_byte(one: dict[str, Any]) -> None:
     assert counts_of(read_stream(one, [1]).seen) == one.get("expected")
 
 
+@pytest.mark.parametrize("one", _STREAMS, ids=lambda one: str(one["file"]))
+def test_a_translation_does_not_depend_on_the_cuts(one: dict[str, Any]) -> None:
+    kind = one["kind"].removesuffix("-stream")
+    if kind not in _TRANSLATIONS:
+        return
+    text = (_FOLDER / one["file"]).read_bytes()
+
+    def translated(size: int) -> bytes:
+        stream = _TRANSLATIONS[kind][0].stream("asked-for", 1_790_000_000)
+        pieces = [stream.feed(text[at : at + size]) for at in range(0, len(text), size)]
+        return b"".join(pieces) + stream.end()
+
+    assert translated(len(text)) == translated(1) == translated(97)
+
+
 def test_an_answer_that_says_nothing_of_its_input_is_not_free_of_it() -> None:
     """Gemini leaves promptTokenCount out at times."""
     one = next(one for one in _INDEX if one["file"] == "gemini-stream-2.sse")

@@ -166,12 +166,17 @@ def frame(surface: str, event: bytes) -> bytes:
     kind, _, payload = event.partition(b"\n")
     if surface == "invoke":
         payload = _encode({"bytes": base64.b64encode(payload).decode(), "p": "abcd"})
+    return framed(kind, payload, b"event")
+
+
+def framed(kind: bytes, payload: bytes, message_type: bytes) -> bytes:
+    """A message of an event stream: an event or an exception."""
     headers = b"".join(
         bytes([len(name)]) + name + b"\x07" + struct.pack(">H", len(value)) + value
         for name, value in (
-            (b":event-type", kind),
+            (b":" + message_type + b"-type", kind),
             (b":content-type", b"application/json"),
-            (b":message-type", b"event"),
+            (b":message-type", message_type),
         )
     )
     prelude = struct.pack(">II", 16 + len(headers) + len(payload), len(headers))

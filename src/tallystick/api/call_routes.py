@@ -41,6 +41,7 @@ class AuthorizationBody(msgspec.Struct):
     tokens_input: int
     tokens_output_max: int | None = None
     has_cache_write: bool = False
+    has_audio: bool = False
     service_tier: str = ""
     is_batch: bool = False
     tools: dict[str, int] = {}
@@ -64,6 +65,8 @@ class UsageBody(msgspec.Struct):
     tokens_cache_write_5m: int = 0
     tokens_cache_write_1h: int = 0
     tokens_reasoning: int = 0
+    tokens_input_audio: int = 0
+    tokens_output_audio: int = 0
     tools: dict[str, int] = {}
     quality: str = "exact"
 

@@ -42,6 +42,8 @@ from tallystick.ids import IdSource
 T = TypeVar("T")
 _SETTLE_DELAYS = (0.1, 0.5, 2.0, 5.0)
 """Seconds between tries to settle; what stays unsettled is left to the ledger's resolver."""
+_OURS = frozenset({"unsupported_field", "upstream_key_unreadable"})
+"""Failures before anything was sent, that say nothing of the upstream."""
 _DOWNGRADE_CODES = frozenset({"budget_exceeded", "downgrade_required"})
 
 
@@ -228,6 +230,7 @@ class Calling:
             tokens_input=asked.tokens_input,
             tokens_output_max=asked.tokens_output_max,
             has_cache_write=asked.has_cache_write,
+            has_audio=asked.has_audio,
             service_tier=asked.service_tier,
             tools=asked.tools,
             account_id=place.account_id,
@@ -260,7 +263,8 @@ class Calling:
                 return StreamAnswer(self, attempt, answer)
             return await self._whole(attempt, answer)
         except UpstreamFailed as failure:
-            self._health.failed(choice.upstream)
+            if failure.code not in _OURS:
+                self._health.failed(choice.upstream)
             return await self._unanswered(attempt, failure)
         except asyncio.CancelledError:
             gone = UpstreamFailed("cancelled", code="cancelled", is_sent=True)
@@ -296,10 +300,10 @@ class Calling:
         """Send a call that is free (a token count) and give back its answer as it is."""
         choices, _ = self.choices(call)
         upstream, model = choices[0]
-        upstream = self._keys.keyed(upstream, call.principal.tenant_id)
         body = call.surface.body_for(call.asked, model, upstream)
+        keyed = self._keys.keyed(upstream, call.principal.tenant_id)
         answer = await self._outbound.send(
-            upstream, call.surface.upstream_path, body, call.headers, model=model
+            keyed, call.surface.upstream_path, body, call.headers, model=model
         )
         headers = answer_headers(answer.headers)
         return Response(await answer.read(), answer.status, headers)

@@ -28,6 +28,7 @@ class Said(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     tokens_input: int
     tokens_output_max: int | None = None
     has_cache_write: bool = False
+    has_audio: bool = False
     service_tier: str = ""
     is_batch: bool = False
     tools: dict[str, int] = {}
@@ -102,6 +103,7 @@ def said_of(ask: CallAsk, account_id: str, tenant_id: str) -> Said:
         tokens_input=ask.tokens_input,
         tokens_output_max=ask.tokens_output_max,
         has_cache_write=ask.has_cache_write,
+        has_audio=ask.has_audio,
         service_tier=ask.service_tier,
         is_batch=ask.is_batch,
         tools=dict(ask.tools),
@@ -177,6 +179,7 @@ def ask_of(details: CallDetails, principal: Principal) -> CallAsk:
         tokens_input=said.tokens_input,
         tokens_output_max=said.tokens_output_max,
         has_cache_write=said.has_cache_write,
+        has_audio=said.has_audio,
         service_tier=said.service_tier,
         is_batch=said.is_batch,
         tools=said.tools,

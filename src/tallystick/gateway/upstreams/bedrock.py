@@ -42,11 +42,6 @@ _FINISHES = {
 _VERSION = "bedrock-2023-05-31"
 
 
-class _CacheDetail(msgspec.Struct, rename="camel"):
-    ttl: str = ""
-    input_tokens: int = 0
-
-
 class _Usage(msgspec.Struct, rename="camel"):
     input_tokens: int = 0
     output_tokens: int = 0

@@ -69,6 +69,8 @@ def believed(reported: Usage | None, estimate: Usage) -> Usage:
     whole = msgspec.structs.replace(
         reported,
         tokens_reasoning=min(reported.tokens_reasoning, reported.tokens_output),
+        tokens_input_audio=_part(reported.tokens_input_audio, reported.tokens_input),
+        tokens_output_audio=_part(reported.tokens_output_audio, reported.tokens_output),
         tools=tools,
     )
     cached = sum(counts[2:5])
@@ -81,6 +83,10 @@ def believed(reported: Usage | None, estimate: Usage) -> Usage:
     if cached > TOKENS_MAX:
         return estimate
     return msgspec.structs.replace(whole, tokens_input=cached, quality="estimated")
+
+
+def _part(count: int, whole: int) -> int:
+    return min(max(count, 0), whole)
 
 
 def estimated_usage(tokens_input: int, tokens_output: int) -> Usage:
