@@ -1081,7 +1081,6 @@ CREATE INDEX window_of_budget ON enforcement.budget_window USING btree (tenant_i
 CREATE INDEX window_under_way ON enforcement.budget_window USING btree (end_at);
 CREATE INDEX account_of_tenant ON ledger.account USING btree (tenant_id, created_at, account_id);
 CREATE INDEX hold_due ON ledger.hold USING btree (due_at);
-CREATE INDEX hold_of_account ON ledger.hold USING btree (account_id);
 CREATE INDEX hold_of_run ON ledger.hold USING btree (tenant_id, run_id) WHERE (run_id <> ''::text);
 CREATE UNIQUE INDEX inv_04_one_outcome_per_key ON ledger.operation USING btree (key_hash);
 CREATE UNIQUE INDEX inv_07_one_resolution_per_hold ON ledger.operation USING btree (hold_id) WHERE ((outcome = 'posted'::text) AND (kind = ANY (ARRAY['capture'::text, 'release'::text, 'hold_expiry'::text, 'resolve'::text, 'return'::text])));
