@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
-from itertools import compress
 from typing import Any, NamedTuple
 
 import msgspec
@@ -25,12 +24,14 @@ from tallystick.events.redaction import Redactor
 from tallystick.events.rules import MACHINE_NAMES, Refused, flat_attributes
 from tallystick.plumbing.log.columns import expand, shorten
 
-_REQUIRED = ("event_id", "event_type", "tenant_id")
+_REQUIRED = {"event_id", "event_type", "tenant_id"}
+_IDS = (*_REQUIRED, "run_id")
+"""None of these may begin as ids of our own making do."""
+
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _list = msgspec.json.Decoder(list[Plain], float_hook=Decimal)
 _raws = msgspec.json.Decoder(list[msgspec.Raw])
 _one = msgspec.json.Decoder(Plain, float_hook=Decimal)
-_RESERVED = RESERVED_PREFIX.encode()
 _FIELDS = Plain.__struct_fields__
 _CHOICES = {
     "usage_scope": {"leaf", "aggregate"},
@@ -86,15 +87,16 @@ def split_plain(
 
 def _leave_out(faulty: set[int], count: int, parallel: Sequence[list[Any]]) -> None:
     """Take what stands at faulty places out of lists that have one value for each event."""
-    is_good = [place not in faulty for place in range(count)]
+    places = sorted(faulty, reverse=True)
     for values in parallel:
         if len(values) == count:
-            values[:] = compress(values, is_good)
+            for place in places:
+                del values[place]
 
 
 def _is_clean(text: bytes) -> bool:
     """No escape, no character beyond ASCII: then no text in it has a control character."""
-    return b"\\" not in text and text.isascii() and b"\x7f" not in text and _RESERVED not in text
+    return b"\\" not in text and text.isascii() and b"\x7f" not in text
 
 
 def _decode_all(body: bytes, is_lines: bool) -> list[Plain] | None:
@@ -144,8 +146,11 @@ def _faulty(columns: _Columns, count: int, received_at: int, redactor: Redactor)
     if not count:
         return set()
     faulty = _disagreeing(columns, count)
-    for name in _REQUIRED:
-        faulty |= _places_of({""}, columns[name], count)
+    for name in _IDS:
+        faulty |= _places_of({""} if name in _REQUIRED else (), columns[name], count)
+        if RESERVED_PREFIX in "\n".join(columns[name]):
+            is_ours = [text.startswith(RESERVED_PREFIX) for text in columns[name]]
+            faulty |= _places_of({True}, is_ours, count)
     for name in (*MACHINE_NAMES, "error_code", *_CHOICES):
         column = columns[name]
         bad = {value for value in set(column) if not _is_kept(name, value, redactor)}
