@@ -9,12 +9,13 @@ that both can read.
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
+from msgspec.structs import astuple
 
 from tallystick.bounds import FUTURE_TOLERANCE
 from tallystick.events.batch import EMPTY, EventBatch
@@ -22,13 +23,11 @@ from tallystick.events.fields import RESERVED_PREFIX
 from tallystick.events.model import EVENT_FIELDS, EventType, Plain, digests_of
 from tallystick.events.redaction import Redactor
 from tallystick.events.rules import MACHINE_NAMES, Refused, flat_attributes
-from tallystick.plumbing.log.columns import expand, shorten
+from tallystick.plumbing.log.columns import columns_of_rows, expand, shorten
 
-_REQUIRED = {"event_id", "event_type", "tenant_id"}
-_IDS = (*_REQUIRED, "run_id")
-"""None of these may begin as ids of our own making do."""
-
+_REQUIRED = ("event_id", "event_type", "tenant_id")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_BEFORE = _EPOCH - timedelta(microseconds=1)
 _list = msgspec.json.Decoder(list[Plain], float_hook=Decimal)
 _raws = msgspec.json.Decoder(list[msgspec.Raw])
 _one = msgspec.json.Decoder(Plain, float_hook=Decimal)
@@ -128,17 +127,16 @@ def _columns_of(plains: Sequence[Plain]) -> _Columns:
     """The fields as columns, the time in micros (-1 when it is missing)."""
     if not plains:
         return {}
-    fields = zip(*map(msgspec.structs.astuple, plains), strict=True)
-    columns = {name: shorten(list(field)) for name, field in zip(_FIELDS, fields, strict=True)}
-    columns["event_time"] = [_micros(moment) for moment in columns["event_time"]]
-    return columns
-
-
-def _micros(moment: datetime | None) -> int:
-    if moment is None:
-        return -1
-    since = moment - _EPOCH
-    return since.days * 86_400_000_000 + since.seconds * 1_000_000 + since.microseconds
+    columns = columns_of_rows(list(map(astuple, plains)))
+    named = dict(zip(_FIELDS, columns, strict=True))
+    moments = named["event_time"]
+    if None in moments:
+        moments = [_BEFORE if moment is None else moment for moment in moments]
+    named["event_time"] = [
+        since.days * 86_400_000_000 + since.seconds * 1_000_000 + since.microseconds
+        for since in [moment - _EPOCH for moment in moments]
+    ]
+    return named
 
 
 def _faulty(columns: _Columns, count: int, received_at: int, redactor: Redactor) -> set[int]:
@@ -146,8 +144,10 @@ def _faulty(columns: _Columns, count: int, received_at: int, redactor: Redactor)
     if not count:
         return set()
     faulty = _disagreeing(columns, count)
-    for name in _IDS:
-        faulty |= _places_of({""} if name in _REQUIRED else (), columns[name], count)
+    for name in _REQUIRED:
+        if not all(columns[name]):
+            faulty |= _places_of({""}, columns[name], count)
+    for name in (*_REQUIRED, "run_id"):
         if RESERVED_PREFIX in "\n".join(columns[name]):
             is_ours = [text.startswith(RESERVED_PREFIX) for text in columns[name]]
             faulty |= _places_of({True}, is_ours, count)
