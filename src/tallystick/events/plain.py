@@ -38,7 +38,10 @@ _CHOICES = {
     "cost_amount": {""},  # amounts are read digit by digit, the long way
     "cost_currency": {""},
 }
-_CACHED = ("tokens_cache_read", "tokens_cache_write_5m", "tokens_cache_write_1h")
+_PARTS = {
+    "tokens_input": ("tokens_cache_read", "tokens_cache_write_5m", "tokens_cache_write_1h"),
+    "tokens_output": ("tokens_reasoning",),
+}
 _LONG_TYPES = {EventType.IMPORT_ERROR, EventType.COST}
 
 _Columns = dict[str, list[Any]]
@@ -185,10 +188,13 @@ def _is_kept(name: str, value: str, redactor: Redactor) -> bool:
 
 def _disagreeing(columns: _Columns, count: int) -> set[int]:
     """Where parts are more than the whole of which they are part."""
-    cached = sum(np.array(columns[name]) for name in _CACHED)
-    is_more = cached > np.array(columns["tokens_input"])
-    is_more = is_more | (np.array(columns["tokens_reasoning"]) > np.array(columns["tokens_output"]))
-    return set(np.flatnonzero(np.broadcast_to(is_more, count)).tolist())
+    found: set[int] = set()
+    for whole, names in _PARTS.items():
+        parts = [np.array(columns[name]) for name in names if columns[name] != [0]]
+        if parts:
+            is_more = np.broadcast_to(sum(parts) > np.array(columns[whole]), count)
+            found.update(np.flatnonzero(is_more).tolist())
+    return found
 
 
 def _is_deep(attributes: dict[str, Any]) -> bool:
