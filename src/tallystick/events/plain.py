@@ -9,13 +9,13 @@ that both can read.
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
-from itertools import compress
 from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
+from msgspec.structs import astuple
 
 from tallystick.bounds import FUTURE_TOLERANCE
 from tallystick.events.batch import EMPTY, EventBatch
@@ -23,14 +23,14 @@ from tallystick.events.fields import RESERVED_PREFIX
 from tallystick.events.model import EVENT_FIELDS, EventType, Plain, digests_of
 from tallystick.events.redaction import Redactor
 from tallystick.events.rules import MACHINE_NAMES, Refused, flat_attributes
-from tallystick.plumbing.log.columns import expand, shorten
+from tallystick.plumbing.log.columns import columns_of_rows, expand, shorten
 
 _REQUIRED = ("event_id", "event_type", "tenant_id")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_BEFORE = _EPOCH - timedelta(microseconds=1)
 _list = msgspec.json.Decoder(list[Plain], float_hook=Decimal)
 _raws = msgspec.json.Decoder(list[msgspec.Raw])
 _one = msgspec.json.Decoder(Plain, float_hook=Decimal)
-_RESERVED = RESERVED_PREFIX.encode()
 _FIELDS = Plain.__struct_fields__
 _CHOICES = {
     "usage_scope": {"leaf", "aggregate"},
@@ -38,7 +38,10 @@ _CHOICES = {
     "cost_amount": {""},  # amounts are read digit by digit, the long way
     "cost_currency": {""},
 }
-_CACHED = ("tokens_cache_read", "tokens_cache_write_5m", "tokens_cache_write_1h")
+_PARTS = {
+    "tokens_input": ("tokens_cache_read", "tokens_cache_write_5m", "tokens_cache_write_1h"),
+    "tokens_output": ("tokens_reasoning",),
+}
 _LONG_TYPES = {EventType.IMPORT_ERROR, EventType.COST}
 
 _Columns = dict[str, list[Any]]
@@ -86,15 +89,16 @@ def split_plain(
 
 def _leave_out(faulty: set[int], count: int, parallel: Sequence[list[Any]]) -> None:
     """Take what stands at faulty places out of lists that have one value for each event."""
-    is_good = [place not in faulty for place in range(count)]
+    places = sorted(faulty, reverse=True)
     for values in parallel:
         if len(values) == count:
-            values[:] = compress(values, is_good)
+            for place in places:
+                del values[place]
 
 
 def _is_clean(text: bytes) -> bool:
     """No escape, no character beyond ASCII: then no text in it has a control character."""
-    return b"\\" not in text and text.isascii() and b"\x7f" not in text and _RESERVED not in text
+    return b"\\" not in text and text.isascii() and b"\x7f" not in text
 
 
 def _decode_all(body: bytes, is_lines: bool) -> list[Plain] | None:
@@ -126,17 +130,16 @@ def _columns_of(plains: Sequence[Plain]) -> _Columns:
     """The fields as columns, the time in micros (-1 when it is missing)."""
     if not plains:
         return {}
-    fields = zip(*map(msgspec.structs.astuple, plains), strict=True)
-    columns = {name: shorten(list(field)) for name, field in zip(_FIELDS, fields, strict=True)}
-    columns["event_time"] = [_micros(moment) for moment in columns["event_time"]]
-    return columns
-
-
-def _micros(moment: datetime | None) -> int:
-    if moment is None:
-        return -1
-    since = moment - _EPOCH
-    return since.days * 86_400_000_000 + since.seconds * 1_000_000 + since.microseconds
+    columns = columns_of_rows(list(map(astuple, plains)))
+    named = dict(zip(_FIELDS, columns, strict=True))
+    moments = named["event_time"]
+    if None in moments:
+        moments = [_BEFORE if moment is None else moment for moment in moments]
+    named["event_time"] = [
+        since.days * 86_400_000_000 + since.seconds * 1_000_000 + since.microseconds
+        for since in [moment - _EPOCH for moment in moments]
+    ]
+    return named
 
 
 def _faulty(columns: _Columns, count: int, received_at: int, redactor: Redactor) -> set[int]:
@@ -145,7 +148,12 @@ def _faulty(columns: _Columns, count: int, received_at: int, redactor: Redactor)
         return set()
     faulty = _disagreeing(columns, count)
     for name in _REQUIRED:
-        faulty |= _places_of({""}, columns[name], count)
+        if not all(columns[name]):
+            faulty |= _places_of({""}, columns[name], count)
+    for name in (*_REQUIRED, "run_id"):
+        if RESERVED_PREFIX in "\n".join(columns[name]):
+            is_ours = [text.startswith(RESERVED_PREFIX) for text in columns[name]]
+            faulty |= _places_of({True}, is_ours, count)
     for name in (*MACHINE_NAMES, "error_code", *_CHOICES):
         column = columns[name]
         bad = {value for value in set(column) if not _is_kept(name, value, redactor)}
@@ -180,10 +188,13 @@ def _is_kept(name: str, value: str, redactor: Redactor) -> bool:
 
 def _disagreeing(columns: _Columns, count: int) -> set[int]:
     """Where parts are more than the whole of which they are part."""
-    cached = sum(np.array(columns[name]) for name in _CACHED)
-    is_more = cached > np.array(columns["tokens_input"])
-    is_more = is_more | (np.array(columns["tokens_reasoning"]) > np.array(columns["tokens_output"]))
-    return set(np.flatnonzero(np.broadcast_to(is_more, count)).tolist())
+    found: set[int] = set()
+    for whole, names in _PARTS.items():
+        parts = [np.array(columns[name]) for name in names if columns[name] != [0]]
+        if parts:
+            is_more = np.broadcast_to(sum(parts) > np.array(columns[whole]), count)
+            found.update(np.flatnonzero(is_more).tolist())
+    return found
 
 
 def _is_deep(attributes: dict[str, Any]) -> bool:

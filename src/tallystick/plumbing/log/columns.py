@@ -15,21 +15,21 @@ Columns = list[list[Any]]
 """One list a field: `count` values, or one value for all of them."""
 
 
-def shorten(column: list[Any]) -> list[Any]:
+def shorten(column: Sequence[Any]) -> list[Any]:
     """Return the column, or its one value when all are the same.
 
     >>> shorten(["a", "a"]), shorten(["a", "b"])
     (['a'], ['a', 'b'])
     """
     first = column[0]
-    if first != column[-1]:  # most columns that vary end differently: no need to count
-        return column
-    return column[:1] if column.count(first) == len(column) else column
+    # most columns that vary end differently: no need to count
+    is_same = first == column[-1] and column.count(first) == len(column)
+    return [first] if is_same else list(column)
 
 
 def columns_of_rows(rows: Sequence[Sequence[Any]]) -> Columns:
     """Transpose rows of one length; there must be at least one."""
-    return [shorten(list(column)) for column in zip(*rows, strict=True)]
+    return [shorten(column) for column in zip(*rows, strict=True)]
 
 
 def expand(column: list[Any], count: int) -> list[Any]:
