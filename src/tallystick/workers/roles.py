@@ -58,6 +58,7 @@ from tallystick.workers.backfills import BackfillWorker
 from tallystick.workers.budgets import BudgetKeeper
 from tallystick.workers.calls import CallKeeper, LazyAppender
 from tallystick.workers.charger import Charger
+from tallystick.workers.fenced import Fenced
 from tallystick.workers.holds import HoldKeeper
 from tallystick.workers.loop import Follower, FollowerLoop
 from tallystick.workers.memory import LogMemory, Memory, TopicMemory
@@ -129,7 +130,12 @@ class Roles:
             sink = RestoreThenFollow(self._restorer(facts), sink)
         alone = self._new_leases("rollups") if self._options.is_shared else None
         rollups = Rollups(self.positions, self.facts(alone), self._clock)
-        return [self._loop(sink), self._loop(Alone(rollups, alone) if alone else rollups)]
+        if leases is not None:
+            sink = Fenced(sink, leases)
+        return [
+            self._loop(sink),
+            self._loop(Fenced(Alone(rollups, alone), alone) if alone else rollups),
+        ]
 
     def archiver(self) -> list[FollowerLoop]:
         """Parquet objects of every delivery; needs no ClickHouse."""
@@ -188,7 +194,7 @@ class Roles:
             self._clock,
             shards,
         )
-        return [self._loop(charger)]
+        return [self._loop(Fenced(charger, leases) if leases else charger)]
 
     def keeper(self) -> list[FollowerLoop]:
         """Ends of holds, seals, backfills, calls, budgets, overruns, and the delivery of alerts."""
