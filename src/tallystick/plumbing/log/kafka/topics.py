@@ -20,7 +20,8 @@ from tallystick.plumbing.log.kafka.options import (
 )
 
 if TYPE_CHECKING:
-    from confluent_kafka.admin import AdminClient, PartitionMetadata, TopicMetadata
+    from confluent_kafka.admin import AdminClient
+    from confluent_kafka.admin._metadata import PartitionMetadata, TopicMetadata
 
 RETENTION_DAYS = 14
 """The late window of 7 days plus the longest outage that a follower may have."""
