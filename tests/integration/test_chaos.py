@@ -31,7 +31,7 @@ from tests.integration.test_distributed import assert_exact, post, usage
 from tests.kafka_brokers import Brokers
 
 pytestmark = pytest.mark.slow
-ROUNDS = int(os.environ.get("TALLYSTICK_KILL_ROUNDS", "11"))
+ROUNDS = int(os.environ.get("TALLYSTICK_KILL_ROUNDS", "13"))
 EVENTS_PER_REQUEST = 50
 
 
