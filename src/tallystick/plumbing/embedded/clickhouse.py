@@ -13,6 +13,7 @@ import queue
 import re
 import tempfile
 import threading
+from collections.abc import Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -84,11 +85,12 @@ class _Handler(BaseHTTPRequestHandler):
         if (insert := _ARROW_INSERT.fullmatch(query)) is not None:
             table, columns = insert.groups()
             sql = f"INSERT INTO {table} ({columns}) SELECT {columns} FROM {{source}}"
-            self._insert(sql, "", body)
+            self._insert(sql, "", body, arguments)
             return
         if (guarded := _GUARDED_INSERT.fullmatch(query)) is not None:
             begin, structure, condition = guarded.groups()
-            self._insert(f"{begin}{{source}}{condition}", f", '{structure}'", body)
+            sql = f"{begin}{{source}}{condition}"
+            self._insert(sql, f", '{structure}'", body, arguments)
             return
         sql = "\n".join(part for part in (query, body.decode()) if part)
         values = {
@@ -100,26 +102,29 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(200, b"Ok.\n")
             return
         try:
-            self._send(200, self._run(sql, values))
+            self._send(200, self._run(sql, values, arguments))
         except RuntimeError as error:
             self._send(500, str(error).encode())
 
-    def _insert(self, sql: str, structure: str, body: bytes) -> None:
+    def _insert(self, sql: str, structure: str, body: bytes, arguments: Mapping[str, str]) -> None:
         """Take Arrow rows: chDB reads them from a file, which stands for `{source}`."""
         with tempfile.NamedTemporaryFile(suffix=".arrow") as file:
             file.write(body)
             file.flush()
             source = f"file('{file.name}', 'Arrow'{structure})"
             try:
-                self._run(sql.replace("{source}", source), {})
+                self._run(sql.replace("{source}", source), {}, arguments)
             except RuntimeError as error:
                 self._send(500, str(error).encode())
                 return
         self._send(200, b"")
 
-    def _run(self, sql: str, values: dict[str, str]) -> bytes:
+    def _run(self, sql: str, values: dict[str, str], arguments: Mapping[str, str]) -> bytes:
+        """Within the time that the request gives: who sent it has given up after that."""
+        seconds = float(arguments.get("max_execution_time", 0))
         connection = self.connections.get()
         try:
+            connection.query(f"SET max_execution_time = {seconds}")
             return bytes(connection.query(sql, "TabSeparated", params=values).bytes())
         finally:
             self.connections.put(connection)
