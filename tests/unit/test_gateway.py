@@ -27,7 +27,6 @@ from tallystick.gateway.settings import (
     Upstream,
     check_settings,
     load_gateway_settings,
-    public_settings,
 )
 from tallystick.gateway.sse import EventSplitter, event_text
 from tallystick.gateway.surfaces import SURFACES
@@ -156,11 +155,10 @@ def test_where_a_model_goes() -> None:
     assert names("openai", "gone") == []
 
 
-def test_settings_are_checked_and_keys_are_not_shown(tmp_path: Path) -> None:
+def test_settings_are_checked(tmp_path: Path) -> None:
     assert not load_gateway_settings("", {}).upstreams
     made = load_gateway_settings("", {"OPENAI_API_KEY": "sk-1", "ANTHROPIC_API_KEY": "sk-2"})
     assert made.upstreams["openai"].base_url == "https://api.openai.com/v1"
-    assert "sk-1" not in str(public_settings(made))
     for wrong in (
         GatewaySettings(upstreams={"x": Upstream("openai", base_url="file:///etc/passwd")}),
         GatewaySettings(upstreams={"x": Upstream("openai", api_key="env:NOT_SET")}),
