@@ -13,13 +13,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tallystick.access import Principal
+from tallystick.clock import SECOND, FixedClock
 from tallystick.enforcement.calls.usage_event import check_usage
 from tallystick.errors import InvalidInput
 from tallystick.gateway import routing
 from tallystick.gateway.attribution import place_of
 from tallystick.gateway.estimate import IMAGE_TOKENS_MAX, bound_input
+from tallystick.gateway.health import Health
 from tallystick.gateway.money import Usage
-from tallystick.gateway.routing import CLOSED, BreakerState, RetryBudget, plan_choices
+from tallystick.gateway.routing import CLOSED, BreakerState, Choice, RetryBudget, plan_choices
 from tallystick.gateway.settings import (
     GatewaySettings,
     ModelRoute,
@@ -111,6 +113,24 @@ def test_a_breaker_opens_rests_and_lets_one_look() -> None:
     state = routing.after_trial(state, later)
     assert not routing.may_try(state, later + 1)
     assert routing.after_trial(BreakerState(2), 9) == BreakerState(2)
+
+
+def test_a_rate_limit_rests_one_target_of_one_tenant_and_no_breaker() -> None:
+    clock = FixedClock(0)
+    health = Health(clock, 0.2, lambda: 0.0)
+    upstream = Upstream("openai", name="a")
+    big, small = Choice(upstream, "big"), Choice(upstream, "small")
+    health.failed(upstream)
+    for _ in range(routing.FAILURES_MAX):
+        health.limited(big, "acme", "7")
+    assert not health.take(big, "acme")
+    assert health.take(small, "acme")
+    assert health.take(big, "other")
+    assert health.rest_seconds([small, big], "acme") == 7
+    assert health.rest_seconds([small], "acme") == 0
+    clock.micros = 7 * SECOND
+    assert health.rest_seconds([big], "acme") == 0
+    assert health.take(big, "acme")
 
 
 def test_retries_draw_on_what_first_attempts_earned() -> None:
