@@ -9,7 +9,7 @@ cannot be raced; guards and throttles come before it and touch nothing.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import msgspec
 
@@ -84,18 +84,12 @@ class Advice(msgspec.Struct, frozen=True):
     """The model to call, where a mitigation names it."""
 
 
-class OtherModel(Protocol):
+class OtherModel(NamedTuple):
     """A mitigation's word: call this model instead."""
 
-    @property
-    def model(self) -> str:
-        """The model to call."""
-        ...
-
-    @property
-    def decided_by(self) -> str:
-        """mitigation:<id>."""
-        ...
+    model: str
+    decided_by: str
+    """mitigation:<id>."""
 
 
 class Mitigations(Protocol):

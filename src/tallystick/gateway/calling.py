@@ -20,7 +20,7 @@ from starlette.responses import Response
 
 from tallystick.access import Principal
 from tallystick.clock import SECOND
-from tallystick.errors import SlowDown, StoreUnavailable, TallystickError
+from tallystick.errors import SlowDown, StoreUnavailable, TallystickError, TooManyRequests
 from tallystick.gateway import routing
 from tallystick.gateway.attribution import CallPlace
 from tallystick.gateway.door import TokenRate
@@ -106,7 +106,7 @@ class Calling:
         tried = 0
         failure: Response | UpstreamFailed = UpstreamFailed("", code="", is_sent=False)
         while tried <= retries:
-            choice = self._next_choice(choices, tried)
+            choice = self._next_choice(call, choices, tried)
             if choice is None:
                 break
             if tried and not self._health.may_retry():
@@ -122,7 +122,7 @@ class Calling:
                 break
             await asyncio.sleep(routing.delay_before(tried, self._health.random()) / SECOND)
         if not tried:
-            raise UpstreamBusy("every upstream of this model is busy or out of order")
+            raise self._unavailable(call, choices)
         if isinstance(failure, UpstreamFailed):
             raise failure
         return failure
@@ -171,14 +171,24 @@ class Calling:
             one for one in ladder if not routing.is_allowed(one.model, self.settings.models_off)
         ]
 
-    def _next_choice(self, choices: list[Choice], tried: int) -> Choice | None:
+    def _next_choice(self, call: Call, choices: list[Choice], tried: int) -> Choice | None:
         """The next choice that is in order, from the one after the last on; then around."""
         count = len(choices)
         for step in range(count):
             choice = choices[(tried + step) % count]
-            if self._health.take(choice):
+            if self._health.take(choice, call.principal.tenant_id):
                 return choice
         return None
+
+    def _unavailable(self, call: Call, choices: list[Choice]) -> TallystickError:
+        wait = self._health.rest_seconds(choices, call.principal.tenant_id)
+        if not wait:
+            return UpstreamBusy("every upstream of this model is busy or out of order")
+        return TooManyRequests(
+            "the upstream's own rate limit for this model is used up",
+            decided_by=f"upstream:{choices[0].upstream.name}",
+            retry_after_seconds=wait,
+        )
 
     def _is_worth_another(self, outcome: Response | UpstreamFailed) -> bool:
         if isinstance(outcome, UpstreamFailed):
@@ -203,7 +213,7 @@ class Calling:
         if refused.code not in _DOWNGRADE_CODES:
             raise refused
         for step, cheaper in enumerate(self._ladder(call), 1):
-            if not self._health.take(cheaper):
+            if not self._health.take(cheaper, call.principal.tenant_id):
                 continue
             try:
                 ask = self._ask(call, cheaper, tried, f"-down{step}")
@@ -344,7 +354,10 @@ class Calling:
             body = await answer.read()
         except UpstreamFailed:  # it said no all the same
             body = b""
-        if answer.status >= 500 or answer.status == 429:
+        if answer.status == 429:
+            wait = answer.headers.get("retry-after") or ""
+            self._health.limited(attempt.choice, attempt.call.principal.tenant_id, wait)
+        elif answer.status >= 500:
             self._health.failed(attempt.choice.upstream)
         await self.ending(
             self.settle(

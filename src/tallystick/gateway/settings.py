@@ -13,7 +13,7 @@ import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 from urllib.parse import urlsplit
 
 import msgspec
@@ -205,11 +205,3 @@ def _read_key(name: str, text: str, environment: Mapping[str, str]) -> str:
 
 def _wrong(message: str) -> InvalidInput:
     return InvalidInput(f"gateway settings: {message}", code="bad_setting")
-
-
-def public_settings(settings: GatewaySettings) -> dict[str, Any]:
-    """The settings without keys, for a page or an answer."""
-    content: dict[str, Any] = msgspec.to_builtins(settings)
-    for upstream in content["upstreams"].values():
-        upstream["api_key"] = "set" if upstream["api_key"] else ""
-    return content

@@ -9,7 +9,7 @@ was sent under the former ones lands no more.
 from __future__ import annotations
 
 from tallystick.plumbing.leases import Leases
-from tallystick.workers.loop import Follower
+from tallystick.workers.loop import Follower, Progress
 
 
 class Fenced:
@@ -20,7 +20,7 @@ class Fenced:
         self._follower = follower
         self._leases = leases
 
-    def step(self) -> bool:
+    def step(self) -> bool | Progress:
         """Do a piece of work; False when there is none."""
         return self._follower.step()
 

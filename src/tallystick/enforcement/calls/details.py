@@ -90,11 +90,9 @@ def account_of(ask: CallAsk) -> str:
 def said_of(ask: CallAsk, account_id: str, tenant_id: str) -> Said:
     """What an ask says, checked, with its defaults filled in; raises InvalidInput."""
     principal = ask.principal
-    attribution = attributed(ask.attribution, principal.attribution)
+    attribution = attributed(ask.attribution, principal)
     if principal.cost_center:
         attribution["cost_center"] = principal.cost_center
-    if principal.key_id:
-        attribution["key"] = principal.key_id
     _check(ask, attribution)
     run_id = ask.run_id or ask.request_id
     return Said(

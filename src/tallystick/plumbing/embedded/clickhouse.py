@@ -14,6 +14,8 @@ import re
 import tempfile
 import threading
 from collections.abc import Mapping
+from email import message_from_bytes
+from email.message import Message
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -63,7 +65,10 @@ class ChdbEndpoint:
 
 
 class _Handler(BaseHTTPRequestHandler):
-    """One request: a query in the URL or in the body, parameters as `param_x`."""
+    """One request: a query in the URL or in the body, parameters as `param_x`.
+
+    Parameters that are long in all come as a form, and the query with them.
+    """
 
     connections: queue.SimpleQueue[Any]
     key: str
@@ -92,6 +97,11 @@ class _Handler(BaseHTTPRequestHandler):
             sql = f"{begin}{{source}}{condition}"
             self._insert(sql, f", '{structure}'", body, arguments)
             return
+        media_type = self.headers.get("Content-Type", "")
+        if media_type.startswith("multipart/form-data"):
+            form = read_form(media_type, body)
+            query, body = form.pop("query", query), b""
+            arguments |= form
         sql = "\n".join(part for part in (query, body.decode()) if part)
         values = {
             name.removeprefix("param_"): value
@@ -146,3 +156,18 @@ class _Handler(BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *args: object) -> None:
         """Stay silent: queries may name tenants and users."""
+
+
+def read_form(media_type: str, body: bytes) -> dict[str, str]:
+    """The fields of a form (RFC 7578), each a text in UTF-8."""
+    form = message_from_bytes(f"Content-Type: {media_type}\r\n\r\n".encode() + body)
+    return {
+        str(part.get_param("name", header="content-disposition")): _text(part)
+        for part in form.walk()
+        if not part.is_multipart()
+    }
+
+
+def _text(part: Message) -> str:
+    content = part.get_payload(decode=True)
+    return content.decode() if isinstance(content, bytes) else ""
