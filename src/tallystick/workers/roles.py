@@ -64,7 +64,7 @@ from tallystick.workers.memory import LogMemory, Memory, TopicMemory
 from tallystick.workers.options import EngineOptions
 from tallystick.workers.overrun import OverrunWorker
 from tallystick.workers.pending import SHARDS, PendingRuns
-from tallystick.workers.restore import DICTIONARIES, Restorer, RestoreThenFollow
+from tallystick.workers.restore import Restorer, RestoreThenFollow
 from tallystick.workers.rollups import Rollups
 from tallystick.workers.sealer import Sealer
 from tallystick.workers.sink import Sink
@@ -309,7 +309,7 @@ class Roles:
         return Archive(open_objects(self._options.archive_url))
 
     def _restorer(self, facts: FactStore) -> Restorer:
-        source = ArchiveSource(self._archive(), self.positions, "sink", dictionaries=DICTIONARIES)
+        source = ArchiveSource(self._archive(), self.positions, "sink")
         return Restorer(source, self.positions, facts, self._catalog, self._pool, self._clock)
 
     def _remembered(self) -> int:
