@@ -8,11 +8,10 @@ not from the facts again.
 
 from __future__ import annotations
 
-import time
-
 from tallystick.analytics.store import COARSE, FOLDED_FROM_FACTS, FactStore, Offsets
 from tallystick.clock import HOUR, SECOND, Clock
 from tallystick.plumbing.log import Positions
+from tallystick.workers.pacing import Pace
 
 _OFFSETS_PER_STEP = 400_000
 COARSE_EVERY = 5 * SECOND
@@ -44,7 +43,7 @@ class Rollups:
         self._folded: dict[str, Offsets] | None = None
         self._committed: Offsets = {}
         self._coarse_at = 0
-        self._stepped_at = 0.0
+        self._pace = Pace()
         self._deleted_at = clock.now()
 
     def recover(self) -> None:
@@ -62,10 +61,10 @@ class Rollups:
             partition: min(stored[partition].offset, begun.get(partition, 0) + _OFFSETS_PER_STEP)
             for partition in stored
         }
-        is_folding = self._fold("rollup_delta", ends)
-        if is_folding:
+        added = sum(end - begun.get(partition, 0) for partition, end in ends.items())
+        if self._fold("rollup_delta", ends):
             self._fold("rollup_minute", ends)
-            self._pace()
+            self._pace.rest(added, seconds_min=_STEP_SECONDS_MIN)
             if self._clock.now() - self._coarse_at < COARSE_EVERY:
                 return True
         elif self._committed == ends:
@@ -83,12 +82,6 @@ class Rollups:
         folded = (self._folded or {})[table]
         waiting = sum(end - folded.get(partition, 0) for partition, end in ends.items())
         return _WAITING_MIN < waiting < _WAITING_MAX
-
-    def _pace(self) -> None:
-        rest = self._stepped_at + _STEP_SECONDS_MIN - time.monotonic()
-        if rest > 0:
-            time.sleep(rest)
-        self._stepped_at = time.monotonic()
 
     def _fold(self, table: str, ends: Offsets) -> bool:
         folded = (self._folded or {})[table]

@@ -8,24 +8,26 @@ each event becomes exactly one fact.
 
 from __future__ import annotations
 
-import time
+from typing import Any
 
 import pyarrow as pa
 
 from tallystick.archive import table_of
 from tallystick.plumbing.log import CORRECTIONS, Source
 from tallystick.workers.intake import Touched
+from tallystick.workers.pacing import Pace
 from tallystick.workers.taking import Taking
 
 EVENTS_PER_STEP_MAX = 100_000
 _STEP_SECONDS_MIN = 0.35
-"""Each step makes new parts in ClickHouse; fewer, larger ones cost less to merge."""
 
 
 class Sink(Taking[Source]):
     """Follows partitions of the log into the facts."""
 
-    _stepped_at = 0.0
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self._pace = Pace()
 
     def step(self) -> bool:
         """Take in the next deliveries; False when there are no more."""
@@ -42,11 +44,6 @@ class Sink(Taking[Source]):
             if chunk.partition == CORRECTIONS:
                 touched |= self._intake.correct(table_of(chunk))
         self._finish(touched, {chunk.partition: chunk.offset_end for chunk in chunks})
-        self._pace()
+        events = sum(len(chunk.offsets) for chunk in chunks)
+        self._pace.rest(events, seconds_min=_STEP_SECONDS_MIN)
         return True
-
-    def _pace(self) -> None:
-        rest = self._stepped_at + _STEP_SECONDS_MIN - time.monotonic()
-        if rest > 0:
-            time.sleep(rest)
-        self._stepped_at = time.monotonic()
