@@ -34,7 +34,7 @@ from tallystick.plumbing.objects import open_objects
 from tallystick.plumbing.postgres import migrate_postgres, open_pool
 from tallystick.workers.archiver import Archiver
 from tallystick.workers.engine import wipe_derived
-from tallystick.workers.restore import DICTIONARIES, Restorer
+from tallystick.workers.restore import Restorer
 from tallystick.workers.sink import Sink
 
 EVENTS = 1_000_000
@@ -129,7 +129,7 @@ class Bench:
             pass
 
     def restore(self) -> None:
-        source = ArchiveSource(self.archive, self.positions, "sink", dictionaries=DICTIONARIES)
+        source = ArchiveSource(self.archive, self.positions, "sink")
         restorer = Restorer(source, self.positions, self.facts, self.catalog, self.pool, self.clock)
         while restorer.step():
             pass

@@ -249,7 +249,7 @@ class FactStore:
         self._store.command(
             f"INSERT INTO tallystick.{table} ({columns}) SELECT {columns} FROM ({select}) "
             f"WHERE {self._may_write()} "
-            "SETTINGS max_threads = 1, max_insert_threads = 1"
+            "SETTINGS max_threads = 1, max_insert_threads = 1, optimize_on_insert = 0"
         )
 
     def _columns_of(self, table: str) -> list[tuple[str, str]]:

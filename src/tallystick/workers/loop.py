@@ -2,7 +2,8 @@
 
 A step costs much by itself (parts in ClickHouse, sums, positions), and little more for each
 event. So steps begin a while apart, and each takes all that has come meanwhile; only a step that
-took as much as one may goes on at once. One follower's step can wake another's loop.
+took as much as one may goes on at once. A step that took long waits longer: under load steps are
+few and large. One follower's step can wake another's loop.
 
 A step that fails on an unreachable store is tried again with growing pauses. A broken
 invariant stops the lane: going on would turn one wrong number into many.
@@ -56,7 +57,9 @@ class FollowerLoop:
         every_seconds: float = 0.0,
         wakes: FollowerLoop | None = None,
     ) -> None:
-        """Steps begin `every_seconds` apart at least, but after a full one.
+        """Steps begin `every_seconds` apart, and up to three times that when they take long.
+
+        A full one is followed at once.
 
         `idle_seconds` after a step that found nothing it looks again, or when it is woken: each
         step that does something wakes the loop of `wakes`.
@@ -122,6 +125,7 @@ class FollowerLoop:
             return
         if self._wakes is not None:
             self._wakes.wake()
-        rest = begun + self._every_seconds - time.monotonic()
-        if progress != Progress.FULL and rest > 0:
-            self._stop.wait(rest)
+        now = time.monotonic()
+        apart = min(max((now - begun) * 3, self._every_seconds), self._every_seconds * 3)
+        if progress != Progress.FULL and begun + apart > now:
+            self._stop.wait(begun + apart - now)

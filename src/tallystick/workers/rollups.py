@@ -28,7 +28,7 @@ read for whole days only, so nobody looks at what waits but whoever asks about a
 late events a moment ago.
 """
 
-QUIET_SECONDS = 1.0
+QUIET_SECONDS = 2.0
 """Deliveries keep coming when one came so recently: longer than the sink's steps are apart."""
 
 

@@ -11,25 +11,29 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+import pyarrow as pa
 
 from tallystick.analytics.facts import CORRECTION_FIELDS
+from tallystick.archive import table_of
 from tallystick.catalog import Catalog
 from tallystick.clock import HOUR, Clock
 from tallystick.enforcement.vault import Counting, Seen, VaultStore, fold
-from tallystick.enforcement.vault.model import FOLLOWER, Connection, Integers
+from tallystick.enforcement.vault.model import FOLLOWER, SCOPE_COLUMNS, Connection, Integers
 from tallystick.events.batch import identities_of
 from tallystick.events.dedup import REMEMBERED_FOR
 from tallystick.events.model import EVENT_FIELDS
-from tallystick.events.promotion import DEFAULTS, fill_columns
 from tallystick.plumbing.log import CORRECTIONS, Chunk, Positions, Source, Verdict
-from tallystick.plumbing.log.columns import complete
 from tallystick.plumbing.postgres import transaction
 from tallystick.rating import Rater
+from tallystick.rating.rater import RATED_FIELDS
+from tallystick.workers.intake import coded, columns_to_rate
 from tallystick.workers.loop import Progress
 from tallystick.workers.memory import Memory, Verdicts
 
 EVENTS_PER_STEP_MAX = 50_000
 _FORGET_EVERY = HOUR
+_COUNTED = ("run_id", "attrs", *(name for name in SCOPE_COLUMNS if name in EVENT_FIELDS))
+"""Fields of an event that counting looks at, besides those that rating does."""
 
 
 class Rated(NamedTuple):
@@ -122,7 +126,7 @@ class VaultFollower:
     def _rate(self, chunk: Chunk, verdicts: Verdicts) -> Rated:
         if chunk.partition == CORRECTIONS:
             return corrected(chunk)
-        columns = event_columns(chunk)
+        columns = event_columns(table_of(chunk))
         self._rater = self._catalog.refresh_rater(self._rater)
         rated = self._rater.rate_columns(columns, len(chunk.offsets))
         return Rated(columns, rated, (verdicts == Verdict.ORIGINAL).astype(np.int64))
@@ -135,7 +139,7 @@ class VaultFollower:
         for chunk in chunks:
             if chunk.partition == CORRECTIONS:
                 continue
-            identities = identities_of(chunk.columns, len(chunk.offsets))
+            identities = identities_of(chunk.values, len(chunk.offsets))
             rows = np.flatnonzero(verdicts[chunk.partition] == Verdict.ORIGINAL).tolist()
             originals = [(identities[row], chunk.offsets[row]) for row in rows]
             ends = (chunk.offsets[0], chunk.offset_end)
@@ -148,14 +152,14 @@ class VaultFollower:
             self._seen.forget(now - REMEMBERED_FOR)
 
 
-def event_columns(chunk: Chunk) -> Mapping[str, Any]:
-    """Events of the log by field; those of older writers completed."""
-    filled = fill_columns(chunk.columns, len(chunk.offsets))
-    return dict(zip(EVENT_FIELDS, complete(filled, DEFAULTS), strict=True))
+def event_columns(table: pa.Table) -> Mapping[str, Any]:
+    """What rating and counting look at of deliveries: integers as arrays, text as codes."""
+    counted = [name for name in _COUNTED if name not in RATED_FIELDS]
+    return {**columns_to_rate(table), **{name: coded(table.column(name)) for name in counted}}
 
 
 def corrected(chunk: Chunk) -> Rated:
     """What rows of corrections take back and add: rated already."""
-    named: dict[str, Sequence[Any]] = dict(zip(CORRECTION_FIELDS, chunk.columns, strict=True))
+    named: dict[str, Sequence[Any]] = dict(zip(CORRECTION_FIELDS, chunk.values, strict=True))
     signs = np.broadcast_to(np.asarray(named["sign"], np.int64), len(chunk.offsets))
     return Rated(named, named, signs)

@@ -65,28 +65,17 @@ def _join(values: Sequence[list[Any]], counts: Sequence[int]) -> list[Any]:
     return joined
 
 
-def concat_filled(parts: Sequence[tuple[int, Columns]]) -> Columns:
-    """Put batches after each other that may be of older writers, with fewer fields.
-
-    A field that a writer did not know is None in its batch; the reader knows the default.
-    """
-    width = max(len(columns) for _, columns in parts)
-    filled = [
-        (count, columns if len(columns) == width else columns + [[None]] * (width - len(columns)))
-        for count, columns in parts
-    ]
-    return concat(filled)
-
-
-def complete(columns: Columns, defaults: Sequence[Any]) -> Columns:
+def complete(columns: Sequence[Any], defaults: Sequence[Any]) -> list[Any]:
     """Fill in the fields that an older writer did not know, with their defaults.
 
     Older and newer writers take over from each other, so a gap is seen at one of the ends.
+    Packed columns have no gaps.
     """
     completed = []
     for place, default in enumerate(defaults):
         column = columns[place] if place < len(columns) else [None]
-        if default is not None and (column[0] is None or column[-1] is None):
+        is_listed = isinstance(column, list)
+        if default is not None and is_listed and (column[0] is None or column[-1] is None):
             column = [default if value is None else value for value in column]
         completed.append(column)
     return completed

@@ -18,7 +18,7 @@ from tallystick.workers.charger import Charger
 from tallystick.workers.fenced import Fenced
 from tallystick.workers.loop import Follower
 from tallystick.workers.pending import SHARDS, PendingRuns
-from tallystick.workers.restore import DICTIONARIES, Restorer, RestoreThenFollow
+from tallystick.workers.restore import Restorer, RestoreThenFollow
 from tallystick.workers.roles.parts import Parts
 from tallystick.workers.roles.sharing import Alone
 from tallystick.workers.roles.sources import open_source, remembered_since
@@ -99,7 +99,7 @@ def backfills(parts: Parts) -> Follower:
 
 
 def _restorer(parts: Parts, facts: FactStore) -> Restorer:
-    source = ArchiveSource(parts.archive(), parts.positions, "sink", dictionaries=DICTIONARIES)
+    source = ArchiveSource(parts.archive(), parts.positions, "sink")
     return Restorer(source, parts.positions, facts, parts.catalog, parts.pool, parts.clock)
 
 
