@@ -65,6 +65,19 @@ def _join(values: Sequence[list[Any]], counts: Sequence[int]) -> list[Any]:
     return joined
 
 
+def concat_filled(parts: Sequence[tuple[int, Columns]]) -> Columns:
+    """Put batches after each other that may be of older writers, with fewer fields.
+
+    A field that a writer did not know is None in its batch; the reader knows the default.
+    """
+    width = max(len(columns) for _, columns in parts)
+    filled = [
+        (count, columns if len(columns) == width else columns + [[None]] * (width - len(columns)))
+        for count, columns in parts
+    ]
+    return concat(filled)
+
+
 def complete(columns: Sequence[Any], defaults: Sequence[Any]) -> list[Any]:
     """Fill in the fields that an older writer did not know, with their defaults.
 
