@@ -1,7 +1,7 @@
 """Calls to upstreams: keys are added here, addresses come from the settings alone.
 
 Redirects are not followed: a key never goes where the settings did not send it. Nothing of a
-request or an answer is logged. aiohttp was chosen by measurement
+request or an answer is logged. The connections are the gateway's own, by measurement
 (`benchmarks/http_clients.py`).
 """
 
@@ -10,63 +10,59 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Mapping
 
-import aiohttp
 from yarl import URL
 
+from tallystick.gateway.connections import Incoming, Origin, Unreached, request_head
 from tallystick.gateway.model import UpstreamFailed
 from tallystick.gateway.settings import Upstream
 
 ANSWER_BYTES_MAX = 128 * 1024 * 1024
 """A whole answer: pictures and embeddings have tens of MiB."""
 
-_KEEPALIVE_SECONDS = 60.0
-
 
 class Answer:
     """An upstream's answer, its body yet to be read."""
 
-    def __init__(self, response: aiohttp.ClientResponse) -> None:
-        self._response = response
-        self.status = response.status
-        self.headers = response.headers
+    def __init__(self, incoming: Incoming) -> None:
+        self._incoming = incoming
+        self.status = incoming.status
+        self.headers: Mapping[str, str] = incoming.headers
+        """Names in lower case."""
         self.partial_bytes = 0
         """What had come of a body that broke off."""
 
     async def read(self) -> bytes:
         """The whole body; raises UpstreamFailed when it breaks off or is too large."""
-        try:
-            pieces = []
-            async for piece in self._response.content.iter_any():
-                pieces.append(piece)
-                self.partial_bytes += len(piece)
-                if self.partial_bytes > ANSWER_BYTES_MAX:
-                    raise UpstreamFailed(
-                        "the answer is too large", code="upstream_too_large", is_sent=True
-                    )
-            return pieces[0] if len(pieces) == 1 else b"".join(pieces)
-        except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            raise _failure(error, is_sent=True) from error
-        finally:
-            self._response.release()
+        pieces = []
+        async for piece in self.pieces():
+            pieces.append(piece)
+            self.partial_bytes += len(piece)
+            if self.partial_bytes > ANSWER_BYTES_MAX:
+                self.close()
+                raise UpstreamFailed(
+                    "the answer is too large", code="upstream_too_large", is_sent=True
+                )
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     async def pieces(self) -> AsyncIterator[bytes]:
         """The body as it comes; raises UpstreamFailed when it breaks off."""
+        take = self._incoming.take
         try:
-            async for piece in self._response.content.iter_any():
+            while piece := await take():
                 yield piece
-        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+        except OSError as error:
             raise _failure(error, is_sent=True) from error
 
     def close(self) -> None:
         """Stop reading; the upstream sees its reader go away unless all was read."""
-        self._response.close()
+        self._incoming.close()
 
 
 class Outbound:
     """Connections to upstreams; made within the event loop that uses them."""
 
     def __init__(self) -> None:
-        self._sessions: dict[str, aiohttp.ClientSession] = {}
+        self._origins: dict[str, Origin] = {}
         self._urls: dict[tuple[str, str], URL] = {}
 
     async def send(
@@ -80,47 +76,37 @@ class Outbound:
         method: str = "POST",
     ) -> Answer:
         """Send a request; return once the answer's head is there; raises UpstreamFailed."""
-        session = self._sessions.get(upstream.name) or self._open(upstream)
+        origin = self._origins.get(upstream.name) or self._open(upstream)
+        url = self._url(upstream, path, model)
+        said = {"Host": url.host_port_subcomponent or "", **headers, **_key_headers(upstream)}
+        if body:
+            said["Content-Length"] = str(len(body))
         try:
-            response = await session.request(
-                method,
-                self._url(upstream, path, model),
-                data=body or None,
-                headers={**headers, **_key_headers(upstream)},
-                allow_redirects=False,
-            )
-        except aiohttp.ClientConnectorError as error:
+            head = request_head(method, url.raw_path_qs, said)
+            return Answer(await origin.send(head, body))
+        except (Unreached, ValueError) as error:
             raise _failure(error, is_sent=False) from error
-        except aiohttp.ConnectionTimeoutError as error:
-            raise _failure(error, is_sent=False) from error
-        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+        except OSError as error:
             raise _failure(error, is_sent=True) from error
-        return Answer(response)
 
     async def close(self) -> None:
         """Close every connection."""
-        for session in self._sessions.values():
-            await session.close()
-        self._sessions.clear()
+        for origin in self._origins.values():
+            origin.close()
+        self._origins.clear()
         await asyncio.sleep(0)
 
-    def _open(self, upstream: Upstream) -> aiohttp.ClientSession:
-        session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(
-                limit=upstream.connections_max, keepalive_timeout=_KEEPALIVE_SECONDS
-            ),
-            timeout=aiohttp.ClientTimeout(
-                total=None,
-                sock_connect=upstream.connect_seconds,
-                sock_read=upstream.first_byte_seconds,
-            ),
-            auto_decompress=False,
-            cookie_jar=aiohttp.DummyCookieJar(),
-            skip_auto_headers=("User-Agent", "Accept-Encoding", "Accept"),
-            trust_env=False,
+    def _open(self, upstream: Upstream) -> Origin:
+        url = URL(upstream.base_url)
+        origin = self._origins[upstream.name] = Origin(
+            url.raw_host or "",
+            url.port or 0,
+            is_secure=url.scheme == "https",
+            connections_max=upstream.connections_max,
+            connect_seconds=upstream.connect_seconds,
+            silence_seconds=upstream.first_byte_seconds,
         )
-        self._sessions[upstream.name] = session
-        return session
+        return origin
 
     def _url(self, upstream: Upstream, path: str, model: str) -> URL:
         if not (upstream.kind == "azure_openai" and upstream.api_version):
@@ -149,7 +135,7 @@ def _key_headers(upstream: Upstream) -> dict[str, str]:
 
 def _failure(error: Exception, *, is_sent: bool) -> UpstreamFailed:
     """What the caller is told: what happened, not where."""
-    if isinstance(error, TimeoutError):
+    if isinstance(error, TimeoutError) or isinstance(error.__cause__, TimeoutError):
         return UpstreamFailed(
             "the upstream did not answer in time",
             code="upstream_timeout",
