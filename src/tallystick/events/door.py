@@ -12,8 +12,8 @@ import asyncio
 import logging
 import threading
 from collections import deque
-from collections.abc import Mapping
-from typing import NamedTuple, Protocol
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
 
 import msgspec
 
@@ -23,6 +23,7 @@ from tallystick.events.adapters import ParsedBody, Rejection, parse_body
 from tallystick.events.appending import Appender
 from tallystick.events.batch import EventBatch, Identity, batch_of, identities_of, join_batches
 from tallystick.events.model import Event
+from tallystick.events.own import own_event
 from tallystick.events.redaction import Redactor
 from tallystick.plumbing.log import Verdict
 
@@ -105,8 +106,7 @@ class Door:
         is full, StoreUnavailable when the log cannot be reached; nothing is stored then.
         `tenant_id`: whose events these may be; "" is every tenant.
         """
-        if self._events_waiting >= EVENTS_WAITING_MAX:
-            raise SlowDown("too many events are waiting to be stored; send them again later")
+        self._check_room()
         received_at = self._clock.now()
 
         def parse() -> ParsedBody:
@@ -125,6 +125,24 @@ class Door:
         verdicts = await self._submit(parsed, received_at)
         return receipt_of(parsed, verdicts)
 
+    async def accept_own(self, messages: Sequence[Mapping[str, Any]]) -> Receipt:
+        """Store events that the product makes itself, their times datetimes; as `accept` does."""
+        self._check_room()
+        received_at = self._clock.now()
+        batches: list[EventBatch] = []
+        for message in messages:
+            batch = own_event(message, received_at, self._redactor)
+            if batch is None:
+                return await self.accept(
+                    msgspec.json.encode(messages),
+                    content_type="application/json",
+                    content_encoding="",
+                    headers={},
+                )
+            batches.append(batch)
+        parsed = ParsedBody(join_batches(batches), list(range(len(batches))), [], [])
+        return receipt_of(parsed, await self._submit(parsed, received_at))
+
     @property
     def redactor(self) -> Redactor:
         """What redacts at this door; other ways in use it too."""
@@ -135,13 +153,18 @@ class Door:
 
         Raises SlowDown or StoreUnavailable as `accept` does.
         """
-        if self._events_waiting >= EVENTS_WAITING_MAX:
-            raise SlowDown("too many events are waiting to be stored; send them again later")
+        self._check_room()
         indexes = list(range(len(events)))
         return await self._submit(ParsedBody(batch_of(events), indexes, [], []), self._clock.now())
 
+    def _check_room(self) -> None:
+        if self._events_waiting >= EVENTS_WAITING_MAX:
+            raise SlowDown("too many events are waiting to be stored; send them again later")
+
     async def _submit(self, parsed: ParsedBody, received_at: int) -> bytes:
-        batch = join_batches([parsed.batch, batch_of(parsed.broken)])
+        batch = parsed.batch
+        if parsed.broken:
+            batch = join_batches([batch, batch_of(parsed.broken)])
         if not batch.size:
             return b""
         loop = asyncio.get_running_loop()
