@@ -12,6 +12,8 @@ import logging
 from collections.abc import Callable
 from typing import NamedTuple
 
+import msgspec
+
 from tallystick.access import OPERATOR
 from tallystick.clock import DAY, HOUR, SECOND, Clock
 from tallystick.enforcement.calls.details import CallDetails, permit_of, read_details
@@ -172,7 +174,7 @@ def estimated_event(permit: CallPermit, event_id: str) -> bytes:
         tokens_output=permit.tokens_output,
         quality="estimated",
     )
-    (event,) = write_events(
+    events = write_events(
         permit,
         usage,
         event_id=event_id,
@@ -182,7 +184,7 @@ def estimated_event(permit: CallPermit, event_id: str) -> bytes:
         provider_request_id="",
         served_model="",
     )
-    return b"[" + event + b"]"
+    return msgspec.json.encode(events)
 
 
 def _permit(call: ResolvedCall, details: CallDetails) -> CallPermit:

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import msgspec
 from psycopg_pool import ConnectionPool
@@ -37,7 +39,6 @@ from tallystick.enforcement.calls.details import (
     write_details,
 )
 from tallystick.enforcement.calls.estimate import Estimate
-from tallystick.enforcement.calls.events import EventWriter
 from tallystick.enforcement.calls.facts import CallFacts
 from tallystick.enforcement.calls.insights import CallInsights
 from tallystick.enforcement.calls.model import (
@@ -54,6 +55,7 @@ from tallystick.enforcement.calls.usage_event import check_usage, event_id_of, w
 from tallystick.errors import (
     Blocked,
     Conflict,
+    InvalidInput,
     NotFound,
     TallystickError,
     TooManyRequests,
@@ -86,7 +88,7 @@ class Calls:
         self._authorizer = authorizer
         self._ledger = ledger
         self._redactor = door.redactor
-        self._events = EventWriter(door)
+        self._door = door
         self._clock = clock
         self._store = CallStore(pool)
         self.run_budgets = RunBudgets(self._store, ledger, clock)
@@ -343,7 +345,7 @@ class Calls:
             provider_request_id=provider_request_id,
             served_model=served_model,
         )
-        await self._events.write(events)
+        await self._append(events)
         if not error_code:
             self.prices.outputs.saw(permit.tenant_id, permit.model, usage.tokens_output)
         if is_waiting or self._later.is_full:
@@ -351,6 +353,19 @@ class Calls:
             return receipt_of(permit, event_id, rated, captured)
         self._later.put(lambda: self._capture(permit, usage, rated, is_waiting=False))
         return projection_of(permit, event_id, rated)
+
+    async def _append(self, events: Sequence[Mapping[str, Any]]) -> None:
+        """Return once a call's events are durable; a repeat is a success.
+
+        Raises Conflict when the call's id stands for other usage already, InvalidInput when
+        an event cannot be one, and what the door raises.
+        """
+        for rejection in (await self._door.accept_own(events)).rejected:
+            if rejection.code == "event_id_conflict":
+                raise Conflict(
+                    "the call was settled before with other usage", code="call_settled_otherwise"
+                )
+            raise InvalidInput(rejection.reason, code=rejection.code)
 
     async def _capture(
         self, permit: CallPermit, usage: Usage, rated: Rated, *, is_waiting: bool

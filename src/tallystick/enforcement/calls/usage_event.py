@@ -10,10 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-import msgspec
-
 from tallystick.bounds import ID_LENGTH_MAX, TOKENS_MAX
-from tallystick.clock import format_time
+from tallystick.clock import to_datetime
 from tallystick.enforcement.calls.model import CallPermit, Usage
 from tallystick.errors import InvalidInput
 from tallystick.events.redaction import Redactor
@@ -47,8 +45,6 @@ _COUNTS = (
 )
 _TOOL_USES_MAX = 10_000
 """Each is an event of its own."""
-
-_encoder = msgspec.json.Encoder()
 
 
 def event_id_of(hold_id: str, tenant_id: str, redactor: Redactor) -> str:
@@ -84,8 +80,8 @@ def write_events(
     latency_ms: float | None,
     provider_request_id: str,
     served_model: str,
-) -> list[bytes]:
-    """The call's event, and one for each use of a paid tool, each as JSON."""
+) -> list[dict[str, Any]]:
+    """The call's event, and one for each use of a paid tool."""
     ask = permit.ask
     common = _common(permit)
     attrs: dict[str, Any] = {
@@ -113,7 +109,7 @@ def write_events(
     }
     if latency_ms is not None:
         event["latency_ms"] = latency_ms
-    return [_encoder.encode(one) for one in (event, *_tool_events(event_id, usage, common))]
+    return [event, *_tool_events(event_id, usage, common)] if usage.tools else [event]
 
 
 def _common(permit: CallPermit) -> dict[str, Any]:
@@ -124,7 +120,7 @@ def _common(permit: CallPermit) -> dict[str, Any]:
     nested = ask.root_run_id if ask.root_run_id != permit.run_id else ""
     return {
         **dimensions,
-        "event_time": format_time(permit.occurred_at),
+        "event_time": to_datetime(permit.occurred_at),
         "tenant_id": permit.tenant_id,
         "run_id": permit.run_id,
         "attempt": ask.attempt,
