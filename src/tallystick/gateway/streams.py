@@ -85,6 +85,12 @@ class StreamAnswer(Response):
         if not self._is_gone:
             await send({"type": "http.response.body", "body": b"", "more_body": False})
 
+    async def abandon(self) -> None:
+        """Settle a stream that will not be passed on: nobody was sent any of it."""
+        self._error_code = "cancelled"
+        self._answer.close()
+        await self._calling.ending(self._end())
+
     def _start(self) -> dict[str, object]:
         headers = answer_headers(self._answer.headers)
         headers.update(call_headers(self._permit, None, "", self._attempt.call.downgraded_by))
