@@ -20,10 +20,14 @@ import httpx
 import uvloop
 from tests.upstream.running import Upstream
 
+from tallystick.gateway.outbound import Outbound
+from tallystick.gateway.settings import Upstream as Settings
+
 SECONDS = 4.0
 TASKS = 8
 BODY = b'{"model":"gpt-4o","messages":[{"role":"user","content":"' + b"a word " * 140 + b'"}]}'
 HEADERS = {"Authorization": "Bearer sk-x", "Content-Type": "application/json"}
+_PATH = "/chat/completions"
 RESULTS = Path(__file__).parent / "results" / "http_clients.md"
 
 
@@ -65,6 +69,21 @@ async def with_aiohttp(url: str) -> tuple[float, float]:
         return await drive(call)
 
 
+async def with_ours(url: str) -> tuple[float, float]:
+    """The gateway's own connections, with the heads that it writes for each call."""
+    outbound = Outbound()
+    upstream = Settings("openai", name="x", base_url=url.removesuffix(_PATH), api_key="sk-x")
+
+    async def call() -> int:
+        answer = await outbound.send(upstream, _PATH, BODY, {"Content-Type": "application/json"})
+        return len(await answer.read())
+
+    try:
+        return await drive(call)
+    finally:
+        await outbound.close()
+
+
 async def with_streams(url: str) -> tuple[float, float]:
     """A floor: bare asyncio streams, without TLS, limits, time-outs or a parser worth the name."""
     host, port = url.removeprefix("http://").partition("/")[0].split(":")
@@ -98,6 +117,7 @@ def main() -> None:
         for name, client in (
             (f"httpx {httpx.__version__}", with_httpx),
             (f"aiohttp {aiohttp.__version__}", with_aiohttp),
+            ("the gateway's own connections", with_ours),
             ("bare asyncio streams (a floor)", with_streams),
         ):
             rate, cpu = uvloop.run(client(url))
