@@ -27,6 +27,7 @@ from tallystick.gateway.door import TokenRate
 from tallystick.gateway.estimate import estimate_output
 from tallystick.gateway.headers import answer_headers, call_headers
 from tallystick.gateway.health import Health
+from tallystick.gateway.heartbeat import Heartbeat
 from tallystick.gateway.keys import KeyRing
 from tallystick.gateway.model import Asked, ModelOff, ModelUnknown, UpstreamBusy, UpstreamFailed
 from tallystick.gateway.money import CallAsk, CallPermit, CallReceipt, CallRefused, Calls, Usage
@@ -89,6 +90,7 @@ class Calling:
         self._keys = keys
         self._health = health
         self._ids = ids
+        self._heartbeat = Heartbeat(calls, settings.hold_seconds)
         self._endings: set[asyncio.Task[Any]] = set()
 
     async def answer(self, call: Call) -> Response:
@@ -258,6 +260,7 @@ class Calling:
         """Send one attempt and end its hold; a stream ends it later, by itself."""
         choice, call = attempt.choice, attempt.call
         is_handed_on = False
+        self._heartbeat.began(attempt.permit)
         try:
             answer = await self._send(attempt)
             if answer.status >= 400:
@@ -282,10 +285,11 @@ class Calling:
             raise
         finally:
             if not is_handed_on:
-                self._health.give_back(choice.upstream)
+                self.give_back(attempt)
 
     def give_back(self, attempt: Attempt) -> None:
-        """A stream ended."""
+        """An attempt ended."""
+        self._heartbeat.ended(attempt.permit)
         self._health.give_back(attempt.choice.upstream)
 
     async def _send(self, attempt: Attempt) -> Answer:
@@ -309,6 +313,7 @@ class Calling:
     async def pass_on(self, call: Call) -> Response:
         """Send a call that is free (a token count) and give back its answer as it is."""
         choices, _ = self.choices(call)
+        await self.calls.check(self._ask(call, choices[0], 1))
         upstream, model = choices[0]
         body = call.surface.body_for(call.asked, model, upstream)
         keyed = self._keys.keyed(upstream, call.principal.tenant_id)
@@ -425,6 +430,7 @@ class Calling:
 
     async def close(self) -> None:
         """Wait for holds that are being ended."""
+        await self._heartbeat.close()
         if self._endings:
             await asyncio.wait(self._endings, timeout=10)
 

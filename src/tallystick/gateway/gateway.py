@@ -25,7 +25,7 @@ from tallystick.gateway.models import model_list
 from tallystick.gateway.money import Calls
 from tallystick.gateway.outbound import Outbound
 from tallystick.gateway.settings import GatewaySettings
-from tallystick.gateway.streams import add_headers
+from tallystick.gateway.streams import StreamAnswer, add_headers
 from tallystick.gateway.surfaces import COUNTING, SURFACES, Surface
 from tallystick.ids import IdSource
 
@@ -94,8 +94,13 @@ class Gateway:
                 _log.exception("%s failed", route)
                 failure = TallystickError("an unexpected failure")
                 code, response = failure.code, refusal(speaks, failure)
-            add_headers(response, self._door.headers(request))
-            self._door.note(request, route, response.status_code, code, started)
+            try:
+                add_headers(response, self._door.headers(request))
+                self._door.note(request, route, response.status_code, code, started)
+            except BaseException:
+                if isinstance(response, StreamAnswer):  # or its hold would stay
+                    await response.abandon()
+                raise
             return response
 
         return endpoint

@@ -6,7 +6,8 @@ the call. Two asks with one key are the same when all that their askers said is 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from operator import attrgetter
 
 import msgspec
 
@@ -136,11 +137,14 @@ _NAMES = (
     "root_run_id",
     "request_id",
 )
+_names_of = attrgetter(*_NAMES)
 
 
 def _check(ask: CallAsk, attribution: Mapping[str, str]) -> None:
-    for name in _NAMES:
-        _check_text(getattr(ask, name), name)
+    names = _names_of(ask)
+    texts = (*names, *attribution, *attribution.values(), *ask.tools)
+    if max(map(len, texts)) > ID_LENGTH_MAX or not "".join(texts).isprintable():
+        _refuse_text(names, ask, attribution)
     if not ask.model or not ask.request_id:
         raise InvalidInput("a call has a model and a request_id", field="model")
     for name in ("tokens_input", "tokens_output_max"):
@@ -151,15 +155,22 @@ def _check(ask: CallAsk, attribution: Mapping[str, str]) -> None:
         raise InvalidInput("attempt counts from 1", field="attempt")
     if len(attribution) > ATTRIBUTION_MAX:
         raise InvalidInput(f"attribution may have {ATTRIBUTION_MAX} names", field="attribution")
+    if len(ask.tools) > ATTRIBUTION_MAX:
+        raise InvalidInput(f"a call may name {ATTRIBUTION_MAX} paid tools", field="tools")
+    for uses in ask.tools.values():
+        if not 0 <= uses <= 10_000:
+            raise InvalidInput("a tool may be used up to 10000 times", field="tools")
+
+
+def _refuse_text(names: Sequence[str], ask: CallAsk, attribution: Mapping[str, str]) -> None:
+    """Say which text is too long, or not printable."""
+    for name, text in zip(_NAMES, names, strict=True):
+        _check_text(text, name)
     for name, value in attribution.items():
         _check_text(name, "attribution")
         _check_text(value, f"attribution.{name}")
-    if len(ask.tools) > ATTRIBUTION_MAX:
-        raise InvalidInput(f"a call may name {ATTRIBUTION_MAX} paid tools", field="tools")
-    for tool, uses in ask.tools.items():
+    for tool in ask.tools:
         _check_text(tool, "tools")
-        if not 0 <= uses <= 10_000:
-            raise InvalidInput("a tool may be used up to 10000 times", field="tools")
 
 
 def _check_text(text: str, field: str) -> None:

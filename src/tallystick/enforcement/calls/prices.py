@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 import msgspec
 
+from tallystick.bounds import TOKENS_MAX
 from tallystick.catalog import Catalog
 from tallystick.clock import DAY, SECOND, Clock
 from tallystick.enforcement.calls.audio import AUDIO_TIER
@@ -119,6 +120,17 @@ class CallPrices:
             tools=said.tools,
         )
         return estimate._replace(credit_units=max(estimate.credit_units, 1))
+
+    def covered(self, rater: Rater, said: Said, at: int, credit_units: int) -> tuple[int, Estimate]:
+        """The most output tokens that a hold of so much credit covers, and their estimate."""
+        least, beyond = 0, TOKENS_MAX + 1
+        while beyond - least > 1:
+            middle = (least + beyond) // 2
+            if self.estimate(rater, said, at, middle).credit_units <= credit_units:
+                least = middle
+            else:
+                beyond = middle
+        return least, self.estimate(rater, said, at, least)
 
     @staticmethod
     def _rates(rater: Rater, said: Said, at: int) -> CallRates | None:
