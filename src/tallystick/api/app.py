@@ -18,7 +18,6 @@ from starlette.routing import BaseRoute, Route
 from starlette.types import Receive, Scope, Send
 
 from tallystick.api.auditing import audit
-from tallystick.api.hold_routes import POST_HOLD
 from tallystick.api.oauth import oauth_routes
 from tallystick.api.openapi import build_openapi
 from tallystick.api.problems import from_error, on_disconnect, on_http_error, on_unexpected_error
@@ -108,7 +107,7 @@ def create_app(
         },
         lifespan=lifespan,
     )
-    short = {("POST", "/v1/holds"): _endpoint(services, POST_HOLD)} if has_routes else {}
+    short = {("POST", "/v1/holds"): _endpoint(services, ROUTES[0])} if has_routes else {}
     return ShortWay(app, {**short, **(gateway or {})})
 
 

@@ -296,21 +296,18 @@ _HELD = {
 }
 _CAPTURED = {"charge_id": "0190…", "status": "captured", "captured": "9.2", "shortfall": "0"}
 
-POST_HOLD = RouteEntry(
-    "POST",
-    "/v1/holds",
-    post_hold,
-    "Set credit aside before work starts; declined with 402 when it does not fit",
-    _HELD,
-    201,
-    HoldBody,
-    {"account_id": "acme", "amount": "12.5", "run_id": "run-42", **_KEY},
-    needs="holds:write",
-)
-"""The busiest route."""
-
 ROUTES: tuple[RouteEntry, ...] = (
-    POST_HOLD,
+    RouteEntry(
+        "POST",
+        "/v1/holds",
+        post_hold,
+        "Set credit aside before work starts; declined with 402 when it does not fit",
+        _HELD,
+        201,
+        HoldBody,
+        {"account_id": "acme", "amount": "12.5", "run_id": "run-42", **_KEY},
+        needs="holds:write",
+    ),
     RouteEntry(
         "POST",
         "/v1/holds/{hold_id}/capture",
