@@ -19,7 +19,7 @@ import pytest
 from joserfc import jwt
 from joserfc.jwk import ECKey, OctKey, RSAKey
 
-from tallystick.access import OPERATOR, Access, Grant, ProviderGrant, Sealer
+from tallystick.access import OPERATOR, Access, AccessSecret, Grant, ProviderGrant
 from tallystick.access import providers as providers_module
 from tallystick.access.known import CACHE_SECONDS_MAX, Known
 from tallystick.clock import SystemClock
@@ -72,7 +72,7 @@ def access_on(url: str, **more: Any) -> Iterator[Access]:
     clock = SystemClock()
     made = Access(
         pool,
-        Sealer(more.get("secret", "one secret")),
+        AccessSecret(more.get("secret", "one secret")),
         clock,
         Uuid7Source(clock),
         admin_key="the admin key",
