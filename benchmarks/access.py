@@ -26,7 +26,7 @@ import psutil
 import psycopg
 
 from benchmarks.ledger import ACCOUNTS, drive, holds, store
-from tallystick.access import OPERATOR, Access, Grant, Sealer
+from tallystick.access import OPERATOR, Access, AccessSecret, Grant
 from tallystick.clock import SystemClock
 from tallystick.errors import Unauthorized
 from tallystick.ids import Uuid7Source
@@ -52,7 +52,7 @@ def two() -> Iterator[tuple[Access, Access]]:
         made = [
             Access(
                 pool,
-                Sealer("benchmark"),
+                AccessSecret("benchmark"),
                 clock,
                 Uuid7Source(clock),
                 admin_key="admin",

@@ -48,7 +48,8 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     public_url: str = ""
     """Where callers reach this: the issuer of our tokens; empty: http://host:port."""
     allow_private_addresses: bool = False
-    """Let keys of identity providers be fetched by http and from private addresses (tests)."""
+    """Let webhooks and identity providers be reached by http and at private addresses: those
+    inside one's own network."""
     redaction_key: str = ""
     """The key of content hashes, the same for all processes; empty: the data folder's own."""
     instance_id: str = ""
@@ -77,8 +78,6 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The sender of mails."""
     redis_url: str = ""
     """Redis or Valkey for rate limits that several API processes share; empty: PostgreSQL."""
-    webhook_allow_private: bool = False
-    """Let webhooks go to private addresses and by http: receivers inside one's own network."""
 
     @property
     def data_folder(self) -> Path:

@@ -8,11 +8,10 @@ import msgspec
 
 from tallystick.clock import MINUTE, SECOND, FixedClock, SystemClock
 from tallystick.enforcement.alerts import AlertStore, Signal
-from tallystick.enforcement.alerts.channels import Channels
+from tallystick.enforcement.alerts.channels import Channels, channel_sealing
 from tallystick.enforcement.alerts.delivery import Delivery
 from tallystick.enforcement.alerts.model import Step
 from tallystick.enforcement.alerts.outbox import Outbox
-from tallystick.enforcement.alerts.sealing import Sealing
 from tallystick.enforcement.alerts.sending import Sender, read_mail_server
 from tallystick.enforcement.alerts.service import Alerts
 from tallystick.ids import Uuid7Source
@@ -20,7 +19,7 @@ from tallystick.plumbing.outbound import OutboundPolicy
 from tallystick.plumbing.postgres import open_pool, transaction
 
 NOW = 1_764_000_000_000_000
-KEY = b"a key of tests"
+KEY = "a key of tests"
 
 SIGNAL = Signal(
     signal_id="budget:b1/2026-11/0.8",
@@ -46,7 +45,7 @@ class Scene:
         self.clock = FixedClock(SystemClock().now())
         ids = Uuid7Source(self.clock)
         policy = OutboundPolicy(allow_private=True)
-        sealing = Sealing(KEY)
+        sealing = channel_sealing(KEY)
         self.store = AlertStore()
         self.alerts = Alerts(self.pool, self.clock)
         self.channels = Channels(self.pool, self.clock, ids, sealing, policy)

@@ -31,7 +31,7 @@ def url(postgres: EmbeddedPostgres) -> str:
 
 @pytest.fixture(scope="module")
 def server(url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    settings = {"TALLYSTICK_POSTGRES_URL": url, "TALLYSTICK_WEBHOOK_ALLOW_PRIVATE": "true"}
+    settings = {"TALLYSTICK_POSTGRES_URL": url, "TALLYSTICK_ALLOW_PRIVATE_ADDRESSES": "true"}
     os.environ.update(settings)
     running = Server(tmp_path_factory.mktemp("alerts") / "data").start()
     for name in settings:

@@ -8,9 +8,9 @@ import sys
 import threading
 
 from tallystick.clock import SystemClock
+from tallystick.enforcement.alerts.channels import channel_sealing
 from tallystick.enforcement.alerts.delivery import Delivery
 from tallystick.enforcement.alerts.outbox import Outbox
-from tallystick.enforcement.alerts.sealing import Sealing
 from tallystick.enforcement.alerts.sending import Sender
 from tallystick.ids import Uuid7Source
 from tallystick.plumbing.outbound import OutboundPolicy
@@ -25,7 +25,7 @@ def main() -> None:
     pool = open_pool(sys.argv[1], connections_max=2)
     outbox = Outbox(pool, clock, Uuid7Source(clock))
     sender = Sender(OutboundPolicy(allow_private=True), None, "")
-    notifier = AlertNotifier(Delivery(outbox, sender, Sealing(KEY), clock, random.random))
+    notifier = AlertNotifier(Delivery(outbox, sender, channel_sealing(KEY), clock, random.random))
     loop = FollowerLoop(notifier, idle_seconds=0.05)
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())

@@ -53,7 +53,7 @@ def open_scene(folder: Path) -> Iterator[Scene]:
     server = Server(folder / "data")
     settings = {
         "TALLYSTICK_GATEWAY_CONFIG": str(config),
-        "TALLYSTICK_WEBHOOK_ALLOW_PRIVATE": "true",
+        "TALLYSTICK_ALLOW_PRIVATE_ADDRESSES": "true",
     }
     before = {name: os.environ.get(name) for name in settings}
     os.environ.update(settings)

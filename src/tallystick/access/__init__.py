@@ -14,7 +14,7 @@ from tallystick.access.model import (
     ProviderGrant,
 )
 from tallystick.access.rules import PERMISSIONS, ROLES
-from tallystick.access.sealing import Sealer
+from tallystick.access.secret import AccessSecret
 from tallystick.access.service import SESSION_HOURS, Access, client_id_of
 
 __all__ = [
@@ -23,11 +23,11 @@ __all__ = [
     "ROLES",
     "SESSION_HOURS",
     "Access",
+    "AccessSecret",
     "Credential",
     "Grant",
     "IdentityProvider",
     "Principal",
     "ProviderGrant",
-    "Sealer",
     "client_id_of",
 ]

@@ -16,7 +16,7 @@ from joserfc import jwt
 from joserfc.jwk import ECKey
 
 from tallystick.access.model import Credential, SigningKey
-from tallystick.access.sealing import Sealer
+from tallystick.access.secret import AccessSecret
 from tallystick.access.store import AccessStore
 from tallystick.clock import DAY, SECOND, Clock
 from tallystick.errors import TallystickError
@@ -35,9 +35,9 @@ _KEPT_SECONDS = 24 * 3600
 class Issuer:
     """Makes tokens; its name is the `iss` of each."""
 
-    def __init__(self, store: AccessStore, sealer: Sealer, clock: Clock, name: str) -> None:
+    def __init__(self, store: AccessStore, secret: AccessSecret, clock: Clock, name: str) -> None:
         self._store = store
-        self._sealer = sealer
+        self._secret = secret
         self._clock = clock
         self.name = name
         self._private: dict[str, ECKey] = {}
@@ -55,11 +55,12 @@ class Issuer:
         ended = [older.key_id for newer, older in pairwise(found) if newer.created_at + kept < now]
         if is_due_only and found and now - found[0].created_at < SIGNING_DAYS * DAY:
             return None, ended
-        key_id = self._sealer.random(8).hex()
+        key_id = self._secret.random(8).hex()
         made = ECKey.generate_key("P-256", {"kid": key_id, "use": "sig", "alg": _ALGORITHM})
         public = msgspec.json.encode(made.as_dict(private=False)).decode()
         private = msgspec.json.encode(made.as_dict(private=True))
-        return SigningKey(key_id, public, self._sealer.seal(private, key_id), now), ended
+        sealed = self._secret.private_keys.seal(private, key_id)
+        return SigningKey(key_id, public, sealed, now), ended
 
     def issue(self, client: Credential, scopes: Sequence[str]) -> str:
         """A token for a client, for TOKEN_SECONDS."""
@@ -73,7 +74,7 @@ class Issuer:
             "iat": now,
             "nbf": now,
             "exp": now + TOKEN_SECONDS,
-            "jti": self._sealer.random(16).hex(),
+            "jti": self._secret.random(16).hex(),
             "scope": " ".join(scopes),
             "tenant_id": client.tenant_id,
             "service_id": client.service_id,
@@ -93,7 +94,7 @@ class Issuer:
         is_young = now - found[0].created_at < _PUBLISHED_SECONDS * SECOND
         newest = found[1] if is_young and len(found) > 1 else found[0]
         if newest.key_id not in self._private:
-            opened = self._sealer.open(newest.sealed, newest.key_id)
+            opened = self._secret.private_keys.open(newest.sealed, newest.key_id)
             parameters = msgspec.json.decode(opened)
             self._private = {newest.key_id: ECKey.import_key(parameters)}
         return self._private[newest.key_id]

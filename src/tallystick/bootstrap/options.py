@@ -39,7 +39,7 @@ def engine_options(
         public_url=settings.public_url,
         smtp_url=settings.smtp_url,
         smtp_from=settings.smtp_from,
-        webhook_allow_private=settings.webhook_allow_private,
+        allow_private_addresses=settings.allow_private_addresses,
     )
 
 
@@ -101,5 +101,5 @@ def worker_options(settings: Settings) -> EngineOptions:
         public_url=settings.public_url,
         smtp_url=settings.smtp_url,
         smtp_from=settings.smtp_from,
-        webhook_allow_private=settings.webhook_allow_private,
+        allow_private_addresses=settings.allow_private_addresses,
     )

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import msgspec
 from psycopg_pool import ConnectionPool
 
-from tallystick.access import Access, Sealer
+from tallystick.access import Access, AccessSecret
 from tallystick.analytics.runs import Runs
 from tallystick.analytics.stats import Stats
 from tallystick.analytics.store import FactStore
@@ -31,8 +31,7 @@ from tallystick.broken import BrokenMessages
 from tallystick.catalog import Catalog
 from tallystick.clock import Clock, SystemClock
 from tallystick.enforcement.alerts import AlertStore
-from tallystick.enforcement.alerts.channels import Channels
-from tallystick.enforcement.alerts.sealing import Sealing
+from tallystick.enforcement.alerts.channels import Channels, channel_sealing
 from tallystick.enforcement.alerts.service import Alerts
 from tallystick.enforcement.authorization import Authorizer
 from tallystick.enforcement.budgets import Budgets
@@ -50,6 +49,7 @@ from tallystick.events.appending import Appender, JudgingAppender, KafkaAppender
 from tallystick.events.dedup import DedupIndex
 from tallystick.events.door import Door
 from tallystick.events.redaction import Redactor
+from tallystick.gateway.keys import ProviderKeys
 from tallystick.ids import Uuid7Source
 from tallystick.ledger import Ledger
 from tallystick.ledger.committer import LANES, Committer
@@ -227,7 +227,7 @@ def _open_access(
     stack.callback(pool.close)
     access = Access(
         pool,
-        Sealer(load_access_key(settings, folder.path)),
+        AccessSecret(load_access_key(settings, folder.path)),
         clock,
         Uuid7Source(clock),
         admin_key=admin_key,
@@ -299,8 +299,13 @@ def migrate(settings: Settings) -> None:
 def _channels(parts: Platform) -> Channels:
     settings, clock = parts.settings, parts.clock
     secret = settings.redaction_key or owner_only_secret(parts.folder.path / "redaction.key")
-    policy = OutboundPolicy(settings.webhook_allow_private)
-    return Channels(parts.pool, clock, Uuid7Source(clock), Sealing(secret.encode()), policy)
+    policy = OutboundPolicy(settings.allow_private_addresses)
+    return Channels(parts.pool, clock, Uuid7Source(clock), channel_sealing(secret), policy)
+
+
+def _provider_keys(parts: Platform) -> ProviderKeys:
+    secret = load_access_key(parts.settings, parts.folder.path)
+    return ProviderKeys(parts.pool, secret, parts.clock)
 
 
 def _rates(parts: Platform) -> RateLimits:
@@ -395,6 +400,7 @@ def services_of(parts: Platform) -> Services:
         doubles=parts.doubles,
         alerts=Alerts(parts.pool, parts.clock),
         channels=_channels(parts),
+        provider_keys=_provider_keys(parts),
         rates=rates,
         overruns=parts.overruns,
         quotas=Quotas(VaultStore(parts.pool), BudgetAssignments(parts.pool, budgets)),

@@ -37,7 +37,7 @@ class EngineOptions(msgspec.Struct, frozen=True):
     public_url: str = ""
     smtp_url: str = ""
     smtp_from: str = ""
-    webhook_allow_private: bool = False
+    allow_private_addresses: bool = False
     """What the delivery of alerts is given (docs/alerts.md)."""
     has_wipe: bool = False
     """Delete derived data first, so that everything is rebuilt from the log."""

@@ -1,13 +1,15 @@
 """Channels and routes of a tenant: where it is told, and of what.
 
-A channel's target and signing secret are sealed; the secret is shown once, when it is made or
-rotated. After a rotation the secret before signs as well for a while, so receivers change over
-without a gap.
+A channel's target (a webhook's URL may be a credential, Slack's is) and signing secret are
+sealed; the secret is shown once, when it is made or rotated. After a rotation the secret before
+signs as well for a while, so receivers change over without a gap.
 """
 
 from __future__ import annotations
 
+import base64
 import hashlib
+import secrets
 from collections.abc import Sequence
 from typing import Any
 from urllib.parse import urlsplit
@@ -20,18 +22,23 @@ from tallystick.bounds import ID_LENGTH_MAX
 from tallystick.clock import DAY, SECOND, Clock, format_time
 from tallystick.enforcement.alerts.model import SEVERITIES, Message, Step
 from tallystick.enforcement.alerts.rules import check_address, check_steps
-from tallystick.enforcement.alerts.sealing import Sealing
 from tallystick.enforcement.alerts.service import deliveries_of
 from tallystick.enforcement.alerts.store import AlertRows, AlertTransaction, Row
 from tallystick.errors import Conflict, InvalidInput, NotFound
 from tallystick.ids import IdSource
 from tallystick.plumbing.outbound import OutboundPolicy, check_url
+from tallystick.plumbing.sealing import Sealing
 
 KINDS = ("webhook", "email", "slack")
 OVERLAP_SECONDS = DAY // SECOND
 _OVERLAP_SECONDS_MAX = 30 * OVERLAP_SECONDS
 _CHANNELS_MAX = 100
 _ROUTES_MAX = 100
+
+
+def channel_sealing(redaction_key: str) -> Sealing:
+    """What seals targets and signing secrets of channels."""
+    return Sealing(redaction_key.encode(), b"alert channels", setting="TALLYSTICK_REDACTION_KEY")
 
 
 class Channels:
@@ -62,15 +69,15 @@ class Channels:
         _check_name(name)
         self._check_target(kind, target)
         channel_id = self._new_id("chn", tenant_id, key)
-        secret = self._sealing.new_secret() if kind == "webhook" else None
+        secret = _new_signing_secret() if kind == "webhook" else None
         arguments = {
             "channel_id": channel_id,
             "tenant_id": tenant_id,
             "name": name,
             "kind": kind,
-            "target": self._sealing.seal(target, f"target:{channel_id}"),
+            "target": self._sealed("target", channel_id, target),
             "target_shown": shown(kind, target),
-            "secret": self._sealing.seal(secret, f"secret:{channel_id}") if secret else None,
+            "secret": self._sealed("secret", channel_id, secret) if secret else None,
             "now": self._clock.now(),
             "by": by,
         }
@@ -115,7 +122,7 @@ class Channels:
             arguments: dict[str, Any] = {"target": None, "target_shown": None}
             if target is not None:
                 self._check_target(row["kind"], target)
-                arguments["target"] = self._sealing.seal(target, f"target:{channel_id}")
+                arguments["target"] = self._sealed("target", channel_id, target)
                 arguments["target_shown"] = shown(row["kind"], target)
             arguments |= {"channel_id": channel_id, "name": name, "is_enabled": is_enabled}
             open_.execute("update_channel", arguments)
@@ -127,13 +134,13 @@ class Channels:
             raise InvalidInput(
                 f"overlap_seconds must be 0 to {_OVERLAP_SECONDS_MAX}", field="overlap_seconds"
             )
-        secret, now = self._sealing.new_secret(), self._clock.now()
+        secret, now = _new_signing_secret(), self._clock.now()
         with self._rows.writing() as open_:
             if self._load(open_, tenant_id, channel_id)["kind"] != "webhook":
                 raise InvalidInput("only a webhook signs", field="channel_id")
             arguments = {
                 "channel_id": channel_id,
-                "secret": self._sealing.seal(secret, f"secret:{channel_id}"),
+                "secret": self._sealed("secret", channel_id, secret),
                 "until_at": now + overlap_seconds * SECOND,
             }
             open_.execute("rotate_secret", arguments)
@@ -210,6 +217,9 @@ class Channels:
         self._rows.one("delete_route", "route", route_id=route_id, tenant_id=tenant_id)
         return {"route_id": route_id, "status": "deleted"}
 
+    def _sealed(self, part: str, channel_id: str, text: str) -> bytes:
+        return self._sealing.seal(text.encode(), f"{part}:{channel_id}")
+
     def _load(self, open_: AlertTransaction, tenant_id: str, channel_id: str) -> Row:
         if not channel_id:
             raise NotFound("there is no such channel")
@@ -263,6 +273,11 @@ def _check_conditions(
         raise InvalidInput("kinds are up to 20 names", field="kinds")
     if len(scope) > 4 * ID_LENGTH_MAX:
         raise InvalidInput("scope is too long", field="scope")
+
+
+def _new_signing_secret() -> str:
+    """As Standard Webhooks writes it."""
+    return "whsec_" + base64.b64encode(secrets.token_bytes(24)).decode()
 
 
 def _test_message(channel: Row, by: str, now: int) -> Message:

@@ -14,8 +14,8 @@ from concurrent.futures import ThreadPoolExecutor
 from tallystick.clock import Clock
 from tallystick.enforcement.alerts.model import Result, Target
 from tallystick.enforcement.alerts.outbox import Due, Outbox, Tried
-from tallystick.enforcement.alerts.sealing import SealBroken, Sealing
 from tallystick.enforcement.alerts.sending import Sender
+from tallystick.plumbing.sealing import SealBroken, Sealing
 
 AT_ONCE = 16
 _log = logging.getLogger(__name__)
@@ -73,6 +73,6 @@ class Delivery:
 def open_target(sealing: Sealing, due: Due) -> Target:
     """Where a delivery goes, with the secrets that sign it; SealBroken."""
     sealed = [one for one in (due.secret, due.secret_before) if one is not None]
-    opened = (sealing.open(one, f"secret:{due.channel_id}") for one in sealed)
-    address = sealing.open(due.target, f"target:{due.channel_id}")
+    opened = (sealing.open(one, f"secret:{due.channel_id}").decode() for one in sealed)
+    address = sealing.open(due.target, f"target:{due.channel_id}").decode()
     return Target(due.kind, address, tuple(opened))

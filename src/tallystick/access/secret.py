@@ -12,16 +12,12 @@ import hmac
 import os
 from collections.abc import Callable
 
-from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from tallystick.plumbing.sealing import Sealing
 
-from tallystick.errors import InvalidInput
-
-_NONCE_BYTES = 12
 _ALPHABET = "abcdefghijklmnopqrstuvwxyz0123456789"
 
 
-class Sealer:
+class AccessSecret:
     """Everything that needs the access secret; `random` gives unguessable bytes."""
 
     def __init__(self, secret: str, *, random: Callable[[int], bytes] = os.urandom) -> None:
@@ -30,7 +26,12 @@ class Sealer:
 
         self._key_hash = derived(b"key hash")
         self._session = derived(b"session")
-        self._cipher = AESGCM(derived(b"private keys"))
+        self.private_keys = Sealing(
+            secret.encode(),
+            b"tallystick:private keys",
+            setting="TALLYSTICK_ACCESS_KEY",
+            random_bytes=random,
+        )
         self.random = random
 
     def new_prefix(self) -> str:
@@ -44,21 +45,6 @@ class Sealer:
     def hash_of(self, text: str) -> bytes:
         """The keyed hash under which a key is stored and found."""
         return hmac.digest(self._key_hash, text.encode("utf-8", "surrogatepass"), "sha256")
-
-    def seal(self, plain: bytes, name: str) -> bytes:
-        """Encrypt; the result opens only under the same name."""
-        nonce = self.random(_NONCE_BYTES)
-        return nonce + self._cipher.encrypt(nonce, plain, name.encode())
-
-    def open(self, sealed: bytes, name: str) -> bytes:
-        """Decrypt; InvalidInput when another secret sealed it."""
-        try:
-            return self._cipher.decrypt(sealed[:_NONCE_BYTES], sealed[_NONCE_BYTES:], name.encode())
-        except InvalidTag as error:
-            raise InvalidInput(
-                "TALLYSTICK_ACCESS_KEY is not the one that this database was used with",
-                code="wrong_access_key",
-            ) from error
 
     def signature(self, *parts: bytes) -> str:
         """Sign what a session's cookie or a form says."""
