@@ -5,13 +5,16 @@ A network that stands still delivers a request late; here the test keeps it back
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping
 
 from tallystick.analytics.store import FactStore
+from tallystick.errors import StoreUnavailable
 from tallystick.plumbing.clickhouse import ClickHouse
 from tallystick.plumbing.leases import Leases
 from tallystick.plumbing.postgres import open_pool
 from tallystick.workers.fenced import Fenced
+from tallystick.workers.loop import FollowerLoop
 
 LANE = "lane/fence-test"
 
@@ -73,3 +76,34 @@ def test_a_request_from_before_a_failure_lands_no_more(
     assert told == [{LANE: 1}, {LANE: 2}]
     leases.release_all()
     pool.close()
+
+
+class AwayTwice:
+    """A follower whose stores are away when it steps, and still when it recovers."""
+
+    name = "away-twice"
+
+    def __init__(self) -> None:
+        self.told: list[str] = []
+        self.done = threading.Event()
+
+    def step(self) -> bool:
+        self.told.append("step")
+        if self.told.count("step") == 1:
+            raise StoreUnavailable("away")
+        self.done.set()
+        return False
+
+    def recover(self) -> None:
+        self.told.append("recover")
+        if self.told.count("recover") == 1:
+            raise StoreUnavailable("still away")
+
+
+def test_a_store_that_is_away_during_recovery_ends_no_follower() -> None:
+    follower = AwayTwice()
+    loop = FollowerLoop(follower, idle_seconds=0.01)
+    loop.start()
+    assert follower.done.wait(30)
+    loop.stop()
+    assert follower.told[:4] == ["step", "recover", "recover", "step"]

@@ -99,9 +99,13 @@ class FollowerLoop:
 
     def _run(self) -> None:
         pause = self._idle_seconds
+        has_failed = False
         while not self._stop.is_set():
             begun = time.monotonic()
             try:
+                if has_failed:  # in here: to recover needs the stores, too
+                    self._follower.recover()
+                    has_failed = False
                 progress = self._follower.step()
             except InvariantBroken as error:
                 self.failure = error.message
@@ -110,7 +114,7 @@ class FollowerLoop:
             except Exception as error:  # an outage of a store must not end the lane
                 self.failure = f"{type(error).__name__}: {error}"
                 _log.warning("%s: %s; trying again", self._follower.name, self.failure)
-                self._follower.recover()
+                has_failed = True
                 pause = min(max(pause, 0.1) * 2, _PAUSE_SECONDS_MAX)
                 self._stop.wait(pause)
                 continue

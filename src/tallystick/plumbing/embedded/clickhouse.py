@@ -28,6 +28,7 @@ _GUARDED_INSERT = re.compile(
     r"(INSERT INTO [\w.]+ \(.+?\) SELECT .+? FROM )input\('(.+?)'\)( WHERE .+) FORMAT Arrow", re.S
 )
 _ARROW_INSERT = re.compile(r"\s*INSERT INTO ([\w.`]+)\s*\((.+?)\)\s*FORMAT Arrow\s*", re.S | re.I)
+_SECONDS = re.compile(r"\d+(\.\d+)?")
 _CONNECTIONS = 3
 
 
@@ -131,7 +132,9 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _run(self, sql: str, values: dict[str, str], arguments: Mapping[str, str]) -> bytes:
         """Within the time that the request gives: who sent it has given up after that."""
-        seconds = float(arguments.get("max_execution_time", 0))
+        seconds = arguments.get("max_execution_time", "0")
+        if not _SECONDS.fullmatch(seconds):
+            raise RuntimeError("max_execution_time is not a number of seconds")
         connection = self.connections.get()
         try:
             connection.query(f"SET max_execution_time = {seconds}")

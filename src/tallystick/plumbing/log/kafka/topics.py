@@ -129,10 +129,8 @@ def _wait_for_topic(admin: AdminClient, topic: str) -> list[PartitionMetadata]:
 
 def fetch_state(admin: AdminClient, topic: str) -> TopicState:
     """What a topic is like; waits while it is being made."""
-    module = import_client("confluent_kafka.admin")
     partitions = _wait_for_topic(admin, topic)
-    resource = module.ConfigResource(module.ConfigResource.Type.TOPIC, topic)
-    settings = _answer(admin.describe_configs([resource])[resource], f"describe {topic}")
+    settings = _wait_for_settings(admin, topic)
     return TopicState(
         partitions=len(partitions),
         replication=min(len(one.replicas) for one in partitions),
@@ -140,6 +138,21 @@ def fetch_state(admin: AdminClient, topic: str) -> TopicState:
         retention_ms=int(settings["retention.ms"].value),
         timestamp_type=settings["message.timestamp.type"].value,
     )
+
+
+def _wait_for_settings(admin: AdminClient, topic: str) -> dict[str, Any]:
+    module = import_client("confluent_kafka.admin")
+    resource = module.ConfigResource(module.ConfigResource.Type.TOPIC, topic)
+    deadline = time.monotonic() + _APPEAR_SECONDS
+    while True:
+        try:
+            asked = admin.describe_configs([resource])[resource]
+            found: dict[str, Any] = _answer(asked, f"describe {topic}")
+            return found
+        except StoreUnavailable:  # the broker that was asked does not know the topic yet
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.1)
 
 
 class Watermarks:
