@@ -108,12 +108,13 @@ def create_app(
         },
         lifespan=lifespan,
     )
-    short = {
-        (entry.method, entry.path): _endpoint(services, entry)
-        for entry in ROUTES
-        if has_routes and (entry.method, entry.path) in _BUSY
-    }
+    short = _short_ways(services) if has_routes else {}
     return ShortWay(app, {**short, **(gateway or {})})
+
+
+def _short_ways(services: Services) -> dict[tuple[str, str], Endpoint]:
+    ways = {(entry.method, entry.path): entry for entry in ROUTES}
+    return {name: _endpoint(services, ways[name]) for name in _BUSY}
 
 
 class ShortWay:
