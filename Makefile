@@ -28,7 +28,8 @@ soak: $(VENV)/installed-dev      ## the kill tests and the simulator, many more 
 	TALLYSTICK_KILL_ROUNDS=50 TALLYSTICK_SEEDS=5000 TALLYSTICK_FIRST_SEED=200 $(BIN)/pytest \
 		tests/integration/test_kill.py tests/integration/test_ledger_kill.py \
 		tests/integration/test_distributed.py tests/integration/test_kafka_log.py \
-		tests/archive/test_kill.py tests/simulation $(ARGS)
+		tests/integration/test_chaos.py tests/integration/test_vault.py \
+		tests/integration/test_calls_kill.py tests/archive/test_kill.py tests/simulation $(ARGS)
 
 docs: $(VENV)/installed-dev      ## what is generated from the code
 	$(BIN)/python -m tests.docs.generate

@@ -32,10 +32,9 @@ from tallystick.plumbing.embedded.postgres import EmbeddedPostgres
 from tallystick.plumbing.log import CORRECTIONS, Positions, PostgresLog, PostgresSource
 from tallystick.plumbing.objects import open_objects
 from tallystick.plumbing.postgres import migrate_postgres, open_pool
-from tallystick.workers import sink as sink_module
 from tallystick.workers.archiver import Archiver
 from tallystick.workers.engine import wipe_derived
-from tallystick.workers.restore import DICTIONARIES, Restorer
+from tallystick.workers.restore import Restorer
 from tallystick.workers.sink import Sink
 
 EVENTS = 1_000_000
@@ -105,7 +104,6 @@ class Bench:
         migrate_clickhouse(store)
         self.facts = FactStore(store)
         self.archive = Archive(open_objects(str(folder / "archive")))
-        sink_module._STEP_SECONDS_MIN = 0.0
 
     def fill(self) -> None:
         rng, now = random.Random(1), self.clock.now()
@@ -131,7 +129,7 @@ class Bench:
             pass
 
     def restore(self) -> None:
-        source = ArchiveSource(self.archive, self.positions, "sink", dictionaries=DICTIONARIES)
+        source = ArchiveSource(self.archive, self.positions, "sink")
         restorer = Restorer(source, self.positions, self.facts, self.catalog, self.pool, self.clock)
         while restorer.step():
             pass

@@ -85,6 +85,7 @@ class Bench:
             Ask(
                 account_id=f"{tenant}-{number}",
                 credit_units=10,
+                tenant_id="",
                 usd_units=1000,
                 attribution={**_ATTRIBUTION, "user": f"user-{number % 20}"},
                 idempotency_key=f"k{self.serial}",
@@ -96,7 +97,7 @@ class Bench:
     async def capture(self, tenant: str) -> None:
         hold_id = self.held[tenant].pop()
         actual = Actual(credit_units=5, usd_units=500)
-        await self.authorizer.capture(hold_id, actual, idempotency_key="c")
+        await self.authorizer.capture(hold_id, actual, idempotency_key="c", tenant_id="")
 
     async def alone(self, call: Call) -> dict[str, float]:
         """Microseconds a call, one after the other, the tenants in turns: the medians."""

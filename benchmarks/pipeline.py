@@ -3,8 +3,8 @@
     make bench ARGS=pipeline                     all of it, about 15 minutes
     python -m benchmarks.pipeline stages         CPU an event of each stage
     python -m benchmarks.pipeline sustained      5,000/s for a minute, 50,000/s for two
-    python -m benchmarks.pipeline kafka          a topic of events into facts, 1 and 2 sinks
-    python -m benchmarks.pipeline stats 100      /v1/stats on 100 million facts
+    python -m benchmarks.pipeline kafka 1500000  a topic of events into facts, 1 and 2 sinks
+    python -m benchmarks.pipeline stats 100      /v1/stats on 100 million facts [kept in a folder]
 
 Method. Sustained: a load process of its own sends requests of 500 events, open loop: each
 leaves when it is due, whether or not earlier ones were answered. 1% of events are sent twice,
@@ -24,28 +24,26 @@ import sys
 import tempfile
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
-from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-import httpx
 import psutil
 from tests.server import Server
 
+from benchmarks.pipeline_load import BEFORE, NOW, TAG, send
 from benchmarks.run import bodies, cpu_seconds, memory, visible
-from tallystick.clock import SystemClock, format_time
 
 RESULTS = Path(__file__).parent / "results"
 BATCH = 500
-CONNECTIONS = 8
-TAG = b"@@@@@@@@"
-NOW, BEFORE = b"2001-01-01T00:00:00", b"2002-02-02T00:00:00"
+KAFKA_RUNS = ((4, 1, "door"), (12, 1, "door"), (12, 2, "door"), (12, 1, "others"))
+"""Partitions, sink processes, and who made the messages: our doors, or others as JSON."""
+
+KAFKA_PARTS = ("sinks", "ClickHouse", "PostgreSQL", "broker")
 
 
 def template() -> bytes:
     """A request of 500 events with places for its tag and for two times; 1% stand twice."""
-    (body,) = bodies("@@@@@@@@", BATCH, BATCH)
+    (body,) = bodies(TAG.decode(), BATCH, BATCH)
     events = body.removeprefix(b"[").removesuffix(b"]").split(b"},{")
     pieces: list[bytes] = []
     for number, event in enumerate(events):
@@ -56,45 +54,15 @@ def template() -> bytes:
     return b"[" + b"},{".join(pieces) + b"]"
 
 
-def request(made: bytes, number: int, now: int) -> bytes:
-    """The request of a number; every other one has a malformed event as well."""
-    clock = format_time(now)[:19].encode(), format_time(now - 600_000_000)[:19].encode()
-    body = made.replace(TAG, b"%08d" % number)
-    body = body.replace(NOW, clock[0]).replace(BEFORE, clock[1])
-    return body[:-1] + b',{"event_id":"broken"}]' if number % 2 else body
-
-
-def send(url: str, key: str, rate: int, seconds: int, pipe: Connection) -> None:
-    """The load process: sends, then tells when each request was due and acknowledged."""
-    clock, made = SystemClock(), template()
-    headers = {"Authorization": f"Bearer {key}", "Content-Type": "application/json"}
-    client = httpx.Client(base_url=url, headers=headers, timeout=60)
-    client.get("/healthz")
-    every = BATCH / rate
-    started = time.monotonic() + 0.5
-    acknowledged: dict[int, float] = {}
-
-    def one(number: int) -> None:
-        body = request(made, number, clock.now())
-        while client.post("/v1/events", content=body).status_code != 200:
-            time.sleep(0.05)
-        acknowledged[number] = time.monotonic()
-
-    with ThreadPoolExecutor(CONNECTIONS) as pool:
-        for number in range(int(seconds / every)):
-            time.sleep(max(started + number * every - time.monotonic(), 0))
-            pool.submit(one, number)
-    due = [started + number * every for number in range(len(acknowledged))]
-    pipe.send((due, [acknowledged[number] for number in range(len(due))], time.process_time()))
-
-
 def sustained(rate: int, seconds: int) -> str:
     with tempfile.TemporaryDirectory() as folder:
         server = Server(Path(folder) / "data").start()
         key = (server.folder / "admin.key").read_text().strip()
         ours, theirs = multiprocessing.get_context("spawn").Pipe()
+        port, every = server.client.base_url.port, BATCH / rate
         load = multiprocessing.get_context("spawn").Process(
-            target=send, args=(str(server.client.base_url), key, rate, seconds, theirs)
+            target=send,
+            args=(port, key, template(), every, int(seconds / every), theirs),
         )
         before, began = cpu_seconds(server), time.perf_counter()
         load.start()
@@ -185,21 +153,37 @@ def run_stages(total: int = 300_000) -> list[str]:
     return [*head, *lines, ""]
 
 
-def run_kafka(total: int = 1_500_000) -> list[str]:
+def run_kafka(total: int) -> list[str]:
     from benchmarks.pipeline_kafka import kafka_to_facts
 
-    head = ["## Kafka to facts", "", "| what | figure | more |", "| --- | --- | --- |"]
+    head = [
+        "## Kafka to facts",
+        "",
+        f"{total:,} events in the topic before the sinks start; broker, PostgreSQL, chDB and sinks "
+        "share the cores, so events/s are those of the whole machine. A core of its own does "
+        "1 / CPU of the sink; ClickHouse's CPU includes the rollups.",
+        "",
+        "| made by | partitions | sink processes | events/s | µs of CPU an event: sinks | "
+        "ClickHouse | PostgreSQL | broker | a core of sink | RSS a sink |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+    ]
     lines = []
-    for partitions, sinks in ((4, 1), (12, 1), (12, 2)):
-        lines.append(kafka_to_facts(total, partitions, sinks))
+    for partitions, sinks, made_by in KAFKA_RUNS:
+        one = kafka_to_facts(total, partitions, sinks, made_by)
+        micros = {part: used / one.events * 1e6 for part, used in one.cpu_seconds.items()}
+        lines.append(
+            f"| {made_by} | {partitions} | {sinks} | {one.per_second:,.0f} | "
+            + " | ".join(f"{micros[part]:.1f}" for part in KAFKA_PARTS)
+            + f" | {1e6 / micros['sinks']:,.0f} events/s | {one.sink_megabytes:,.0f} MB |"
+        )
         print(lines[-1], flush=True)
     return [*head, *lines, ""]
 
 
-def run_stats(millions: int) -> list[str]:
+def run_stats(millions: int, folder: str) -> list[str]:
     from benchmarks.pipeline_stats import ask
 
-    lines = ask(millions)
+    lines = ask(millions, folder)
     print("\n".join(lines), flush=True)
     return lines
 
@@ -208,8 +192,8 @@ def main(arguments: list[str]) -> None:
     parts: dict[str, Any] = {
         "stages": run_stages,
         "sustained": run_sustained,
-        "kafka": run_kafka,
-        "stats": lambda: run_stats(int(arguments[1]) if len(arguments) > 1 else 100),
+        "kafka": lambda: run_kafka(int((arguments[1:] or ["1500000"])[0])),
+        "stats": lambda: run_stats(int((arguments[1:] or ["100"])[0]), "".join(arguments[2:3])),
     }
     chosen = arguments[:1] or list(parts)
     text = [line for name in chosen for line in parts[name]()]

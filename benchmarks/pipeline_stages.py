@@ -85,6 +85,6 @@ async def _send(world: World, requests: list[bytes]) -> None:
     await asyncio.gather(*map(one, requests))
 
 
-def _run(step: Callable[[], bool]) -> None:
+def _run(step: Callable[[], int]) -> None:
     while step():
         pass

@@ -133,7 +133,7 @@ def cpu_of(work: Callable[[], object]) -> float:
     return time.process_time() - before
 
 
-def run_out(step: Callable[[], bool]) -> Callable[[], None]:
+def run_out(step: Callable[[], int]) -> Callable[[], None]:
     """Step until there is nothing left."""
 
     def out() -> None:

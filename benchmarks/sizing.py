@@ -359,6 +359,17 @@ def render_inputs(file: dict[str, Any], plans: Sequence[Plan]) -> str:
     return table(["input", "value", "what", "from"], rows)
 
 
+def render_evidence(file: dict[str, Any], plans: Sequence[Plan]) -> str:
+    """Inputs by where they come from: measured here, assumed, or a price."""
+    found: dict[str, list[str]] = {}
+    for section, entries in file.items():
+        for name, one in entries.items():
+            where = f"measured here: {one['source']}" if one["kind"] == "measured" else one["kind"]
+            found.setdefault(where, []).append(f"`{section}.{name}`")
+    order = sorted(found, key=lambda where: (not where.startswith("measured"), where))
+    return table(["from", "inputs"], [[where, ", ".join(found[where])] for where in order])
+
+
 def kind_of(entry: dict[str, Any]) -> str:
     """`measured: where`, or the kind alone."""
     return f"{entry['kind']}: {entry['source']}" if entry["source"] else str(entry["kind"])
@@ -462,7 +473,9 @@ def render_savings(file: dict[str, Any], plans: Sequence[Plan]) -> str:
         "rollups kept on disk for 13 months, not 24": {"bytes__rollups": 25.0 * 13 / 24},
         "worse: facts as LZ4, the server's default": {"bytes__facts": 119.7},
         "worse: a vCPU does 0.6 of this machine's core": {"load__core_factor": 0.6},
-        "worse: deduplication costs 20 µs instead of 7": {"cpu__stage_us": 20.0},
+        f"worse: judging a message costs 20 µs instead of {inputs['cpu.stage_us']:g}": {
+            "cpu__stage_us": 20.0
+        },
         "worse: merges cost three times as much": {"cpu__merge_us": 12.3},
     }
     rows = []
@@ -480,6 +493,7 @@ def signed(dollars: float) -> str:
 
 
 RENDERERS = {
+    "evidence": render_evidence,
     "inputs": render_inputs,
     "load": render_load,
     "processes": render_processes,
@@ -506,8 +520,11 @@ def render(document: str) -> str:
 
 
 def main() -> None:
-    """Write the tables."""
+    """Write the tables; print what each column comes to."""
     DOCUMENT.write_text(render(DOCUMENT.read_text("utf-8")), "utf-8")
+    inputs, _ = Inputs.load()
+    for load in loads_of(inputs):
+        print(f"{load.title}: ${Plan(inputs, load).total:,.0f} a month")
 
 
 if __name__ == "__main__":

@@ -67,6 +67,7 @@ class Racer:
             outcome = await self.authorizer.hold(
                 Ask(
                     account_id=config.account_id,
+                    tenant_id="",
                     credit_units=1,
                     usd_units=config.hold_units,
                     attribution={"team": "race"},
@@ -81,6 +82,7 @@ class Racer:
                     outcome.hold_id,
                     Actual(credit_units=1, usd_units=config.cost_units),
                     idempotency_key="c",
+                    tenant_id="",
                 )
                 return
             if outcome.retry == "never":

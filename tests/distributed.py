@@ -30,11 +30,8 @@ class Cluster:
         self._folder = folder
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         folder.mkdir(parents=True, exist_ok=True)
-        self._clickhouse = self._start(
-            "clickhouse", "tests.chdb_server", [str(folder / "chdb"), "key"]
-        )
-        port = self._line(self._clickhouse)
-        self.clickhouse_url = f"http://tallystick:key@127.0.0.1:{port}/"
+        self._clickhouse_port = self.start_clickhouse()
+        self.clickhouse_url = f"http://tallystick:key@127.0.0.1:{self._clickhouse_port}/"
         properties = {"session.timeout.ms": "6000", "heartbeat.interval.ms": "500"}
         self.kafka = KafkaOptions(
             brokers=brokers, topic=topic, broken_topic=f"{topic}-broken", properties=properties
@@ -54,6 +51,12 @@ class Cluster:
         }
         self.run("migrate")
         self.clients: dict[str, httpx.Client] = {}
+
+    def start_clickhouse(self) -> str:
+        """Start chDB on its folder, and on its port if it had one; return the port."""
+        port = [self._clickhouse_port] if hasattr(self, "_clickhouse_port") else []
+        folder = str(self._folder / "chdb")
+        return self._line(self._start("clickhouse", "tests.chdb_server", [folder, "key", *port]))
 
     def run(self, *arguments: str) -> None:
         """Run a command to its end."""

@@ -11,7 +11,6 @@ from tallystick.clock import DAY, HOUR
 from tallystick.enforcement.alerts import Signal
 from tallystick.enforcement.vault import Assignment, Quotas, VaultStore
 from tallystick.enforcement.vault.model import Connection
-from tallystick.enforcement.vault.rules import covers
 from tallystick.plumbing.log import Positions, PostgresSource
 from tallystick.plumbing.postgres import transaction
 from tallystick.reconcile.quotas import QuotaReconciler
@@ -82,13 +81,21 @@ class TestBudgets:
         self.assignments = assignments
 
     def matching(self, tenant_id: str, scope: Mapping[str, str], at: int) -> list[Assignment]:
-        return [one for one in self.assignments if covers(one, tenant_id, scope, at)]
+        return [one for one in self.assignments if _covers(one, tenant_id, scope, at)]
 
     def limited(self, connection: Connection) -> set[str]:
         return {one.tenant_id for one in self.assignments}
 
     def current(self, connection: Connection, at: int) -> list[Assignment]:
         return [one for one in self.assignments if one.from_at <= at < one.to_at]
+
+
+def _covers(assignment: Assignment, tenant_id: str, scope: Mapping[str, str], at: int) -> bool:
+    return (
+        assignment.tenant_id == tenant_id
+        and assignment.from_at <= at < assignment.to_at
+        and all(scope.get(name, "") == value for name, value in assignment.scope.items())
+    )
 
 
 class UsageTable:

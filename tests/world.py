@@ -25,7 +25,6 @@ from tallystick.plumbing.postgres import open_pool
 from tallystick.reconcile.verify import Verifier
 from tallystick.workers import charger as charger_module
 from tallystick.workers import rollups as rollups_module
-from tallystick.workers import sink as sink_module
 from tallystick.workers.charger import Charger
 from tallystick.workers.pending import PendingRuns
 from tallystick.workers.rollups import Rollups
@@ -38,8 +37,7 @@ class World:
     def __init__(
         self, postgres_url: str, clickhouse: ClickHouse, folder: Path, clock: Clock
     ) -> None:
-        sink_module._STEP_SECONDS_MIN = 0.0
-        rollups_module._STEP_SECONDS_MIN = 0.0
+        rollups_module.QUIET_SECONDS = 0.0
         self.clock = clock
         self.folder = folder
         self.pool = open_pool(postgres_url, connections_max=10)

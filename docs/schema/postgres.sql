@@ -6,6 +6,7 @@ CREATE SCHEMA calls;
 CREATE SCHEMA catalog;
 CREATE SCHEMA charger;
 CREATE SCHEMA enforcement;
+CREATE SCHEMA gateway;
 CREATE SCHEMA ledger;
 CREATE SCHEMA log;
 CREATE FUNCTION access.note_change() RETURNS trigger
@@ -646,6 +647,20 @@ CREATE TABLE enforcement.vault_watch (
     positions jsonb NOT NULL,
     watched_at bigint NOT NULL
 );
+CREATE TABLE gateway.provider_key (
+    tenant_id text NOT NULL,
+    upstream text NOT NULL,
+    sealed bytea NOT NULL,
+    last_four text NOT NULL,
+    set_at bigint NOT NULL,
+    set_by text NOT NULL
+);
+ALTER TABLE ONLY gateway.provider_key FORCE ROW LEVEL SECURITY;
+CREATE TABLE gateway.provider_key_revision (
+    only_row boolean DEFAULT true NOT NULL,
+    revision bigint NOT NULL,
+    CONSTRAINT provider_key_revision_only_row_check CHECK (only_row)
+);
 CREATE TABLE ledger.account (
     account_id text NOT NULL,
     tenant_id text NOT NULL,
@@ -987,6 +1002,10 @@ ALTER TABLE ONLY enforcement.vault_spend
     ADD CONSTRAINT vault_spend_pkey PRIMARY KEY (scope_key, bucket_at);
 ALTER TABLE ONLY enforcement.vault_watch
     ADD CONSTRAINT vault_watch_pkey PRIMARY KEY (limit_id);
+ALTER TABLE ONLY gateway.provider_key
+    ADD CONSTRAINT provider_key_pkey PRIMARY KEY (tenant_id, upstream);
+ALTER TABLE ONLY gateway.provider_key_revision
+    ADD CONSTRAINT provider_key_revision_pkey PRIMARY KEY (only_row);
 ALTER TABLE ONLY ledger.account
     ADD CONSTRAINT account_pkey PRIMARY KEY (account_id);
 ALTER TABLE ONLY ledger.balance
@@ -1062,7 +1081,6 @@ CREATE INDEX window_of_budget ON enforcement.budget_window USING btree (tenant_i
 CREATE INDEX window_under_way ON enforcement.budget_window USING btree (end_at);
 CREATE INDEX account_of_tenant ON ledger.account USING btree (tenant_id, created_at, account_id);
 CREATE INDEX hold_due ON ledger.hold USING btree (due_at);
-CREATE INDEX hold_of_account ON ledger.hold USING btree (account_id);
 CREATE INDEX hold_of_run ON ledger.hold USING btree (tenant_id, run_id) WHERE (run_id <> ''::text);
 CREATE UNIQUE INDEX inv_04_one_outcome_per_key ON ledger.operation USING btree (key_hash);
 CREATE UNIQUE INDEX inv_07_one_resolution_per_hold ON ledger.operation USING btree (hold_id) WHERE ((outcome = 'posted'::text) AND (kind = ANY (ARRAY['capture'::text, 'release'::text, 'hold_expiry'::text, 'resolve'::text, 'return'::text])));
@@ -1193,6 +1211,9 @@ ALTER TABLE enforcement.planned_launch ENABLE ROW LEVEL SECURITY;
 ALTER TABLE enforcement.rate_limit ENABLE ROW LEVEL SECURITY;
 ALTER TABLE enforcement.vault_run ENABLE ROW LEVEL SECURITY;
 ALTER TABLE enforcement.vault_scope ENABLE ROW LEVEL SECURITY;
+CREATE POLICY of_all ON gateway.provider_key USING (true);
+CREATE POLICY of_tenant ON gateway.provider_key AS RESTRICTIVE TO tallystick_tenant USING ((tenant_id = current_setting('tallystick.tenant'::text, true)));
+ALTER TABLE gateway.provider_key ENABLE ROW LEVEL SECURITY;
 ALTER TABLE ledger.account ENABLE ROW LEVEL SECURITY;
 ALTER TABLE ledger.balance ENABLE ROW LEVEL SECURITY;
 ALTER TABLE ledger.hold ENABLE ROW LEVEL SECURITY;

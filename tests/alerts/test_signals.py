@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,7 +10,7 @@ import psycopg
 import pytest
 from psycopg.rows import dict_row
 
-from tallystick.enforcement.alerts import AlertStore, Signal
+from tallystick.enforcement.alerts import AlertStore
 from tallystick.errors import InvalidInput
 from tests.alerts.scene import SIGNAL
 
@@ -78,19 +77,3 @@ def test_tenants_do_not_share_a_signal(connection: psycopg.Connection[Any]) -> N
 def test_an_unknown_severity_is_refused(connection: psycopg.Connection[Any]) -> None:
     with pytest.raises(InvalidInput):
         _raise(connection, severity="catastrophic")
-
-
-async def _raise_async(url: str, signal: Signal) -> str:
-    async with await psycopg.AsyncConnection.connect(url) as connection:
-        await STORE.raise_signal_async(connection, signal)
-        await STORE.clear_async(connection, signal.signal_id, signal.at)
-        cursor = await connection.execute(
-            "SELECT status FROM enforcement.alert WHERE signal_id = %s", (signal.signal_id,)
-        )
-        row = await cursor.fetchone()
-        await connection.rollback()
-        return str(row[0]) if row else ""
-
-
-def test_an_event_loop_may_raise_and_clear_too(postgres_url: str) -> None:
-    assert asyncio.run(_raise_async(postgres_url, SIGNAL)) == "cleared"

@@ -14,7 +14,7 @@ from tallystick.events.model import Event
 from tallystick.plumbing.log import Chunk, PostgresLog, PostgresSource
 from tallystick.plumbing.log.columns import columns_of_rows
 from tallystick.workers.archiver import Archiver
-from tallystick.workers.restore import DICTIONARIES, Restorer
+from tallystick.workers.restore import Restorer
 from tests.world import World
 
 START = 1_795_000_000_000_000 // HOUR * HOUR
@@ -102,7 +102,7 @@ def restore(world: World, archive: Archive) -> None:
     from tallystick.workers.engine import wipe_derived
 
     wipe_derived(world.positions, world.facts)
-    source = ArchiveSource(archive, world.positions, "sink", dictionaries=DICTIONARIES)
+    source = ArchiveSource(archive, world.positions, "sink")
     restorer = Restorer(
         source, world.positions, world.facts, world.catalog, world.pool, world.clock
     )

@@ -16,7 +16,7 @@ from tallystick.events.model import EVENT_FIELDS, Event
 from tallystick.plumbing.log import Chunk
 from tallystick.rating import CostCard, CreditCard, RateCardVersion, Rater
 from tallystick.rating.rater import RATED_COLUMNS, UNRATED
-from tallystick.workers.restore import columns_to_rate
+from tallystick.workers.intake import columns_to_rate
 
 SEEDED = files("tallystick.catalog").joinpath("seed_cost_card.json").read_bytes()
 

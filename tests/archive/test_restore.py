@@ -14,7 +14,7 @@ from tallystick.clock import DAY
 from tallystick.plumbing.log.columns import columns_of_rows
 from tallystick.plumbing.objects import open_objects
 from tallystick.workers.engine import wipe_derived
-from tallystick.workers.restore import DICTIONARIES, Restorer, RestoreThenFollow
+from tallystick.workers.restore import Restorer, RestoreThenFollow
 from tests.archive.scene import archive_all, make_archiver, require_exact, restore, stored_facts
 from tests.world import World
 
@@ -126,7 +126,7 @@ def test_a_restore_goes_on_with_the_log(lived: World, tmp_path: Path) -> None:
     wipe_derived(lived.positions, lived.facts)
     for steps in (2, 3, 1000):
         lived.restart_followers()
-        source = ArchiveSource(archive, lived.positions, "sink", dictionaries=DICTIONARIES)
+        source = ArchiveSource(archive, lived.positions, "sink")
         restorer = Restorer(
             source, lived.positions, lived.facts, lived.catalog, lived.pool, lived.clock
         )

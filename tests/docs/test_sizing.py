@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from benchmarks import sizing
 from benchmarks.sizing import DOCUMENT, Inputs, Load, Plan, loads_of, render, steady_load
 
 from tests.docs.test_deploy import RESOURCES
@@ -69,6 +70,35 @@ def test_more_of_anything_never_costs_less(name: str) -> None:
     load = loads_of(inputs)[-1]
     more = Plan(Inputs({**inputs, name: 2 * inputs[name]}), load)
     assert more.total > Plan(inputs, load).total
+
+
+def test_the_arithmetic_of_a_line_comes_to_its_dollars() -> None:
+    """What a line says at its end, multiplied anew: `= 27,844 GB x $0.23`, `9 x $0.408 x 730 h`."""
+    inputs, _ = Inputs.load()
+    said = re.compile(r"([\d,]+)(?: GB| vCPU| shard\(s\) x 2)? x \$([\d.]+)(?: x (730) h)?$")
+    checked = set()
+    for plan in (Plan(inputs, load) for load in loads_of(inputs)):
+        assert plan.total == pytest.approx(sum(line.dollars for line in plan.lines))
+        for line in plan.lines:
+            found = said.search(line.arithmetic)
+            if found and line.arithmetic.count("$") == 1:
+                count, price, hours = found.groups()
+                copies = 2 if "shard(s) x 2" in found[0] else 1
+                dollars = int(count.replace(",", "")) * copies * float(price) * int(hours or 1)
+                assert line.dollars == pytest.approx(dollars, rel=0.01, abs=1), line.arithmetic
+                checked.add(line.name)
+    assert len(checked) >= 9, checked
+
+
+def test_one_command_writes_the_document(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`python -m benchmarks.sizing` after a new figure: every table anew, the words kept."""
+    copy = tmp_path / "sizing.md"
+    text = re.sub(r"\$[\d,]+", "$0", DOCUMENT.read_text("utf-8"))  # as if the inputs had changed
+    copy.write_text(text, "utf-8")
+    monkeypatch.setattr(sizing, "DOCUMENT", copy)
+    sizing.main()
+    assert "| **a month** | **$6" in copy.read_text("utf-8")
+    assert render(copy.read_text("utf-8")) == copy.read_text("utf-8")
 
 
 def test_a_line_by_hand() -> None:

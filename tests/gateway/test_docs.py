@@ -22,7 +22,7 @@ def blocks(language: str) -> list[str]:
 
 
 def test_the_five_minutes_work(place: Place) -> None:
-    start, grant, look = blocks("sh")
+    start, grant, look, _ = blocks("sh")
     assert "tallystick serve" in start
     folder = place.server.folder
     environment = {**os.environ, "TALLYSTICK_URL": place.url, "TALLYSTICK_KEY": place.key}
@@ -46,8 +46,33 @@ def test_the_five_minutes_work(place: Place) -> None:
     assert '"calls":1' in shell(look)
 
 
+def test_keys_are_kept_as_it_says(place: Place, tmp_path: Path) -> None:
+    *_, text = blocks("sh")
+    for name in ("openai.key", "acme.key"):
+        (tmp_path / name).write_text("sk-of-the-docs-page-5e6f\n")
+    command = f"{sys.executable} -m tallystick.cli.main provider-key"
+    for kept in ("openai", "openai --tenant acme"):
+        assert f"tallystick provider-key set {kept} < " in text
+    # an upstream that nobody calls, so that the other tests' key stays in use
+    text = text.replace("set openai", "set of-the-docs").replace("< ", f"< {tmp_path}/")
+    text = text.replace("tallystick provider-key", command)
+    environment = {**os.environ, "TALLYSTICK_DATA": str(place.server.folder)}
+    told = subprocess.run(
+        ["bash", "-ec", text], env=environment, capture_output=True, check=False,
+        text=True,
+    )  # fmt: skip
+    assert told.returncode == 0, told.stderr
+    assert told.stdout.count("...5e6f") == 2 and "sk-of" not in told.stdout
+    for query in ("", "?tenant_id=acme"):
+        place.server.client.delete("/v1/provider-keys/of-the-docs" + query).raise_for_status()
+
+
 def test_the_settings_are_real() -> None:
     (text,) = blocks("toml")
     settings = msgspec.convert(tomllib.loads(text), GatewaySettings)
-    checked = check_settings(settings, {"OPENAI_API_KEY": "sk-1"})
+    names = ("OPENAI_API_KEY", "GEMINI_API_KEY", "AWS_BEARER_TOKEN_BEDROCK")
+    checked = check_settings(settings, dict.fromkeys(names, "sk-1"))
+    assert checked.upstreams["bedrock"].base_url.endswith(
+        "bedrock-runtime.eu-central-1.amazonaws.com"
+    )
     assert checked.upstreams["openai"].api_key == "sk-1"

@@ -25,6 +25,23 @@ SCHEMA: Any = {
 }
 
 
+def test_sound_is_held_for_and_charged_at_its_own_prices(place: Place) -> None:
+    """gpt-audio: text 2.50 and 10, sound 32 and 64 dollars a million."""
+    sound: Any = {"type": "input_audio", "input_audio": {"data": "UklGRg==", "format": "wav"}}
+    text = {"type": "text", "text": "#normal in=1000 out=500 heard=600 spoken=450#"}
+    messages: Any = [{"role": "user", "content": [text, sound]}]
+    client = place.openai()
+    raw = client.chat.completions.with_raw_response.create(model="gpt-audio", messages=messages)
+    # 400 x 2.5 + 600 x 32 + 50 x 10 + 450 x 64 micro-dollars
+    assert raw.headers["x-tallystick-cost-usd"] == "0.0495"
+    run = place.run(raw.headers["x-tallystick-run"])
+    assert run["cost_usd"].rstrip("0") == "0.0495"
+    assert place.has_no_hold()
+    with pytest.raises(openai.APIStatusError) as refused:
+        client.chat.completions.create(model="gpt-4o", messages=messages)
+    assert refused.value.status_code == 402 and refused.value.code == "unpriced_model"
+
+
 def test_a_chat_answer_says_what_it_cost(place: Place) -> None:
     raw = place.openai().chat.completions.with_raw_response.create(
         model="gpt-4o", messages=ask("#normal in=1200 out=250 cached=1024#"), max_tokens=300

@@ -6,7 +6,7 @@ from typing import Any
 
 from tallystick.clock import MINUTE, format_time
 from tallystick.enforcement.allowed_rates import AllowedRates
-from tallystick.enforcement.budgets import Budgets, BudgetTerms
+from tallystick.enforcement.budgets import ActiveBudgets, Budgets, BudgetTerms
 from tallystick.enforcement.overrun import OverrunResponse
 from tallystick.enforcement.overrun.model import SeriesKey
 from tallystick.enforcement.overrun.reader import FactSeries
@@ -32,8 +32,11 @@ def test_the_even_pace_of_each_series(world: World) -> None:
     put(budgets, "users", 1440, scope={"user": "*"})
     put(budgets, "shadow", 1, scope={"user": "bob"}, is_shadow=True)
     put(budgets, "counted", 1, scope={"user": "eve"}, asset="tokens")
+    active = ActiveBudgets()
+    budgets.refresh(active)
     with world.pool.connection() as connection:
-        budgets.windows_of(connection, "paced", {"user": "ann"}, world.clock.now())
+        parts = active.match("paced", {"user": "ann"}, world.clock.now())
+        budgets.make_windows(connection, parts)
     found = AllowedRates(world.pool, budgets, world.clock).rates()
     assert found == {
         SeriesKey("paced", "tenant", "paced"): _DOLLAR,

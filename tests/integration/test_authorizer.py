@@ -10,11 +10,12 @@ from typing import Any
 
 import pytest
 
+from tallystick.bounds import LIMITS_PER_HOLD_MAX
 from tallystick.clock import DAY, SECOND, FixedClock
 from tallystick.enforcement.authorization import Actual, Advice, Ask, Authorizer
 from tallystick.enforcement.budgets import EDIT_SECONDS_MAX, Budgets, BudgetTerms, Threshold
 from tallystick.enforcement.budgets.enforcing import Enforcing
-from tallystick.errors import Blocked, NotFound, TooManyRequests
+from tallystick.errors import Blocked, Conflict, NotFound, TooManyRequests
 from tallystick.ids import Uuid7Source
 from tallystick.ledger import GrantRequest, Ledger
 from tallystick.ledger.committer import LANES, Committer
@@ -37,6 +38,7 @@ class Scene:
         self.ledger.put_account(self.tenant, tenant_id=self.tenant)
         self.ledger.apply(GrantRequest(self.tenant, 10**9, idempotency_key="g"))
         self.authorizer: Authorizer
+        self.enforcing: Enforcing
 
     def set(self, amount: int = 100, **terms: Any) -> None:
         more = {"asset": "requests", "window": "day", **terms}
@@ -44,7 +46,12 @@ class Scene:
 
     def ask(self, **more: Any) -> Ask:
         key = f"k{next(_serial)}"
-        return Ask(account_id=self.tenant, credit_units=1, idempotency_key=key, **more)
+        return Ask(
+            **{"tenant_id": "", **more},
+            account_id=self.tenant,
+            credit_units=1,
+            idempotency_key=key,
+        )
 
     async def status(self, **more: Any) -> str:
         return (await self.authorizer.hold(self.ask(**more))).status
@@ -55,6 +62,7 @@ class Scene:
             committer = Committer(self.ledger, lanes)
             await committer.open()
             enforcing = Enforcing(self.budgets, self.clock, lambda: self.seconds)
+            self.enforcing = enforcing
             self.authorizer = Authorizer(committer, enforcing)
             await work()
             await committer.close()
@@ -116,7 +124,7 @@ def test_a_guard_forbids_before_anything_is_taken(scene: Scene) -> None:
             await scene.status(attribution={"feature": "chat"})
         assert await scene.status(attribution={"feature": "search"}) == "posted"
         whole = [scene.ask(attribution={"feature": "chat"}), scene.ask()]
-        answers = await scene.authorizer.apply_batch(whole, all_or_nothing=False)
+        answers = await scene.authorizer.apply_batch(whole, all_or_nothing=False, tenant_id="")
         assert isinstance(answers[0], Blocked)
 
     scene.run(work)
@@ -133,7 +141,7 @@ def test_a_guard_knows_whose_account_an_operator_names(scene: Scene) -> None:
 
     async def work() -> None:
         scene.authorizer.guards.append(Off())
-        ask = Ask(account_id=other, credit_units=1, idempotency_key="o")
+        ask = Ask(account_id=other, credit_units=1, tenant_id="", idempotency_key="o")
         with pytest.raises(Blocked):
             await scene.authorizer.hold(ask)
 
@@ -149,6 +157,35 @@ def test_an_account_of_another_tenant_is_not_there(scene: Scene) -> None:
     scene.run(work)
 
 
+def test_one_decision_is_made_over_so_many_limits_and_no_more(scene: Scene) -> None:
+    def put(first: int, end: int) -> None:
+        for number in range(first, end):
+            terms = BudgetTerms(asset="requests", amount=1000, window="day")
+            scene.budgets.put(scene.tenant, f"b{number}", terms, changed_by="test")
+
+    async def work() -> None:
+        put(0, LIMITS_PER_HOLD_MAX)
+        assert await scene.status() == "posted"
+        put(LIMITS_PER_HOLD_MAX, LIMITS_PER_HOLD_MAX + 1)
+        scene.seconds += EDIT_SECONDS_MAX
+        with pytest.raises(Conflict) as caught:
+            await scene.status()
+        assert caught.value.code == "too_many_budgets"
+
+    scene.run(work)
+
+
+def test_a_window_that_is_gone_is_no_advice_and_no_failure(scene: Scene) -> None:
+    scene.set(10, thresholds=(Threshold(Decimal("0.5"), "downgrade"),))
+
+    async def work() -> None:
+        (part,) = await scene.enforcing.match(scene.tenant, "", {})
+        gone = part._replace(limit_id=part.limit_id + "-gone")
+        assert len(await scene.enforcing.thresholds([part, gone], {"requests": 1})) == 1
+
+    scene.run(work)
+
+
 def test_one_hold_counts_every_asset_and_its_capture_says_the_actual(scene: Scene) -> None:
     for asset in ("USD", "CREDIT", "tokens", "requests"):
         terms = BudgetTerms(asset=asset, amount=1000, window="day", scope={"user": "*"})
@@ -158,10 +195,10 @@ def test_one_hold_counts_every_asset_and_its_capture_says_the_actual(scene: Scen
         ask = scene.ask(usd_units=70, tokens=500, attribution={"user_id": "u"})
         held = await scene.authorizer.hold(ask)
         more = Actual(credit_units=2, usd_units=30, tokens=100)
-        await scene.authorizer.extend(held.hold_id, more, idempotency_key="e")
+        await scene.authorizer.extend(held.hold_id, more, idempotency_key="e", tenant_id="")
         assert counted() == [(0, 100), (0, 3), (0, 600), (0, 1)]
         actual = Actual(credit_units=2, usd_units=40)
-        await scene.authorizer.capture(held.hold_id, actual, idempotency_key="c")
+        await scene.authorizer.capture(held.hold_id, actual, idempotency_key="c", tenant_id="")
         assert counted() == [(40, 0), (2, 0), (600, 0), (1, 0)]
 
     def counted() -> list[tuple[int, int]]:

@@ -72,8 +72,8 @@ def test_a_full_queue_pushes_back_and_loses_nothing(
     world: World, postgres_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The log is held by a lock of ours, so that appends wait."""
-    monkeypatch.setattr(door_module, "EVENTS_WAITING_MAX", 3)
     bodies = [json.dumps([usage(world, "full", number)]).encode() for number in range(5)]
+    monkeypatch.setattr(door_module, "BYTES_WAITING_MAX", sum(map(len, bodies[:3])))
 
     async def send_all() -> list[Any]:
         def accept(body: bytes) -> Any:

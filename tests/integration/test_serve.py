@@ -170,10 +170,14 @@ def _assert_key_is_wanted(server: Server, bare: httpx.Client) -> None:
 
 def test_the_dashboard_opens_after_login(server: Server) -> None:
     key = (server.folder / "admin.key").read_text().strip()
-    with httpx.Client(base_url=server.client.base_url, follow_redirects=True) as browser:
+    url = server.client.base_url
+    with httpx.Client(base_url=url, follow_redirects=True, timeout=60) as browser:
         page = browser.post("/login", data={"key": key})
         assert page.status_code == 200
         assert "Credits burned" in page.text
+        hour = browser.get("/", params={"range": "1h", "tenant": "nobody"}).text
+        assert "no calls" in hour and "unknown" in hour and "0 ms" not in hour
+        assert "data-chart" not in hour
         assert "unsafe-inline" not in page.headers["content-security-policy"]
         for path in ("/runs", "/budgets", "/alerts", "/broken", "/audit"):
             page = browser.get(path)

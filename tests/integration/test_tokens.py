@@ -7,11 +7,15 @@ import base64
 import hmac
 import json
 import logging
+import sys
+import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
+from types import FrameType
 from typing import Any
 
 import psycopg
@@ -179,6 +183,12 @@ def test_confused_tokens_are_refused(access: Access, key_server: KeyServer) -> N
         "key of another kind": _token(issuer, curve, {"alg": "ES256", "kid": "k1"}),
         "own key in the header": _token(issuer, other, {"jwk": _public(other), "kid": "x"}),
         "keys from the header": _token(issuer, other, {"jku": key_server.url, "kid": "x"}),
+        "a key in the header": _token(issuer, key, {"jwk": _public(key)}),
+        "another place for keys": _token(issuer, key, {"jku": key_server.url + "/jwks"}),
+        "a certificate's place": _token(issuer, key, {"x5u": key_server.url + "/cert"}),
+        "certificates": _token(issuer, key, {"x5c": ["AAAA"]}),
+        "a token in a token": _token(issuer, key, {"cty": "JWT"}),
+        "encrypted": good.replace(".", "..", 1) + ".AAAA",
         "critical": _token(issuer, key, {"crit": ["b64"], "b64": True}),
         "wrong audience": _token(issuer, key, aud="another"),
         "wrong issuer": _token("https://else.example", key),
@@ -195,6 +205,45 @@ def test_confused_tokens_are_refused(access: Access, key_server: KeyServer) -> N
     }
     let_in = [name for name, token in refused.items() if not _is_refused(access, token)]
     assert let_in == []
+
+
+def _work(access: Access, text: str) -> Counter[str]:
+    """The steps that a refusal takes, in this thread and those that it starts."""
+    done: Counter[str] = Counter()
+
+    def count(frame: FrameType, event: str, what: Any) -> None:
+        name = frame.f_code.co_name if event == "call" else getattr(what, "__name__", "")
+        if event in ("call", "c_call") and name in _STEPS:
+            done[name] += 1
+
+    threading.setprofile(count)
+    sys.setprofile(count)
+    try:
+        assert _is_refused(access, text)
+    finally:
+        sys.setprofile(None)
+        threading.setprofile(None)
+    return done
+
+
+_STEPS = {"hash_of", "compare_digest", "recall", "look_up", "load_by_prefix", "execute"}
+
+
+def test_a_wrong_secret_takes_the_work_of_an_unknown_key(access: Access, postgres_url: str) -> None:
+    """Counted, not timed: so nobody learns which keys there are."""
+    made, _ = access.create("key", Grant(name="n", tenant_id="acme"), OPERATOR)
+    rotated, _ = access.create("key", Grant(name="r", tenant_id="acme"), OPERATOR)
+    access.rotate("key", rotated.credential_id, 60, OPERATOR)
+    gone, _ = access.create("key", Grant(name="g", tenant_id="acme"), OPERATOR)
+    access.revoke("key", gone.credential_id, OPERATOR)
+    found = []
+    for prefix in (made.prefix, rotated.prefix, gone.prefix, "zzzzzzzz"):
+        text = f"ts_{prefix}_{'0' * 64}"
+        with access_on(postgres_url) as fresh:
+            found.append((_work(fresh, text), _work(fresh, text)))
+    assert found[0][0]["hash_of"] == 1 and found[0][0]["compare_digest"] >= 2
+    assert found[0][0]["load_by_prefix"] == 1 and not found[0][1]["load_by_prefix"]
+    assert found == [found[0]] * 4
 
 
 def test_keys_rotate_and_made_up_key_ids_fetch_once(

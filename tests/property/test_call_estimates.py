@@ -13,7 +13,7 @@ from tallystick.catalog.service import SEED_FILE
 from tallystick.enforcement.calls import Usage
 from tallystick.enforcement.calls.estimate import plan_estimate, rate_usage
 from tallystick.enforcement.calls.outputs import OutputGuess
-from tallystick.rating import CostCard, CreditCard, RateCardVersion, Rater
+from tallystick.rating import CostCard, CreditCard, RateCardVersion, Rated, Rater
 
 _SEED = files("tallystick.catalog").joinpath(SEED_FILE).read_bytes()
 _CARD = msgspec.json.decode(_SEED, type=CostCard)
@@ -36,12 +36,18 @@ _PRICED = [
     for model in provider.models
     if "equals" in model.match
 ] + [("openai", "gpt-4o"), ("anthropic", "claude-sonnet-4-5"), ("google", "gemini-2.5-pro")]
+_WITH_AUDIO = [
+    (provider.id, model.match["equals"])
+    for provider in _CARD.providers
+    for model in provider.models
+    if "equals" in model.match and any("audio" in one.when.values() for one in model.variants)
+] + [("google", "gemini-2.5-flash"), ("openai", "gpt-audio"), ("openai", "gpt-audio-mini")]
 _NOW = 1_795_000_000_000_000
 _tokens = st.integers(0, 600_000)
 
 
 @st.composite
-def _cases(draw: Any) -> tuple[tuple[str, str], int, int, bool, Usage, bool]:
+def _cases(draw: Any, has_audio: bool = False) -> tuple[Any, int, int, bool, Usage, bool]:
     tokens_input, tokens_output = draw(_tokens), draw(_tokens)
     has_cache_write = draw(st.booleans())
     used_input = draw(st.integers(0, tokens_input))
@@ -59,8 +65,10 @@ def _cases(draw: Any) -> tuple[tuple[str, str], int, int, bool, Usage, bool]:
         tokens_cache_write_5m=parts[1],
         tokens_cache_write_1h=parts[2],
         tokens_reasoning=draw(st.integers(0, used_output)),
+        tokens_input_audio=draw(st.integers(0, used_input)) if has_audio else 0,
+        tokens_output_audio=draw(st.integers(0, used_output)) if has_audio else 0,
     )
-    model = draw(st.sampled_from(_PRICED))
+    model = draw(st.sampled_from(_WITH_AUDIO if has_audio else _PRICED))
     return model, tokens_input, tokens_output, has_cache_write, usage, draw(st.booleans())
 
 
@@ -94,6 +102,62 @@ def test_no_usage_within_bounds_costs_more_than_its_estimate(
     assert rated.cost_units <= estimate.usd_units
     tools = _RATER.tool_units("acme", {"web_search": 2}, at)
     assert rated.credit_units + tools <= estimate.credit_units
+
+
+def _rated(usage: Usage, provider: str, model: str, is_batch: bool, at: int) -> Rated:
+    return rate_usage(
+        _RATER,
+        usage,
+        tenant_id="acme",
+        provider=provider,
+        model=model,
+        service_tier="",
+        is_batch=is_batch,
+        at=at,
+    )
+
+
+@settings(max_examples=150, deadline=None)
+@given(_cases(has_audio=True), st.integers(0, 86_400))
+def test_no_call_with_sound_costs_more_than_its_estimate(
+    case: tuple[tuple[str, str], int, int, bool, Usage, bool], second: int
+) -> None:
+    (provider, model), tokens_input, tokens_output, has_cache_write, usage, is_batch = case
+    at = _NOW + second * 1_000_000
+    rates = _RATER.rates_of("acme", provider, model, "", is_batch, at)
+    audio = _RATER.rates_of("acme", provider, model, "audio", is_batch, at)
+    assert rates is not None and audio is not None and audio.has_tier
+    estimate = plan_estimate(
+        rates,
+        tokens_input=tokens_input,
+        tokens_output=tokens_output,
+        has_cache_write=has_cache_write,
+        audio=audio,
+    )
+    told: dict[str, Any] = {
+        "provider": provider,
+        "model": model,
+        "service_tier": "",
+        "is_batch": is_batch,
+    }
+    rated = rate_usage(_RATER, usage, tenant_id="acme", at=at, **told)
+    assert rated.cost_units <= estimate.usd_units
+    assert rated.credit_units <= estimate.credit_units
+
+
+def test_sound_costs_what_the_card_says_of_sound() -> None:
+    """gpt-audio: text 2.50 and 10, sound 32 and 64 dollars a million."""
+    usage = Usage(
+        tokens_input=1_000, tokens_input_audio=600, tokens_output=500, tokens_output_audio=450
+    )
+    told: dict[str, Any] = {
+        "provider": "openai",
+        "model": "gpt-audio",
+        "service_tier": "",
+        "is_batch": False,
+    }
+    rated = rate_usage(_RATER, usage, tenant_id="acme", at=_NOW, **told)
+    assert rated.cost_units == 400 * 2_500 + 600 * 32_000 + 50 * 10_000 + 450 * 64_000
 
 
 @given(st.lists(st.integers(0, 200_000), min_size=1, max_size=120))

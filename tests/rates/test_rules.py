@@ -175,3 +175,11 @@ def test_shares_follow_weights_when_everyone_wants_more() -> None:
             for _ in range(3):
                 granted[key] += harness.check(caller(key)).allowed
     assert 2.4 <= granted["gold"] / granted["plain"] <= 3.6
+
+
+def test_callers_whose_names_run_together_have_buckets_of_their_own() -> None:
+    harness = Harness(limit("tier", "gold", tenant_id="", burst=1))
+    for tenant_id, subject in (("acme", "b/c"), ("acme/b", "c"), ("acme/b/c", "")):
+        principal = Principal(subject, frozenset(), frozenset(), tenant_id, tier="gold")
+        assert harness.check(principal).allowed
+        assert not harness.check(principal).allowed

@@ -79,6 +79,21 @@ def test_openai_usage_with_cached_and_reasoning() -> None:
     assert openai_usage({"prompt_tokens": None, "completion_tokens": "x"}) == Usage()
 
 
+def test_sound_is_told_apart() -> None:
+    usage = openai_usage(
+        {
+            "prompt_tokens": 50,
+            "completion_tokens": 40,
+            "prompt_tokens_details": {"audio_tokens": 30},
+            "completion_tokens_details": {"audio_tokens": 25},
+        }
+    )
+    assert (usage.tokens_input_audio, usage.tokens_output_audio) == (30, 25)
+    body = b'{"model":"gpt-audio","messages":[],"modalities":["text","audio"]}'
+    asked = read_request("POST", "/v1/chat/completions", body)
+    assert asked is not None and asked.has_audio
+
+
 def test_anthropic_usage_includes_what_was_cached() -> None:
     reported = {"input_tokens": 5, "cache_read_input_tokens": 10, "cache_creation_input_tokens": 7}
     found = anthropic_usage({**reported, "output_tokens": 3})

@@ -105,6 +105,9 @@ class Objects:
         self.ids["client"] = client["id"]
         self._scene.secrets["theirs"] = key["key"].rpartition("_")[2]
         self._scene.secrets["client secret"] = client["client_secret"].rpartition("_")[2]
+        own = {"tenant_id": OWNER, "key": "sk-own-provider-secret-4713"}
+        self._make("PUT", "/v1/provider-keys/their-upstream", own, "upstream")
+        self._scene.secrets["provider key"] = own["key"]
         provider = {
             "tenant_id": OWNER,
             "issuer": "https://login.acme.example",

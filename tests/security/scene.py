@@ -19,6 +19,7 @@ from tests.upstream.running import Upstream
 
 PROVIDER_KEY = "sk-provider-secret-4711"
 OTHER_PROVIDER_KEY = "sk-ant-provider-secret-4712"
+MAIL_PASSWORD = "mail-secret-4714"
 GATEWAY = """
 [upstreams.openai]
 kind = "openai"

@@ -14,7 +14,11 @@ from tests.security.scene import Scene
 
 pytestmark = pytest.mark.slow
 _PUBLIC = {"/v1/schemas/{name}"}
-_OWN_NAMESPACE = {"PUT /v1/budgets/{budget_id}", "PUT /v1/alert-routes/{route_id}"}
+_OWN_NAMESPACE = {
+    "PUT /v1/budgets/{budget_id}",
+    "PUT /v1/alert-routes/{route_id}",
+    "PUT /v1/provider-keys/{upstream}",
+}
 """A tenant names these itself: the same name of another tenant is another thing."""
 _WITH_ID = [
     entry

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 from urllib.parse import quote
 
@@ -9,7 +10,8 @@ import pytest
 
 from tallystick.api.routes import ROUTES
 from tests.acceptance.byte_search import ByteSearch
-from tests.security.scene import OTHER_PROVIDER_KEY, PROVIDER_KEY, Scene
+from tests.security.mail_server import TalkativeMailServer
+from tests.security.scene import MAIL_PASSWORD, OTHER_PROVIDER_KEY, PROVIDER_KEY, Scene
 from tests.server import event
 
 pytestmark = pytest.mark.slow
@@ -100,8 +102,22 @@ def test_a_known_prefix_and_an_unknown_one_answer_alike(scene: Scene) -> None:
     assert names[0] == names[1]
 
 
-def test_no_secret_is_in_any_stored_byte(scene: Scene) -> None:
-    """After all that was tried: keys, client and webhook secrets, and the providers' keys."""
+def _fail_a_mail(scene: Scene, mail_server: TalkativeMailServer) -> None:
+    """Have a mail refused in words that hold the password, and the refusal recorded."""
+    channel = {"tenant_id": "acme", "name": "m", "kind": "email", "target": "ops@acme.example"}
+    made = scene.ask("POST", "/v1/alert-channels", json=channel).json()
+    path = f"/v1/alert-channels/{made['channel_id']}"
+    assert scene.ask("POST", f"{path}/test").status_code == 202
+    deadline = time.monotonic() + 30
+    while not scene.ask("GET", path).json()["deliveries"][0]["attempts"]:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    assert set(mail_server.passwords) == {MAIL_PASSWORD.encode()}
+
+
+def test_no_secret_is_in_any_stored_byte(scene: Scene, mail_server: TalkativeMailServer) -> None:
+    """After all that was tried: keys, client and webhook secrets, those of providers and mail."""
+    _fail_a_mail(scene, mail_server)
     call = {"model": "gpt-4o", "max_tokens": 5, "messages": [{"role": "user", "content": "hi"}]}
     for path in ("/openai/v1/chat/completions", "/anthropic/v1/messages"):
         answer = scene.ask("POST", path, scene.keys["acme", "service"], json=call)
@@ -113,7 +129,8 @@ def test_no_secret_is_in_any_stored_byte(scene: Scene) -> None:
         scene.nobody.post("/oauth/token", data=form)
     scene.server.wait_until_settled()
     wanted = {secret.encode() for secret in scene.secrets.values()}
-    wanted |= {PROVIDER_KEY.encode(), OTHER_PROVIDER_KEY.encode(), scene.operator.encode()}
+    given = (PROVIDER_KEY, OTHER_PROVIDER_KEY, MAIL_PASSWORD, scene.operator)
+    wanted |= {secret.encode() for secret in given}
     search = ByteSearch(wanted)
     for file in scene.server.folder.rglob("*"):
         if file.is_file() and file.name != "admin.key":

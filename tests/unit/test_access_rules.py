@@ -143,7 +143,7 @@ def test_claims(change: dict[str, Any], is_good: bool) -> None:
 
 def test_claims_become_a_principal_of_the_providers_tenant() -> None:
     found = principal_of_claims(PROVIDER, {**CLAIMS, "tenant_id": "globex", "scope": "*"})
-    assert (found.tenant_id, found.subject) == ("acme", "token:https://idp.example/mia")
+    assert (found.tenant_id, found.subject) == ("acme", "token:https://idp.example#mia")
     assert found.roles == {"engineer"} and found.permissions == ROLES["engineer"]
     assert found.attribution == {"team": "search"}
     nobody = principal_of_claims(PROVIDER, {**CLAIMS, "realm_access": {"roles": "admin"}})
@@ -171,6 +171,7 @@ def test_a_tenant_claim_never_makes_an_operator() -> None:
         ({"jwks_url": "file:///etc/passwd"}, InvalidInput),
         ({"jwks": "{}"}, InvalidInput),  # both
         ({"issuer": "http://own"}, InvalidInput),
+        ({"issuer": "https://idp.example#x"}, InvalidInput),
         ({"tenant_id": ""}, Forbidden),
         ({"tenant_id": "globex"}, Forbidden),
         ({"default_roles": ("admin",)}, Forbidden),

@@ -24,10 +24,13 @@ def openai_usage(script: Script) -> dict[str, Any]:
         "prompt_tokens": script.tokens_input,
         "completion_tokens": script.tokens_output,
         "total_tokens": script.tokens_input + script.tokens_output,
-        "prompt_tokens_details": {"cached_tokens": script.tokens_cached, "audio_tokens": 0},
+        "prompt_tokens_details": {
+            "cached_tokens": script.tokens_cached,
+            "audio_tokens": script.tokens_heard,
+        },
         "completion_tokens_details": {
             "reasoning_tokens": script.tokens_reasoning,
-            "audio_tokens": 0,
+            "audio_tokens": script.tokens_spoken,
             "accepted_prediction_tokens": 0,
             "rejected_prediction_tokens": 0,
         },

@@ -30,6 +30,9 @@ class Script(msgspec.Struct):
     tokens_cached: int = 0
     tokens_written: int = 0
     tokens_reasoning: int = 0
+    tokens_heard: int = 0
+    """Of the input, sound."""
+    tokens_spoken: int = 0
     seconds: float = 5.0
     rate: float = 20.0
     times: int = 0
@@ -50,6 +53,8 @@ _NAMES = {
     "cached": "tokens_cached",
     "written": "tokens_written",
     "reasoning": "tokens_reasoning",
+    "heard": "tokens_heard",
+    "spoken": "tokens_spoken",
     "usage": "usage_form",
     "piece": "piece_bytes",
 }

@@ -10,7 +10,7 @@ from typing import Any
 import httptools
 import msgspec
 
-from tests.upstream import answers
+from tests.upstream import answers, dialects
 from tests.upstream.scripts import Script, script_of
 from tests.upstream.truth import Billed, Truth
 
@@ -26,9 +26,11 @@ _STATUS = {
     200: b"OK",
     400: b"Bad Request",
     401: b"Unauthorized",
+    403: b"Forbidden",
     404: b"Not Found",
     429: b"Too Many Requests",
     500: b"Internal Server Error",
+    503: b"Service Unavailable",
     529: b"Overloaded",
 }
 
@@ -43,6 +45,7 @@ class _Asked(msgspec.Struct):
     input: Any = None
 
 
+_BUSY = {"messages": 529, "gemini": 503, "converse": 503, "invoke": 503}
 _decode = msgspec.json.Decoder(_Asked).decode
 
 
@@ -90,7 +93,13 @@ class Connection(asyncio.Protocol):
         elif path == "/v1/models":
             model = {"id": "gpt-4o", "object": "model", "created": 1, "owned_by": "tests"}
             self._answer(200, msgspec.json.encode({"object": "list", "data": [model]}))
-        elif (surface := _PATHS.get(path)) is None:
+        elif (said := dialects.read_path(path)) is not None:
+            body = b"".join(self._body)
+            if self._may_ask(said.surface, path, body):
+                self._start(said.surface, _Asked(said.model, said.is_stream), body)
+            else:
+                self._fail(said.surface, 403, "AccessDeniedException", "no key or signature")
+        elif (surface := _PATHS.get(path, "")) == "":
             self._answer(404, b'{"error":{"message":"no such path","type":"not_found"}}')
         else:
             self._begin(surface, b"".join(self._body))
@@ -101,7 +110,6 @@ class Connection(asyncio.Protocol):
         except msgspec.DecodeError:
             self._fail(surface, 400, "invalid_request_error", "the body is not JSON")
             return
-        script = script_of(body)
         has_key = b"authorization" in self._headers or b"x-api-key" in self._headers
         if not (has_key or b"api-key" in self._headers):
             self._fail(surface, 401, "authentication_error", "no key")
@@ -109,8 +117,20 @@ class Connection(asyncio.Protocol):
         if surface == "messages" and asked.max_tokens is None:
             self._fail(surface, 400, "invalid_request_error", "max_tokens: Field required")
             return
+        self._start(surface, asked, body)
+
+    def _may_ask(self, surface: str, path: str, body: bytes) -> bool:
+        """Gemini takes a key, Bedrock a key of its own or a signature."""
+        if surface == "gemini":
+            return b"x-goog-api-key" in self._headers
+        said = self._headers.get(b"authorization", b"")
+        return said.startswith(b"Bearer ") or dialects.is_signed(path, self._headers, body)
+
+    def _start(self, surface: str, asked: _Asked, body: bytes) -> None:
+        script = script_of(body)
         request_id = self._headers.get(b"x-client-request-id", b"").decode()
         billed = Billed(len(self._truth.requests), request_id, surface, asked.model, 200)
+        billed.key = self._headers.get(b"authorization", b"").decode()
         self._truth.requests.append(billed)
         if self._refuse(surface, script, billed):
             return
@@ -139,7 +159,7 @@ class Connection(asyncio.Protocol):
             billed.status = 429
             self._fail(surface, 429, "rate_limit_error", "slow down", b"retry-after: 1\r\n")
         else:
-            billed.status = 529 if surface == "messages" else 500
+            billed.status = _BUSY.get(surface, 500)
             self._fail(surface, billed.status, "overloaded_error", "try again")
         return True
 
@@ -157,6 +177,12 @@ class Connection(asyncio.Protocol):
             billed.tokens_output = 0
             count = len(asked.input) if isinstance(asked.input, list) else 1
             body = answers.embeddings(script, asked.model, count)
+        elif surface == "gemini":
+            body = dialects.gemini(script, asked.model, billed.number)
+        elif surface == "converse":
+            body = dialects.converse(script)
+        elif surface == "invoke":
+            body = dialects.invoke(script, asked.model, billed.number)
         else:
             body = msgspec.json.encode(answers.message(script, asked.model, billed.number))
         if script.name == "corrupt":
@@ -184,13 +210,13 @@ class Connection(asyncio.Protocol):
             if script.name == "stall" and count == 3:
                 await asyncio.sleep(script.seconds)
             if script.name == "corrupt" and count == 3:
-                self._write(b'data: {"broken\n\n', script)
+                self._write(_framed(surface, b'data: {"broken'), script)
             if script.name == "cut" and count == 6:
                 self._transport.close()
                 return
             if script.piece_bytes:
                 await asyncio.sleep(0)
-            self._write(event + b"\n\n", script)
+            self._write(_framed(surface, event), script)
         billed.tokens_output, billed.tokens_reasoning = (
             script.tokens_output,
             script.tokens_reasoning,
@@ -207,6 +233,12 @@ class Connection(asyncio.Protocol):
             return answers.chat_events(script, asked.model, billed.number, has_usage)
         if surface == "responses":
             return answers.response_events(script, asked.model, billed.number)
+        if surface == "gemini":
+            return dialects.gemini_events(script, asked.model, billed.number)
+        if surface == "converse":
+            return dialects.converse_events(script)
+        if surface == "invoke":
+            return dialects.invoke_events(script, asked.model, billed.number)
         return answers.message_events(script, asked.model, billed.number)
 
     def _write(self, text: bytes, script: Script) -> None:
@@ -218,6 +250,10 @@ class Connection(asyncio.Protocol):
     def _fail(self, surface: str, status: int, kind: str, text: str, headers: bytes = b"") -> None:
         if surface in ("messages", "count_tokens"):
             content: dict[str, Any] = {"type": "error", "error": {"type": kind, "message": text}}
+        elif surface == "gemini":
+            content = {"error": {"code": status, "message": text, "status": kind}}
+        elif surface in ("converse", "invoke"):
+            content = {"message": text}
         else:
             content = {"error": {"message": text, "type": kind, "param": None, "code": kind}}
         self._answer(status, msgspec.json.encode(content), headers)
@@ -225,6 +261,13 @@ class Connection(asyncio.Protocol):
     def _answer(self, status: int, body: bytes, headers: bytes = b"") -> None:
         self._transport.write(_head(status, len(body), headers) + body)
         self._task = None
+
+
+def _framed(surface: str, event: bytes) -> bytes:
+    """An event with its end, or in its frame."""
+    if surface in ("converse", "invoke"):
+        return dialects.frame(surface, event)
+    return event + b"\n\n"
 
 
 def _head(status: int, length: int, headers: bytes) -> bytes:

@@ -25,6 +25,8 @@ class Billed(msgspec.Struct):
     tokens_written: int = 0
     tokens_reasoning: int = 0
     is_finished: bool = False
+    key: str = ""
+    """The key that it was asked with."""
 
 
 class Truth:

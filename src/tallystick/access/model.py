@@ -11,7 +11,7 @@ class Principal(msgspec.Struct, frozen=True):
     """Who asks, and what they may: the answer of every check of a key, token or session."""
 
     subject: str
-    """admin, key:<key id>, token:<issuer>/<subject>, client:<client id> or session:<user>."""
+    """admin, key:<key id>, token:<issuer>#<subject>, client:<client id> or session:<user>."""
     roles: frozenset[str]
     permissions: frozenset[str]
     tenant_id: str = ""

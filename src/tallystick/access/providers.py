@@ -32,6 +32,10 @@ FETCH_SECONDS_MIN = 15
 _SET_BYTES_MAX = 256 * 1024
 _KEYS_MAX = 50
 _WAIT_SECONDS = 1.0
+_REFUSED = frozenset({"crit", "cty", "jku", "jwk", "x5c", "x5u"})
+"""What a header may not say: that it is another token, has extensions that we do not know, or
+which key is to be believed. Source: RFC 8725, 3.10; RFC 7515, 4.1."""
+
 _NOT_GOOD = "the key or token is not good"
 
 
@@ -59,7 +63,7 @@ def read_unverified(token: str) -> Unverified:
         )
     except (ValueError, binascii.Error, msgspec.DecodeError, RecursionError) as error:
         raise Unauthorized(_NOT_GOOD) from error
-    if "crit" in header or not isinstance(header.get("kid", ""), str):
+    if not _REFUSED.isdisjoint(header) or not isinstance(header.get("kid", ""), str):
         raise Unauthorized(_NOT_GOOD)
     return Unverified(header, claims)
 

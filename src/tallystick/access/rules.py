@@ -179,7 +179,7 @@ def check_provider(grant: ProviderGrant, by: Principal, own_issuer: str, *, is_l
         raise Forbidden("this key belongs to another tenant", code="tenant_mismatch")
     if not grant.tenant_id and not grant.tenant_claim:
         raise InvalidInput("name the tenant, or the claim that says it", field="tenant_id")
-    if not grant.issuer or grant.issuer == own_issuer:
+    if not grant.issuer or grant.issuer == own_issuer or "#" in grant.issuer:
         raise InvalidInput("issuer must be that of an identity provider", field="issuer")
     if not grant.audience:
         raise InvalidInput("audience must be what the tokens are made for", field="audience")
@@ -264,7 +264,7 @@ def principal_of_claims(provider: IdentityProvider, claims: Mapping[str, Any]) -
             _require_printable(found)
             attribution[dimension] = found
     return Principal(
-        subject=f"token:{provider.issuer}/{claims['sub']}",
+        subject=f"token:{provider.issuer}#{claims['sub']}",  # an issuer has no #: check_provider
         roles=roles,
         permissions=permissions_of(roles),
         tenant_id=tenant_id,

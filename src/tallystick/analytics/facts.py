@@ -1,4 +1,4 @@
-"""Facts as Arrow tables: from columns of the log, in the order of the table's columns."""
+"""Facts as Arrow tables: from deliveries, in the order of the table's columns."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tallystick.bounds import LATE_AFTER
 from tallystick.clock import MINUTE
 
 Named = Mapping[str, Any]
-"""Field name -> its values, or one value for all (see plumbing.log.columns), or Arrow."""
+"""Field name -> Arrow, or an array."""
 
 _TIME = pa.timestamp("us", tz="UTC")
 _TEXT = pa.string()
@@ -120,42 +120,24 @@ def charge_keys_of(run_ids: pa.Array, occurred: pa.Array) -> pa.Array:
     return pc.if_else(is_alone, keys.take(pa.array(places)), run_ids)
 
 
-def facts_table(
-    columns: Named, rated: Named, partitions: Sequence[int], offsets: Sequence[int]
-) -> pa.Table:
-    """Build the Arrow table of facts from event columns and what rating said of each.
+def facts_table(columns: Named, rated: Named) -> pa.Table:
+    """Build the Arrow table of facts from deliveries and what rating said of each.
 
-    Columns that are Arrow already are taken as they are; text may be dictionaries.
+    Columns are Arrow; text may be dictionaries.
     """
-    count = len(offsets)
-    occurred = _array(columns["occurred_at"], _TIME, count)
-    received = _array(columns["received_at"], _TIME, count)
-    run_ids = _array(columns["run_id"], _TEXT, count)
-    moments = occurred.cast(pa.int64())
-    late = pc.greater(pc.subtract(received.cast(pa.int64()), moments), LATE_AFTER)
+    run_ids = columns["run_id"]
+    moments = columns["occurred_at"].cast(pa.int64())
+    received = columns["received_at"].cast(pa.int64())
+    count = len(moments)
     whole: dict[str, Any] = {
         **columns,
         **rated,
-        "sign": [1],
-        "correction_id": [""],
-        "occurred_at": occurred,
-        "received_at": received,
-        "run_id": run_ids,
+        "sign": pa.repeat(pa.scalar(1, pa.int8()), count),
+        "correction_id": pa.repeat(pa.scalar("", _TEXT), count),
         "charge_key": charge_keys_of(run_ids, moments),
-        "log_partition": partitions,
-        "log_offset": offsets,
-        "is_late": late,
+        "is_late": pc.greater(pc.subtract(received, moments), LATE_AFTER),
     }
-    return _table(whole, FACT_TYPES, count)
-
-
-def corrections_table(
-    columns: Sequence[Sequence[Any]], partitions: Sequence[int], offsets: Sequence[int]
-) -> pa.Table:
-    """Build the Arrow table of correction rows (columns in the order of CORRECTION_FIELDS)."""
-    named = dict(zip(CORRECTION_FIELDS, columns, strict=True))
-    whole = {**named, "log_partition": partitions, "log_offset": offsets}
-    return _table(whole, FACT_TYPES, len(offsets))
+    return pa.table({name: _array(whole[name], kind) for name, kind in FACT_TYPES.items()})
 
 
 def deliveries_table(facts: pa.Table, kinds: Sequence[str]) -> pa.Table:
@@ -164,14 +146,8 @@ def deliveries_table(facts: pa.Table, kinds: Sequence[str]) -> pa.Table:
     return pa.table({**columns, "kind": pa.array(kinds, _TEXT)}).select(list(_DELIVERY_TYPES))
 
 
-def _table(columns: Named, types: Mapping[str, pa.DataType], count: int) -> pa.Table:
-    return pa.table({name: _array(columns[name], kind, count) for name, kind in types.items()})
-
-
-def _array(column: Any, kind: pa.DataType, count: int) -> pa.Array:
-    if isinstance(column, pa.Array | pa.ChunkedArray):
-        is_right = column.type == kind or pa.types.is_dictionary(column.type)
-        return column if is_right else column.cast(kind)
-    if len(column) == 1 and count != 1:
-        return pa.repeat(pa.scalar(column[0], kind), count)
-    return pa.array(column, kind)
+def _array(column: Any, kind: pa.DataType) -> pa.Array:
+    if not isinstance(column, pa.Array | pa.ChunkedArray):
+        return pa.array(column, kind)
+    is_right = column.type == kind or pa.types.is_dictionary(column.type)
+    return column if is_right else column.cast(kind)

@@ -100,6 +100,20 @@ def _as_lines(rows: Iterable[Sequence[Any]]) -> str:
     return "\n".join("\t".join(map(str, row)) for row in rows)
 
 
+def _is_charged(plan: LinePlan) -> str:
+    """The condition that an event of an attempt is charged."""
+    conditions = ["true"]
+    if plan.free:
+        conditions.append(f"NOT {_is_among('free')}")
+    if plan.late_free:
+        conditions.append(f"NOT (is_late AND {_is_among('late_free')})")
+    return " AND ".join(conditions)
+
+
+def _is_among(name: str) -> str:
+    return f"attempt_key IN (SELECT arrayJoin(splitByChar('\\n', {{{name}:String}})))"
+
+
 Offsets = dict[int, int]
 """Log partition -> an offset."""
 
@@ -235,7 +249,7 @@ class FactStore:
         self._store.command(
             f"INSERT INTO tallystick.{table} ({columns}) SELECT {columns} FROM ({select}) "
             f"WHERE {self._may_write()} "
-            "SETTINGS max_threads = 1, max_insert_threads = 1"
+            "SETTINGS max_threads = 1, max_insert_threads = 1, optimize_on_insert = 0"
         )
 
     def _columns_of(self, table: str) -> list[tuple[str, str]]:
@@ -273,14 +287,18 @@ class FactStore:
 
         What is posted of `new` runs is not looked for: they have no lines yet.
         """
+        known = [run for run in runs if run not in new]
+        dimensions = ", ".join((*ROLLUP_KEYS, "user_id"))
         sql = _SQL["post_lines"].format(
             keys=", ".join(LINE_KEYS),
-            dimensions=", ".join((*ROLLUP_KEYS, "user_id")),
+            dimensions=dimensions,
+            known=_SQL["known_lines"].format(dimensions=dimensions) if known else "",
+            is_charged=_is_charged(plan),
+            is_wasted=_is_among("wasted") if plan.wasted else "false",
             may_write=self._may_write(),
         )
-        parameters = {name: _as_lines(attempts) for name, attempts in plan._asdict().items()}
-        parameters["runs"] = _as_lines(runs)
-        parameters["known"] = _as_lines(run for run in runs if run not in new)
+        lists = {**plan._asdict(), "runs": runs, "known": known}
+        parameters = {name: _as_lines(rows) for name, rows in lists.items() if rows}
         self._store.command(sql, {"now": now, **parameters})
 
     def query_counts(self) -> dict[str, int]:

@@ -127,12 +127,14 @@ WHERE (tenant_id, charge_key) IN (
         SELECT splitByChar('\t', arrayJoin(splitByChar('\n', {{runs:String}}))) AS run))
   AND event_type != 'data.import.error'
 GROUP BY tenant_id, charge_key, attempt
-HAVING sum(sign) != 0 OR sum(sign * f.credit_units) != 0 OR sum(sign * f.cost_units) != 0;
+HAVING sum(sign) != 0 OR sum(sign * f.credit_units) != 0 OR sum(sign * f.cost_units) != 0
+SETTINGS max_threads = 1;
 
 -- name: post_lines
--- Post what charge lines of runs should be, minus what they are, by line. An attempt is
--- charged unless it is in `free`, without what came late when it is in `late_free`, and is
--- waste when it is in `wasted`. Posting again posts nothing. Index: primary keys.
+-- Post what charge lines of runs should be, minus what they are (known_lines, for runs that have
+-- some), by line. An attempt is charged unless it is in `free`, without what came late when it is
+-- in `late_free`, and is waste when it is in `wasted`; lists that are empty are not looked at.
+-- Posting again posts nothing. Index: primary key.
 INSERT INTO tallystick.charges (tenant_id, charge_key, {keys}, credit_units, waste_credit_units,
     waste_cost_units, posted_at)
 SELECT tenant_id, charge_key, {keys},
@@ -147,10 +149,7 @@ FROM (
     FROM (
         SELECT *,
             concat(tenant_id, '\t', charge_key, '\t', toString(attempt)) AS attempt_key,
-            attempt_key NOT IN (SELECT arrayJoin(splitByChar('\n', {{free:String}})))
-                AND NOT (is_late AND attempt_key
-                    IN (SELECT arrayJoin(splitByChar('\n', {{late_free:String}})))) AS is_charged,
-            attempt_key IN (SELECT arrayJoin(splitByChar('\n', {{wasted:String}}))) AS is_wasted
+            {is_charged} AS is_charged, {is_wasted} AS is_wasted
         FROM tallystick.facts
         WHERE (tenant_id, charge_key) IN (
             SELECT run[1], run[2] FROM (
@@ -158,20 +157,24 @@ FROM (
           AND event_type != 'data.import.error' AND (credit_units != 0 OR cost_units != 0)
     ) AS f
     GROUP BY tenant_id, charge_key, bucket_at, {dimensions}
-    UNION ALL
-    SELECT tenant_id, charge_key, bucket_at, {dimensions},
-        -sum(c.credit_units) AS credit_units, -sum(c.waste_credit_units) AS waste_credit_units,
-        -sum(c.waste_cost_units) AS waste_cost_units
-    FROM tallystick.charges AS c
-    WHERE (tenant_id, charge_key) IN (
-        SELECT run[1], run[2] FROM (
-            SELECT splitByChar('\t', arrayJoin(splitByChar('\n', {{known:String}}))) AS run))
-    GROUP BY tenant_id, charge_key, bucket_at, {dimensions}
+    {known}
 ) AS l
 WHERE {may_write}
 GROUP BY tenant_id, charge_key, {keys}
 HAVING credit_units != 0 OR waste_credit_units != 0 OR waste_cost_units != 0
 SETTINGS max_threads = 1, max_insert_threads = 1;
+
+-- name: known_lines
+-- What charge lines of runs are, taken back. Index: primary key.
+UNION ALL
+SELECT tenant_id, charge_key, bucket_at, {dimensions},
+    -sum(c.credit_units) AS credit_units, -sum(c.waste_credit_units) AS waste_credit_units,
+    -sum(c.waste_cost_units) AS waste_cost_units
+FROM tallystick.charges AS c
+WHERE (tenant_id, charge_key) IN (
+    SELECT run[1], run[2] FROM (
+        SELECT splitByChar('\t', arrayJoin(splitByChar('\n', {{known:String}}))) AS run))
+GROUP BY tenant_id, charge_key, bucket_at, {dimensions};
 
 -- name: query_landed_identities
 -- Identities of what landed of a log partition in a range of offsets: the index is made anew

@@ -45,11 +45,7 @@ def attribution_of(request: Request, said: Mapping[str, str]) -> dict[str, str]:
             f"attribution may have {ATTRIBUTION_MAX} names of {ID_LENGTH_MAX} characters",
             field="attribution",
         )
-    principal = request.state.principal
-    found = attributed(said, principal.attribution)
-    if principal.key_id:
-        found["key"] = principal.key_id
-    return found
+    return attributed(said, request.state.principal)
 
 
 def work_ask(

@@ -18,6 +18,7 @@ from tallystick.api.requests import (
     respond,
     tenant_of,
 )
+from tallystick.api.route_entry import RouteEntry
 from tallystick.api.services import Services
 from tallystick.broken import BrokenFilter
 from tallystick.errors import InvalidInput
@@ -141,3 +142,70 @@ async def post_dismiss(services: Services, request: Request) -> Response:
         tenant_id=tenant_of(request),
     )
     return respond(dismissed)
+
+
+_BROKEN = {
+    "broken_id": "broken:5f1d…",
+    "tenant_id": "acme",
+    "received_at": "2026-11-20T09:30:01.000000Z",
+    "code": "wrong_type",
+    "field": "tokens_input",
+    "reason": "tokens_input must be a whole number",
+    "draft": {"event_id": "e7", "tokens_input": "hmac:0f3c9a7be1d24c55"},
+    "times_seen": 2,
+    "status": "open",
+}
+
+ROUTES: tuple[RouteEntry, ...] = (
+    RouteEntry(
+        "GET",
+        "/v1/broken-messages",
+        list_broken,
+        "Broken messages, newest first: why, a redacted draft, how often, what was done",
+        {"broken_messages": [_BROKEN], "next_cursor": None},
+        query=("tenant_id", "code", "from", "to", "status", "cursor", "limit"),
+        needs="usage:read",
+    ),
+    RouteEntry(
+        "GET",
+        "/v1/broken-messages/{broken_id}",
+        get_broken,
+        "One broken message and everything that was done about it",
+        {**_BROKEN, "actions": []},
+        needs="usage:read",
+    ),
+    RouteEntry(
+        "POST",
+        "/v1/broken-messages/{broken_id}/fix",
+        post_fix,
+        "Set fields of the draft and store the event; 422 when it would still be broken",
+        {"broken_id": "broken:5f1d…", "status": "fixed", "outcome": "accepted", "event_id": "e7"},
+        200,
+        FixBody,
+        {"set": {"tokens_input": 1200}},
+        needs="usage:write",
+    ),
+    RouteEntry(
+        "POST",
+        "/v1/broken-messages:fix",
+        post_fix_many,
+        "Fix the open messages of one code with the same fields; dry_run counts and shows samples",
+        {"dry_run": True, "examined": 12, "repairable": 11, "fixed": 0, "next_cursor": None},
+        200,
+        FixManyBody,
+        {"code": "naive_time", "set": {"event_time": "2026-01-31T12:00:00Z"}, "dry_run": True},
+        needs="usage:write",
+    ),
+    RouteEntry(
+        "POST",
+        "/v1/broken-messages/{broken_id}/dismiss",
+        post_dismiss,
+        "Say that a broken message needs no fix",
+        {"broken_id": "broken:5f1d…", "status": "dismissed"},
+        200,
+        DismissBody,
+        {"reason": "a test of the producer"},
+        needs="usage:write",
+    ),
+)
+"""Entries of the table of routes."""

@@ -25,6 +25,7 @@ from tallystick.api.requests import (
 )
 from tallystick.api.route_entry import RouteEntry
 from tallystick.api.services import Services
+from tallystick.bounds import ID_LENGTH_MAX
 from tallystick.clock import format_time
 from tallystick.enforcement.calls import CallAsk, CallPermit, CallReceipt, RunBudget, Usage
 from tallystick.errors import InvalidInput
@@ -41,6 +42,7 @@ class AuthorizationBody(msgspec.Struct):
     tokens_input: int
     tokens_output_max: int | None = None
     has_cache_write: bool = False
+    has_audio: bool = False
     service_tier: str = ""
     is_batch: bool = False
     tools: dict[str, int] = {}
@@ -64,6 +66,8 @@ class UsageBody(msgspec.Struct):
     tokens_cache_write_5m: int = 0
     tokens_cache_write_1h: int = 0
     tokens_reasoning: int = 0
+    tokens_input_audio: int = 0
+    tokens_output_audio: int = 0
     tools: dict[str, int] = {}
     quality: str = "exact"
 
@@ -116,6 +120,12 @@ async def post_authorization(services: Services, request: Request) -> Response:
             field="idempotency_key",
         )
     said = msgspec.structs.asdict(body)
+    if not body.request_id and (len(key) > ID_LENGTH_MAX or not key.isprintable()):
+        raise InvalidInput(
+            f"idempotency_key may have {ID_LENGTH_MAX} printable characters: it is the request_id "
+            "of a call that names none",
+            field="idempotency_key",
+        )
     said["idempotency_key"] = key
     said["request_id"] = body.request_id or key
     permit = await services.calls.authorize(CallAsk(principal=principal_of(request), **said))

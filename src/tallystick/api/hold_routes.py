@@ -1,4 +1,4 @@
-"""Routes of holds, captures and leases: what decides whether work may start, and settles it.
+"""Routes of holds and captures: what decides whether work may start, and settles it.
 
 These are the busiest routes. They answer once the decision is durable; many requests share
 one commit.
@@ -7,15 +7,15 @@ one commit.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
-from tallystick.api.asks import actual_of, attribution_of, work_ask
-from tallystick.api.problems import problem_content
+from tallystick.api.asks import actual_of, work_ask
+from tallystick.api.outcomes import answer_outcome, apply_request, decisions, item_json
 from tallystick.api.requests import (
     credits_of,
     credits_text,
@@ -24,6 +24,7 @@ from tallystick.api.requests import (
     respond,
     tenant_of,
 )
+from tallystick.api.route_entry import RouteEntry
 from tallystick.api.services import Services
 from tallystick.bounds import (
     ATOMIC_ITEMS_MAX,
@@ -31,17 +32,12 @@ from tallystick.bounds import (
     BODY_BYTES_MAX,
 )
 from tallystick.clock import format_time
-from tallystick.enforcement.authorization import Ask, actuals_of, capture_request, told
-from tallystick.enforcement.budgets.showing import show_decisions
+from tallystick.enforcement.authorization import Ask, actuals_of, capture_request
 from tallystick.errors import InvalidInput, TallystickError
 from tallystick.ledger import (
     ExtendRequest,
     Hold,
-    LeaseRequest,
-    Outcome,
     ReleaseRequest,
-    ReportRequest,
-    ReturnRequest,
     StartRequest,
 )
 from tallystick.ledger import Request as LedgerRequest
@@ -120,25 +116,6 @@ class ExtendBody(msgspec.Struct):
     idempotency_key: str = ""
 
 
-class LeaseBody(msgspec.Struct):
-    """Body of POST /v1/leases."""
-
-    account_id: str
-    amount: str
-    ttl_seconds: int = 60
-    worker: str = ""
-    attribution: dict[str, str] = {}
-    idempotency_key: str = ""
-
-
-class ReportBody(msgspec.Struct):
-    """Body of POST /v1/leases/{lease_id}/report and /return: `used` is the total so far."""
-
-    used: str
-    epoch: int
-    idempotency_key: str = ""
-
-
 async def post_hold(services: Services, request: Request) -> Response:
     """Set credit aside, or decline with 402."""
     body = await read_json(request, HoldBody)
@@ -205,61 +182,22 @@ async def post_start(services: Services, request: Request) -> Response:
 
 
 async def post_extend(services: Services, request: Request) -> Response:
+    """Give a hold more time, more credit, or both."""
+    return await extend(services, request, request.path_params["hold_id"])
+
+
+async def extend(services: Services, request: Request, hold_id: str) -> Response:
     """Give a hold or lease more time, more credit, or both."""
     body = await read_json(request, ExtendBody)
-    extend = ExtendRequest(
-        hold_id=request.path_params.get("hold_id") or request.path_params["lease_id"],
+    asked = ExtendRequest(
+        hold_id=hold_id,
         ttl_seconds=body.ttl_seconds,
         units=credits_of(body.amount),
         actuals=actuals_of(actual_of(body)),
         epoch=body.epoch,
         idempotency_key=idempotency_key(request, body.idempotency_key),
     )
-    return await apply_request(services, request, extend)
-
-
-async def post_lease_extend(services: Services, request: Request) -> Response:
-    """Give a lease more time, more credit, or both, to who knows its epoch."""
-    return await post_extend(services, request)
-
-
-async def post_lease(services: Services, request: Request) -> Response:
-    """Lend a block of credit to a worker."""
-    body = await read_json(request, LeaseBody)
-    lease = LeaseRequest(
-        account_id=body.account_id,
-        units=credits_of(body.amount),
-        ttl_seconds=body.ttl_seconds,
-        worker=body.worker,
-        idempotency_key=idempotency_key(request, body.idempotency_key),
-    )
-    attribution = attribution_of(request, body.attribution)
-    outcome = await services.authorizer.lease(lease, attribution, tenant_id=tenant_of(request))
-    return await answer_outcome(services, outcome)
-
-
-async def post_report(services: Services, request: Request) -> Response:
-    """Charge what a worker used of its lease so far."""
-    body = await read_json(request, ReportBody)
-    report = ReportRequest(
-        lease_id=request.path_params["lease_id"],
-        used_units=credits_of(body.used, "used"),
-        epoch=body.epoch,
-        idempotency_key=idempotency_key(request, body.idempotency_key),
-    )
-    return await apply_request(services, request, report)
-
-
-async def post_return(services: Services, request: Request) -> Response:
-    """Charge what was used of a lease and free the rest."""
-    body = await read_json(request, ReportBody)
-    give_back = ReturnRequest(
-        lease_id=request.path_params["lease_id"],
-        used_units=credits_of(body.used, "used"),
-        epoch=body.epoch,
-        idempotency_key=idempotency_key(request, body.idempotency_key),
-    )
-    return await apply_request(services, request, give_back)
+    return await apply_request(services, request, asked)
 
 
 def hold_ask(request: Request, body: HoldBody, key: str) -> Ask:
@@ -281,22 +219,6 @@ _hold_decoder = msgspec.json.Decoder(HoldBody)
 _capture_decoder = msgspec.json.Decoder(CaptureItem)
 
 
-async def apply_request(services: Services, http: Request, request: LedgerRequest) -> Response:
-    """Apply one request of the ledger for who asks, and answer with what became of it."""
-    outcome = await services.committer.apply(request, tenant_id=tenant_of(http))
-    return await answer_outcome(services, told(outcome))
-
-
-async def answer_outcome(services: Services, outcome: Outcome) -> Response:
-    """Answer with what became of work, and of a decline with what the budget still has."""
-    if outcome.status == "declined":
-        shown = await _decisions(services, [outcome])
-        content = declined_json(outcome, shown)
-        media_type = "application/problem+json"
-        return respond(content, content["status"], media_type=media_type)
-    return respond(outcome_json(outcome), 201 if outcome.kind in _MADE else 200)
-
-
 async def _apply_batch(
     services: Services,
     request: Request,
@@ -316,23 +238,13 @@ async def _apply_batch(
         requests, all_or_nothing=all_or_nothing, tenant_id=tenant_of(request)
     )
     parts: list[bytes] = []
-    budgets = await _decisions(services, answers)
+    budgets = await decisions(services, answers)
     for start in range(0, len(answers), _SLICE):
-        shown = [_item_json(answer, budgets) for answer in answers[start : start + _SLICE]]
+        shown = [item_json(answer, budgets) for answer in answers[start : start + _SLICE]]
         parts.append(msgspec.json.encode(shown)[1:-1])
         await asyncio.sleep(0)
     body = b'{"results":[' + b",".join(parts) + b"]}"
     return Response(body, media_type="application/json")
-
-
-async def _decisions(
-    services: Services, answers: Sequence[Outcome | TallystickError]
-) -> Mapping[str, dict[str, Any]]:
-    """Windows of budgets that declined some of these, by id."""
-    limit_ids = {one.limit_id for one in answers if isinstance(one, Outcome) and one.limit_id}
-    if not limit_ids:
-        return {}
-    return await asyncio.to_thread(show_decisions, services.budgets, sorted(limit_ids))
 
 
 def _read_item(
@@ -346,103 +258,8 @@ def _read_item(
         return InvalidInput(f"item: {error}", code="bad_item")
 
 
-def _item_json(
-    answer: Outcome | TallystickError, budgets: Mapping[str, dict[str, Any]]
-) -> dict[str, Any]:
-    if isinstance(answer, TallystickError):
-        return problem_content(
-            answer.http_status,
-            answer.code,
-            answer.message,
-            retryable=answer.retryable,
-            field=answer.field,
-        )
-    return declined_json(answer, budgets) if answer.status == "declined" else outcome_json(answer)
-
-
 _SLICE = 100
 """Items of a batch that are handled without a pause."""
-
-_STATUS = {
-    "hold": "held",
-    "start": "held",
-    "extend": "held",
-    "lease": "leased",
-    "capture": "captured",
-    "settle": "captured",
-    "release": "released",
-    "report": "reported",
-    "return": "returned",
-    "charge": "posted",
-    "grant": "posted",
-    "refund": "posted",
-}
-_MADE = ("hold", "lease", "charge", "grant", "refund")
-_ID_NAME = {"charge": "charge_id", "grant": "grant_id", "refund": "refund_id"}
-
-
-def outcome_json(outcome: Outcome) -> dict[str, Any]:
-    """Show what was posted."""
-    kind = outcome.kind
-    answer: dict[str, Any] = {
-        "status": _STATUS[kind],
-        "operation_id": outcome.operation_id,
-        "account_id": outcome.account_id,
-        "amount": credits_text(outcome.units),
-        "available": credits_text(outcome.available),
-    }
-    if kind in _ID_NAME:
-        answer[_ID_NAME[kind]] = outcome.operation_id
-    if outcome.hold_id:
-        answer["lease_id" if outcome.epoch and kind in _LEASED else "hold_id"] = outcome.hold_id
-    if kind in _LEASED:
-        answer["epoch"] = outcome.epoch
-    if kind in _CAPTURED:
-        answer["charge_id"] = outcome.operation_id
-        answer["captured"] = credits_text(outcome.moved)
-    if kind in _CAPTURED or outcome.shortfall:
-        answer["shortfall"] = credits_text(outcome.shortfall)
-    if outcome.due_at is not None:
-        answer["expires_at"] = format_time(outcome.due_at)
-    if kind in ("hold", "lease"):
-        answer["lots"] = [
-            {"lot_id": lot_id, "amount": credits_text(units)} for lot_id, units in outcome.lots
-        ]
-    if outcome.lot_id:
-        answer["lot_id"] = outcome.lot_id
-    return answer
-
-
-_LEASED = ("lease", "report", "return", "extend")
-_CAPTURED = ("capture", "settle", "report", "return")
-_DECLINED = {
-    "credit_exhausted": (402, "the account has not enough credit; nothing was taken"),
-    "budget_exceeded": (402, "a limit that the work falls under has no room; nothing was taken"),
-    "capture_above_hold": (409, "the capture is above its hold; the hold stays open"),
-    "batch_declined": (402, "another item of the batch was declined; nothing was taken"),
-}
-
-
-def declined_json(
-    outcome: Outcome, budgets: Mapping[str, dict[str, Any]] | None = None
-) -> dict[str, Any]:
-    """Show a decline: a problem that says which limit decided and whether waiting can help.
-
-    `budgets` are windows by id: the one that decided says what it still has.
-    """
-    budget = (budgets or {}).get(outcome.limit_id)
-    status, detail = _DECLINED[outcome.code]
-    content = problem_content(status, outcome.code, detail, decided_by=outcome.decided_by)
-    return {
-        **content,
-        "outcome": "declined",
-        "retry": outcome.retry,
-        "operation_id": outcome.operation_id,
-        "account_id": outcome.account_id,
-        "amount": credits_text(outcome.units),
-        "available": budget["available"] if budget else credits_text(outcome.available),
-        **({"budget": budget, "resets_at": budget["resets_at"]} if budget else {}),
-    }
 
 
 def hold_json(hold: Hold) -> dict[str, Any]:
@@ -468,3 +285,100 @@ _SHOWN = {
     "resolve": "resolved",
     "return": "returned",
 }
+
+_KEY = {"idempotency_key": "order-1001"}
+_HELD = {
+    "hold_id": "0190…",
+    "status": "held",
+    "expires_at": "2026-11-20T09:35:00Z",
+    "available": "87.5",
+    "lots": [{"lot_id": "0190…", "amount": "12.5"}],
+}
+_CAPTURED = {"charge_id": "0190…", "status": "captured", "captured": "9.2", "shortfall": "0"}
+
+ROUTES: tuple[RouteEntry, ...] = (
+    RouteEntry(
+        "POST",
+        "/v1/holds",
+        post_hold,
+        "Set credit aside before work starts; declined with 402 when it does not fit",
+        _HELD,
+        201,
+        HoldBody,
+        {"account_id": "acme", "amount": "12.5", "run_id": "run-42", **_KEY},
+        needs="holds:write",
+    ),
+    RouteEntry(
+        "POST",
+        "/v1/holds/{hold_id}/capture",
+        post_capture,
+        "Charge what the work cost, end the hold and free the rest",
+        _CAPTURED,
+        200,
+        CaptureBody,
+        {"amount": "9.2", **_KEY},
+        needs="holds:write",
+    ),
+    RouteEntry(
+        "POST",
+        "/v1/holds/{hold_id}/release",
+        post_release,
+        "End a hold without a charge",
+        {"hold_id": "0190…", "status": "released", "available": "100"},
+        200,
+        ReleaseBody,
+        _KEY,
+        needs="holds:write",
+    ),
+    RouteEntry(
+        "POST",
+        "/v1/holds/{hold_id}/start",
+        post_start,
+        "Say that the work has begun: the hold never frees itself from now on",
+        {"hold_id": "0190…", "status": "held"},
+        200,
+        StartBody,
+        _KEY,
+        needs="holds:write",
+    ),
+    RouteEntry(
+        "POST",
+        "/v1/holds/{hold_id}/extend",
+        post_extend,
+        "Give a hold more time, more credit, or both",
+        _HELD,
+        200,
+        ExtendBody,
+        {"ttl_seconds": 300, "amount": "5", **_KEY},
+        needs="holds:write",
+    ),
+    RouteEntry(
+        "GET",
+        "/v1/holds/{hold_id}",
+        get_hold,
+        "A hold or lease, open or ended",
+        {"hold_id": "0190…", "status": "held", "held": "12.5", "captured": "0"},
+        needs="ledger:read",
+    ),
+    RouteEntry(
+        "POST",
+        "/v1/holds:batch",
+        post_holds_batch,
+        "Set credit aside for many; each on its own, or all or nothing",
+        {"results": [_HELD]},
+        body=HoldsBody,
+        body_example={"items": [{"account_id": "acme", "amount": "1", **_KEY}]},
+        needs="holds:write",
+    ),
+    RouteEntry(
+        "POST",
+        "/v1/captures:batch",
+        post_captures_batch,
+        "Settle many holds; each on its own, or all or nothing",
+        {"results": [_CAPTURED]},
+        body=CapturesBody,
+        body_example={"items": [{"hold_id": "0190…", "amount": "1", **_KEY}]},
+        needs="holds:write",
+    ),
+)
+"""Entries of the table of routes."""

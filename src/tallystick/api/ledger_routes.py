@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from tallystick.api.asks import work_ask
-from tallystick.api.hold_routes import answer_outcome, apply_request
+from tallystick.api.outcomes import answer_outcome, apply_request
 from tallystick.api.requests import (
     credits_of,
     credits_text,
@@ -21,6 +21,7 @@ from tallystick.api.requests import (
     respond,
     tenant_of,
 )
+from tallystick.api.route_entry import RouteEntry
 from tallystick.api.services import Services
 from tallystick.clock import format_time
 from tallystick.ledger import (
@@ -216,3 +217,79 @@ def entry_json(entry: EntryView) -> dict[str, Any]:
         "balance_after": credits_text(entry.balance_after),
         "posted_at": format_time(entry.posted_at),
     }
+
+
+_KEY = {"idempotency_key": "order-1001"}
+
+ROUTES: tuple[RouteEntry, ...] = (
+    RouteEntry(
+        "GET",
+        "/v1/accounts",
+        list_accounts,
+        "Accounts of a tenant, or all",
+        {"accounts": [{"account_id": "acme", "tenant_id": "acme"}]},
+        query=("tenant_id",),
+        needs="ledger:read",
+    ),
+    RouteEntry(
+        "PUT",
+        "/v1/accounts/{account_id:path}",
+        put_account,
+        "Create an account or change its settings",
+        {"account_id": "acme", "tenant_id": "acme", "overage_limit": "0"},
+        body=AccountBody,
+        body_example={"tenant_id": "acme", "overage_limit": "0"},
+        needs="ledger:write",
+    ),
+    RouteEntry(
+        "GET",
+        "/v1/accounts/{account_id:path}/balance",
+        get_balance,
+        "What an account has, by bucket",
+        {"account_id": "acme", "available": "99.4936", "held": "0", "buckets": []},
+        needs="ledger:read",
+    ),
+    RouteEntry(
+        "GET",
+        "/v1/accounts/{account_id:path}/entries",
+        get_entries,
+        "Entries of an account, newest first",
+        {"entries": [{"kind": "charge", "amount": "-0.5064"}], "next_cursor": None},
+        query=("cursor", "limit"),
+        needs="ledger:read",
+    ),
+    RouteEntry(
+        "POST",
+        "/v1/grants",
+        post_grant,
+        "Grant credit as a new lot",
+        {"grant_id": "0190…", "status": "posted", "available": "100"},
+        201,
+        GrantBody,
+        {"account_id": "acme", "amount": "100", "source": "topup", **_KEY},
+        needs="ledger:write",
+    ),
+    RouteEntry(
+        "POST",
+        "/v1/charges",
+        post_charge,
+        "Charge credit now; declined with 402 when it does not fit",
+        {"charge_id": "0190…", "status": "posted", "available": "87.5"},
+        201,
+        ChargeBody,
+        {"account_id": "acme", "amount": "12.5", **_KEY},
+        needs="holds:write",
+    ),
+    RouteEntry(
+        "POST",
+        "/v1/refunds",
+        post_refund,
+        "Refund part or the rest of a charge, to the lots that it came from",
+        {"refund_id": "0190…", "status": "posted", "available": "100"},
+        201,
+        RefundBody,
+        {"tenant_id": "acme", "run_id": "run-42", "reason": "outage", **_KEY},
+        needs="ledger:write",
+    ),
+)
+"""Entries of the table of routes."""

@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 from tallystick import __version__
+from tallystick.api.other_paths import SCHEMAS, other_paths
 from tallystick.api.route_entry import RouteEntry
 from tallystick.api.routes import ROUTES
 
@@ -61,9 +62,9 @@ def build_openapi() -> dict[str, Any]:
             "description": "Metered once, charged once, explained afterwards.",
         },
         "security": [{"bearer": []}],
-        "paths": paths,
+        "paths": {**paths, **other_paths()},
         "components": {
-            "schemas": {**components, "Problem": _PROBLEM},
+            "schemas": {**components, "Problem": _PROBLEM, **SCHEMAS},
             "securitySchemes": {"bearer": {"type": "http", "scheme": "bearer"}},
         },
     }

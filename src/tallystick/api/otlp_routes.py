@@ -15,6 +15,7 @@ from starlette.responses import Response
 
 from tallystick.api.problems import from_error
 from tallystick.api.requests import principal_of, read_body, respond, tenant_of
+from tallystick.api.route_entry import RouteEntry
 from tallystick.api.services import Services
 from tallystick.errors import TallystickError, UnsupportedForm
 from tallystick.events.door import Receipt
@@ -119,3 +120,32 @@ def encode_status(code: int, message: str) -> bytes:
         length.append(rest & 0x7F | 0x80)
         rest >>= 7
     return bytes((0x08, code, 0x12, *length, rest)) + text
+
+
+_OTLP = ("application/json", "application/x-protobuf")
+
+ROUTES: tuple[RouteEntry, ...] = (
+    RouteEntry(
+        "POST",
+        "/v1/traces",
+        post_traces,
+        "Take OpenTelemetry GenAI spans (OTLP/HTTP, protobuf or JSON)",
+        {},
+        body_example={"resourceSpans": []},
+        needs="usage:write",
+        body_types=_OTLP,
+        other_types=("application/json", "application/x-protobuf"),
+    ),
+    RouteEntry(
+        "POST",
+        "/v1/logs",
+        post_logs,
+        "Take OpenTelemetry GenAI log events (OTLP/HTTP, protobuf or JSON)",
+        {},
+        body_example={"resourceLogs": []},
+        needs="usage:write",
+        body_types=_OTLP,
+        other_types=("application/json", "application/x-protobuf"),
+    ),
+)
+"""Entries of the table of routes."""

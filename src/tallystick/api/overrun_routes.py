@@ -104,14 +104,20 @@ async def post_drivers(services: Services, request: Request) -> Response:
     body = await read_json(request, DriversBody)
     check_scope(body.scope)
     tenant_id = tenant_named(request, body.tenant_id)
-    before = (read_moment(body.compare_from, "compare_from"), read_moment(body.compare_to, "to"))
-    after = (read_moment(body.from_, "from"), read_moment(body.to, "to"))
-    if before[0] >= before[1] or after[0] >= after[1]:
-        raise InvalidInput("from must be before to", code="empty_range", field="from")
+    before = _range(body.compare_from, body.compare_to, "compare_from", "compare_to")
+    after = _range(body.from_, body.to, "from", "to")
     found = await asyncio.to_thread(
         services.overruns.causes.compare, tenant_id, body.scope, before, after
     )
     return respond(found)
+
+
+def _range(first: str, last: str, first_field: str, last_field: str) -> tuple[int, int]:
+    range_ = (read_moment(first, first_field), read_moment(last, last_field))
+    if range_[0] >= range_[1]:
+        reason = f"{first_field} must be before {last_field}"
+        raise InvalidInput(reason, code="empty_range", field=first_field)
+    return range_
 
 
 def overrun_json(one: Overrun) -> dict[str, Any]:

@@ -19,6 +19,9 @@ from tallystick.units import CREDIT, format_amount, parse_amount
 
 T = TypeVar("T")
 _NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
+_FIELD = re.compile(r"`\$\.(\w+)|required field `(\w+)`$")
+"""Where msgspec names the field of the body."""
+
 _SMALL_BODY_BYTES_MAX = 1024 * 1024
 _YEAR_2200 = 7_258_118_400 * SECOND
 _encoder = msgspec.json.Encoder()
@@ -62,18 +65,25 @@ async def read_json(
     body = await read_body(request, limit)
     if allow_empty and not body:
         body = b"{}"
-    if b"\\u0000" in body and _NUL.search(body):
-        raise InvalidInput("body: no text may have a NUL", code="bad_body")
+    has_nul = b"\\u0000" in body and _NUL.search(body) is not None
     try:
+        if has_nul:
+            raise _nul_refused(msgspec.json.decode(body))
         return msgspec.json.decode(body, type=shape)
+    except msgspec.ValidationError as error:
+        reason = str(error)  # says the wanted type and the path, not the value
+        field = _FIELD.search(reason)
+        raise InvalidInput(
+            f"body: {reason}", code="bad_body", field=field and (field[1] or field[2])
+        ) from error
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
-        raise InvalidInput(f"body: {_reason(error)}", code="bad_body") from error
+        raise InvalidInput("body: not valid JSON", code="bad_body") from error
 
 
-def _reason(error: Exception) -> str:
-    if isinstance(error, msgspec.ValidationError):
-        return str(error)  # says the wanted type and the path, not the value
-    return "not valid JSON"
+def _nul_refused(content: Any) -> InvalidInput:
+    fields = content.items() if isinstance(content, dict) else ()
+    with_nul = (str(name) for name, value in fields if b"u0000" in msgspec.json.encode(value))
+    return InvalidInput("body: no text may have a NUL", code="bad_body", field=next(with_nul, None))
 
 
 def respond(content: Any, status: int = 200, *, media_type: str = "application/json") -> Response:

@@ -8,6 +8,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from tallystick.api.requests import respond, tenant_of
+from tallystick.api.route_entry import RouteEntry
 from tallystick.api.services import Services
 from tallystick.clock import DAY
 from tallystick.errors import NotFound
@@ -43,3 +44,28 @@ async def get_schema(services: Services, request: Request) -> Response:
     return respond(
         document, media_type="application/schema+json" if is_schema else "application/json"
     )
+
+
+ROUTES: tuple[RouteEntry, ...] = (
+    RouteEntry(
+        "GET",
+        "/v1/schemas",
+        list_schemas,
+        "Published event schemas, and the versions that producers wrote in the last day",
+        {
+            "schema_version": 1,
+            "schemas": ["event.schema.json"],
+            "seen_last_day": [{"schema_version": 1, "events": 36401, "is_newer": False}],
+        },
+        needs="usage:read",
+    ),
+    RouteEntry(
+        "GET",
+        "/v1/schemas/{name}",
+        get_schema,
+        "One JSON Schema by file name, or asyncapi.yaml (written as JSON)",
+        {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "event"},
+        needs="usage:read",
+    ),
+)
+"""Entries of the table of routes."""

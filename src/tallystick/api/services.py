@@ -27,6 +27,7 @@ from tallystick.enforcement.overrun import OverrunResponse
 from tallystick.enforcement.rates.service import RateLimits
 from tallystick.enforcement.vault import Quotas
 from tallystick.events.door import Door
+from tallystick.gateway.keys import ProviderKeys
 from tallystick.ledger import Ledger
 from tallystick.ledger.committer import Committer
 from tallystick.ledger.seals import Seals
@@ -65,6 +66,7 @@ class Services:
     doubles: Doubles
     alerts: Alerts
     channels: Channels
+    provider_keys: ProviderKeys
     rates: RateLimits
     overruns: OverrunResponse
     quotas: Quotas

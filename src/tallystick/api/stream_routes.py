@@ -14,6 +14,7 @@ from starlette.responses import Response, StreamingResponse
 
 from tallystick.api.ledger_routes import balance_json
 from tallystick.api.requests import tenant_of
+from tallystick.api.route_entry import RouteEntry
 from tallystick.api.services import Services
 
 _HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
@@ -40,3 +41,17 @@ async def get_balance_stream(services: Services, request: Request) -> Response:
             yield f"id: {balance.sequence}\nevent: balance\ndata: {text}\n\n".encode()
 
     return StreamingResponse(events(), media_type="text/event-stream", headers=_HEADERS)
+
+
+ROUTES: tuple[RouteEntry, ...] = (
+    RouteEntry(
+        "GET",
+        "/v1/accounts/{account_id:path}/balance/stream",
+        get_balance_stream,
+        "The balance as server-sent events: at once, and after every change",
+        'event: balance\\ndata: {"account_id": "acme", "available": "99.4936"}\\n\\n',
+        media_type="text/event-stream",
+        needs="ledger:read",
+    ),
+)
+"""Entries of the table of routes."""

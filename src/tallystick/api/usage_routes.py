@@ -1,11 +1,10 @@
-"""Routes of usage: events in; stats, runs, freshness, rate cards and verification out."""
+"""Routes of usage: events in; stats and runs out."""
 
 from __future__ import annotations
 
 import asyncio
 from typing import Any
 
-import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -13,36 +12,19 @@ from tallystick.analytics.stats import DIMENSIONS, StatsQuery
 from tallystick.api.requests import (
     credits_text,
     read_body,
-    read_json,
     read_limit,
     read_moment,
     read_range,
     respond,
     tenant_of,
 )
+from tallystick.api.route_entry import RouteEntry
 from tallystick.api.services import Services
 from tallystick.clock import format_time
 from tallystick.errors import InvalidInput
-from tallystick.reconcile.verify import CHECKED
 
 _STATS_PARAMETERS = {"from", "to", "interval", "group_by", "tenant_id"}
 _RUN_PARAMETERS = {"cursor", "limit", "tenant_id"}
-
-
-class RateCardVersionBody(msgspec.Struct):
-    """Body of POST /v1/rate-cards/{rate_card_id}/versions."""
-
-    kind: str
-    content: dict[str, Any]
-    effective_at: str
-    tenant_id: str = ""
-    source: str = "api"
-
-
-class ReconciliationBody(msgspec.Struct):
-    """Body of POST /v1/reconciliations/ledger."""
-
-    repair: bool = False
 
 
 async def post_events(services: Services, request: Request) -> Response:
@@ -149,73 +131,83 @@ def run_story(services: Services, run_id: str, tenant_id: str | None) -> dict[st
     return story
 
 
-async def get_freshness(services: Services, request: Request) -> Response:
-    """How far each follower is."""
-    return respond(await asyncio.to_thread(services.freshness.report))
+_EVENT = {
+    "event_id": "evt-1",
+    "event_type": "token_usage",
+    "event_time": "2026-11-20T09:30:00Z",
+    "tenant_id": "acme",
+    "run_id": "run-42",
+    "attempt": 1,
+    "provider": "openai",
+    "model": "gpt-4o",
+    "tokens_input": 1200,
+    "tokens_output": 250,
+    "tokens_cache_read": 1024,
+    "feature": "support-chat",
+}
+_EVENTS = (
+    "application/json",
+    "application/x-ndjson",
+    "application/cloudevents+json",
+    "application/cloudevents-batch+json",
+)
+_STATS_ROW = {
+    "model": "gpt-4o",
+    "runs": 1,
+    "calls": 1,
+    "tokens_input": 1200,
+    "cost_usd": "0.00422",
+    "cost_coverage": 1.0,
+    "credits": "0.5064",
+}
 
-
-async def get_verification(services: Services, request: Request) -> Response:
-    """Check the invariants on live data; with `ledger=true` also every sealed operation."""
-    has_seals = request.query_params.get("ledger") == "true"
-    head = request.query_params.get("expected_head", "")
-    return respond(await asyncio.to_thread(verification, services, has_seals, head))
-
-
-def verification(services: Services, has_seals: bool, expected_head: str) -> dict[str, Any]:
-    """What holds; `seal_head` is the newest block's hash, to be kept elsewhere."""
-    violations = services.verifier.violations()
-    checked = dict(CHECKED)
-    answer: dict[str, Any] = {}
-    if has_seals:
-        violations += services.verifier.sealed(expected_head)
-        checked |= {"SEAL": "no operation differs from its sealed hash"}
-        answer["seal_head"] = services.verifier.seal_head()
-    found = [msgspec.to_builtins(broken) for broken in violations]
-    return {"checked": checked, "holds": not found, "violations": found, **answer}
-
-
-async def post_ledger_reconciliation(services: Services, request: Request) -> Response:
-    """Compare the ledger with history, facts and rollups; with `repair` set rows right."""
-    body = await read_json(request, ReconciliationBody, allow_empty=True)
-    return respond(
-        await asyncio.to_thread(
-            services.reconciler.report, services.clock.now(), is_repairing=body.repair
-        )
-    )
-
-
-async def list_rate_cards(services: Services, request: Request) -> Response:
-    """Rate cards."""
-    cards = await asyncio.to_thread(services.catalog.list_cards, tenant_of(request))
-    return respond({"rate_cards": cards})
-
-
-async def list_rate_card_versions(services: Services, request: Request) -> Response:
-    """Versions of a rate card, newest first."""
-    card_id = request.path_params["rate_card_id"]
-    return respond(await _versions_of(services, card_id, tenant_of(request)))
-
-
-async def _versions_of(services: Services, card_id: str, tenant_id: str) -> dict[str, Any]:
-    versions = await asyncio.to_thread(services.catalog.list_versions, card_id, tenant_id)
-    for version in versions:
-        version["effective_at"] = format_time(version["effective_at"])
-        version["recorded_at"] = format_time(version["recorded_at"])
-    return {"rate_card_id": card_id, "versions": versions}
-
-
-async def post_rate_card_version(services: Services, request: Request) -> Response:
-    """Record a version of a rate card; it rates events from effective_at on."""
-    body = await read_json(request, RateCardVersionBody)
-    card_id = request.path_params["rate_card_id"]
-    await asyncio.to_thread(
-        services.catalog.add_version,
-        card_id,
-        kind=body.kind,
-        tenant_id=body.tenant_id,
-        content=body.content,
-        effective_at=read_moment(body.effective_at, "effective_at"),
-        source=body.source,
-        clock=services.clock,
-    )
-    return respond(await _versions_of(services, card_id, tenant_of(request)), 201)
+ROUTES: tuple[RouteEntry, ...] = (
+    RouteEntry(
+        "POST",
+        "/v1/events",
+        post_events,
+        "Take events: one object, an array, NDJSON or CloudEvents; answers once durable",
+        {"accepted": 1, "duplicates": 0, "rejected": []},
+        body_example=[_EVENT],
+        needs="usage:write",
+        body_types=_EVENTS,
+    ),
+    RouteEntry(
+        "GET",
+        "/v1/stats",
+        get_stats,
+        "Usage, cost and credits over time and by dimension",
+        {"from": "2026-11-20T00:00:00Z", "to": "2026-11-21T00:00:00Z", "rows": [_STATS_ROW]},
+        query=("from", "to", "interval", "group_by", "tenant_id"),
+        needs="usage:read",
+    ),
+    RouteEntry(
+        "GET",
+        "/v1/runs",
+        list_runs,
+        "Runs, newest first; by status, dimension, or an event that they have",
+        {"runs": [{"run_id": "run-42", "status": "completed"}], "next_cursor": None},
+        query=(
+            "tenant_id",
+            "status",
+            "model",
+            "tool",
+            "error_code",
+            "from",
+            "to",
+            "limit",
+            "cursor",
+        ),
+        needs="usage:read",
+    ),
+    RouteEntry(
+        "GET",
+        "/v1/runs/{run_id:path}",
+        get_run,
+        "What happened in one run: timeline, attempts, cost, charges, what came late or twice",
+        {"run_id": "run-42", "status": "completed", "timeline": [], "charge": None},
+        query=("tenant_id",),
+        needs="usage:read",
+    ),
+)
+"""Entries of the table of routes."""

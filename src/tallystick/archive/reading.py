@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from tallystick.archive.chain import Archive
-from tallystick.archive.columns import columns_of, completed
+from tallystick.archive.columns import DICTIONARIES, columns_of, completed
 from tallystick.archive.model import ArchivedObject, hour_of
 from tallystick.errors import InvariantBroken
 from tallystick.plumbing.log import Chunk, Positions, Verdict
@@ -42,19 +42,10 @@ class Slice(NamedTuple):
 class ArchiveSource:
     """Reads every partition of the archive for one follower, from its stored positions on."""
 
-    def __init__(
-        self,
-        archive: Archive,
-        positions: Positions,
-        follower: str,
-        *,
-        dictionaries: Sequence[str] = (),
-    ) -> None:
-        """`dictionaries` names text columns to be read as Arrow dictionaries."""
+    def __init__(self, archive: Archive, positions: Positions, follower: str) -> None:
         self._archive = archive
         self._positions = positions
         self._follower = follower
-        self._dictionaries = list(dictionaries)
         self._epoch = 0
         self._slices: Iterator[Slice] | None = None
         self._ahead: deque[Future[Slice | None]] = deque()
@@ -145,7 +136,7 @@ class ArchiveSource:
             raise InvariantBroken(f"the archive's {one.name} was changed since it was written")
         buffer = pa.BufferReader(content)
         names = pq.read_schema(buffer).names
-        there = [name for name in self._dictionaries if name in names]
+        there = [name for name in names if name in DICTIONARIES]
         return pq.ParquetFile(buffer, read_dictionary=there)
 
 
@@ -156,7 +147,7 @@ def require_same_log(archive: Archive, chunk: Chunk) -> None:
     """
     if not chunk.offsets:
         return
-    offset, row = chunk.offsets[0], [column[0] for column in chunk.columns]
+    offset, row = chunk.offsets[0], [column[0] for column in chunk.values]
     for link in islice(archive.links(chunk.partition, offset), 1):
         for one in link.manifest.objects:
             if one.offset_first <= offset <= one.offset_last:

@@ -25,11 +25,6 @@ class PartitionFindings(msgspec.Struct):
     rows: int = 0
     byte_count: int = 0
 
-    @property
-    def holes(self) -> int:
-        """Offsets without a delivery: none in PostgreSQL, a few control records in Kafka."""
-        return self.offset_end - self.offset_start - self.rows
-
 
 class Findings(msgspec.Struct):
     """What a verification found; `violations` is empty when the archive is whole."""

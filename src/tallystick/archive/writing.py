@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tallystick.archive.columns import schema_of
+from tallystick.archive.columns import coded_schema_of, schema_of
 from tallystick.archive.model import FORMAT, ArchivedObject, Manifest, hour_of, object_name
 from tallystick.clock import HOUR, format_time
 from tallystick.plumbing.objects import digest_of
@@ -40,18 +40,20 @@ class _HourWriter:
     def __init__(self, partition: int, hour: str) -> None:
         self._partition = partition
         self._hour = hour
-        self._schema = schema_of(partition)
+        schema = coded_schema_of(partition)
         self._sink = io.BytesIO()
         self._writer = pq.ParquetWriter(
             self._sink,
-            self._schema,
+            schema,
+            store_schema=False,  # that dictionaries are how it was written is nobody's business
             compression="zstd",
             compression_level=_LEVEL,
-            use_dictionary=[name for name in self._schema.names if name not in _UNIQUE],
+            use_dictionary=[name for name in schema.names if name not in _UNIQUE],
             column_encoding={"log_offset": "DELTA_BINARY_PACKED"},
             write_statistics=["log_offset", "received_at", "occurred_at"],
-            sorting_columns=[pq.SortingColumn(self._schema.get_field_index("log_offset"))],
+            sorting_columns=[pq.SortingColumn(schema.get_field_index("log_offset"))],
         )
+        self._writer.add_key_value_metadata(schema.metadata)
         self._waiting: list[pa.Table] = []
         self._waiting_rows = 0
         self._rows = 0
@@ -71,7 +73,8 @@ class _HourWriter:
             self._write_group()
 
     def _write_group(self) -> None:
-        self._writer.write_table(pa.concat_tables(self._waiting), row_group_size=ROW_GROUP_ROWS)
+        whole = pa.concat_tables(self._waiting).unify_dictionaries().combine_chunks()
+        self._writer.write_table(whole, row_group_size=ROW_GROUP_ROWS)
         self._waiting, self._waiting_rows = [], 0
 
     def seal(self) -> SealedObject:

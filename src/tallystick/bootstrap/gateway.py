@@ -12,15 +12,20 @@ from tallystick.api.services import Services
 from tallystick.enforcement.rates import UNLIMITED, Decision, rate_headers
 from tallystick.errors import TooManyRequests
 from tallystick.gateway import Gateway, load_gateway_settings, make_gateway
+from tallystick.gateway.keys import KeyRing
 from tallystick.ids import Uuid7Source
 from tallystick.settings import Settings
 
 
 def gateway_of(services: Services, settings: Settings) -> Gateway:
     """Make the gateway; raises InvalidInput for settings that cannot work."""
+    gateway_settings = load_gateway_settings(settings.gateway_config, os.environ)
+    keys = KeyRing(services.provider_keys)
+    keys.start()
     return make_gateway(
         services.calls,
-        load_gateway_settings(settings.gateway_config, os.environ),
+        gateway_settings,
+        keys,
         GatewayDoor(services),
         services.clock,
         Uuid7Source(services.clock),

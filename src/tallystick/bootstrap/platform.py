@@ -49,6 +49,7 @@ from tallystick.events.appending import Appender, JudgingAppender, KafkaAppender
 from tallystick.events.dedup import DedupIndex
 from tallystick.events.door import Door
 from tallystick.events.redaction import Redactor
+from tallystick.gateway.keys import ProviderKeys
 from tallystick.ids import Uuid7Source
 from tallystick.ledger import Ledger
 from tallystick.ledger.committer import LANES, Committer
@@ -302,6 +303,11 @@ def _channels(parts: Platform) -> Channels:
     return Channels(parts.pool, clock, Uuid7Source(clock), channel_sealing(secret), policy)
 
 
+def _provider_keys(parts: Platform) -> ProviderKeys:
+    secret = load_access_key(parts.settings, parts.folder.path)
+    return ProviderKeys(parts.pool, secret, parts.clock)
+
+
 def _rates(parts: Platform) -> RateLimits:
     """Exact in this process; without an engine others share the limits."""
     lender: Lender | None = PostgresLender(parts.pool) if parts.engine is None else None
@@ -394,6 +400,7 @@ def services_of(parts: Platform) -> Services:
         doubles=parts.doubles,
         alerts=Alerts(parts.pool, parts.clock),
         channels=_channels(parts),
+        provider_keys=_provider_keys(parts),
         rates=rates,
         overruns=parts.overruns,
         quotas=Quotas(VaultStore(parts.pool), BudgetAssignments(parts.pool, budgets)),

@@ -25,6 +25,13 @@ _RATES = {
     "cache_write_1h_mtok": "cache_write_1h",
     "output_reasoning_mtok": "reasoning",
 }
+_AUDIO_RATES = {
+    "input_audio_mtok": "input",
+    "output_audio_mtok": "output",
+    "cache_audio_read_mtok": "cache_read",
+}
+_AUDIO = {"service_tier": "audio"}
+"""What a call used of sound is an event of this tier (enforcement/calls/audio.py)."""
 
 
 def convert() -> CostCard:
@@ -55,20 +62,33 @@ def _model(model: Any) -> ModelPrices:
         _period(variant.prices, variant.constraint, dict(variant.when))
         for variant in model.price_variants or []
     ]
-    return ModelPrices(model.id, _clause(model.match) or {}, periods, variants)
+    return ModelPrices(
+        model.id, _clause(model.match) or {}, periods, [*_audio_variants(model), *variants]
+    )
 
 
-def _period(prices: Any, constraint: Any, when: dict[str, str]) -> PricePeriod:
+def _audio_variants(model: Any) -> list[PricePeriod]:
+    """Prices of sound; the latest first, as the first variant that applies wins."""
+    dated = model.prices if isinstance(model.prices, list) else []
+    found = [_period(price.prices, price.constraint, _AUDIO, _AUDIO_RATES) for price in dated]
+    if not dated:
+        found = [_period(model.prices, None, _AUDIO, _AUDIO_RATES)]
+    return [period for period in reversed(found) if period.rates]
+
+
+def _period(
+    prices: Any, constraint: Any, when: dict[str, str], names: dict[str, str] = _RATES
+) -> PricePeriod:
     daily = None
     if (start := getattr(constraint, "start_time", None)) is not None:
         daily = (start.strftime("%H:%M:%S"), constraint.end_time.strftime("%H:%M:%S"))
     start_date = getattr(constraint, "start_date", None)
     rates: dict[str, Price] = {
         ours: _price(price)
-        for theirs, ours in _RATES.items()
+        for theirs, ours in names.items()
         if (price := getattr(prices, theirs, None)) is not None
     }
-    if (per_thousand := getattr(prices, "requests_kcount", None)) is not None:
+    if names is _RATES and (per_thousand := getattr(prices, "requests_kcount", None)) is not None:
         rates["request"] = _text(per_thousand * 1000)
     return PricePeriod(rates, start_date.isoformat() if start_date else "", daily, when)
 

@@ -14,7 +14,8 @@ from rich.console import Console
 from rich.table import Table
 
 from tallystick.api.services import Services
-from tallystick.api.usage_routes import run_story, verification
+from tallystick.api.usage_routes import run_story
+from tallystick.api.verification_routes import verification
 from tallystick.bootstrap import load_admin_key, open_platform, services_of
 from tallystick.cli.serve import read_address
 from tallystick.errors import DataFolderInUse, NotFound, TallystickError

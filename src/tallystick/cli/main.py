@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from tallystick import __version__
-from tallystick.cli import admin, audit, backfill, broken, budget
+from tallystick.cli import admin, audit, backfill, broken, budget, provider_key
 from tallystick.errors import TallystickError
 from tallystick.settings import Settings, load_settings
 
@@ -25,6 +25,7 @@ app.add_typer(broken.app, name="broken")
 app.add_typer(backfill.app, name="backfill")
 app.command("audit")(audit.audit)
 app.add_typer(budget.app, name="budget")
+app.add_typer(provider_key.app, name="provider-key")
 Data = Annotated[str | None, typer.Option(help="Data folder of the embedded stores.")]
 Config = Annotated[Path | None, typer.Option(help="A TOML file with settings.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]

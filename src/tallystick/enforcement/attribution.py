@@ -2,12 +2,15 @@
 
 Callers and events use several names for one thing (user, user_id). What limits work must not
 be escaped by another spelling: all is turned to the names of scopes where it comes in, and
-what a key or token says of its holder stands above what the caller says.
+what a key or token says of its holder stands above what the caller says. Which key asked is
+never the caller's word: who comes with a token has none, and uses up no key's budget.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+
+from tallystick.access import Principal
 
 _NAMES = {
     "organization": "org",
@@ -38,10 +41,11 @@ def named(attribution: Mapping[str, str]) -> dict[str, str]:
     return found
 
 
-def attributed(said: Mapping[str, str], pinned: Mapping[str, str]) -> dict[str, str]:
-    """What a caller says of its work, under what its key or token says.
-
-    >>> attributed({"user_id": "mallory", "feature": "chat"}, {"user": "alice"})
-    {'user': 'alice', 'feature': 'chat'}
-    """
-    return {**named(said), **named(pinned)}
+def attributed(said: Mapping[str, str], principal: Principal) -> dict[str, str]:
+    """What a caller says of its work, under what its key or token says."""
+    found = named(said)
+    found.pop("key", None)
+    found.update(named(principal.attribution))
+    if principal.key_id:
+        found["key"] = principal.key_id
+    return found

@@ -9,10 +9,11 @@ cannot be raced; guards and throttles come before it and touch nothing.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import msgspec
 
+from tallystick.bounds import LIMITS_PER_HOLD_MAX
 from tallystick.enforcement.budgets.enforcing import Enforcing
 from tallystick.enforcement.budgets.matching import WindowPart
 from tallystick.enforcement.budgets.rules import budget_id_of
@@ -41,7 +42,7 @@ class Ask(msgspec.Struct, frozen=True, kw_only=True):
     account_id: str
     credit_units: int
     """CREDIT/6."""
-    tenant_id: str = ""
+    tenant_id: str
     """The tenant of who asks; "" (the operator) may name any account."""
     usd_units: int = 0
     """USD/9."""
@@ -84,18 +85,12 @@ class Advice(msgspec.Struct, frozen=True):
     """The model to call, where a mitigation names it."""
 
 
-class OtherModel(Protocol):
+class OtherModel(NamedTuple):
     """A mitigation's word: call this model instead."""
 
-    @property
-    def model(self) -> str:
-        """The model to call."""
-        ...
-
-    @property
-    def decided_by(self) -> str:
-        """mitigation:<id>."""
-        ...
+    model: str
+    decided_by: str
+    """mitigation:<id>."""
 
 
 class Mitigations(Protocol):
@@ -175,7 +170,7 @@ class Authorizer:
         return told(await self._committer.apply(request, tenant_id=ask.tenant_id))
 
     async def lease(
-        self, request: LeaseRequest, attribution: Mapping[str, str], *, tenant_id: str = ""
+        self, request: LeaseRequest, attribution: Mapping[str, str], *, tenant_id: str
     ) -> Outcome:
         """Lend credit, unless a hard budget could limit the work: nobody would ask it then."""
         if self._enforcing is not None:
@@ -194,7 +189,7 @@ class Authorizer:
         *,
         ttl_seconds: int = 0,
         idempotency_key: str,
-        tenant_id: str = "",
+        tenant_id: str,
     ) -> Outcome:
         """Set more aside for work under way, or decline."""
         return told(
@@ -218,7 +213,7 @@ class Authorizer:
         *,
         reason: str = "",
         idempotency_key: str,
-        tenant_id: str = "",
+        tenant_id: str,
         is_urgent: bool = True,
     ) -> Outcome:
         """Charge what the work cost and free the rest; not urgent when nobody waits for it."""
@@ -226,7 +221,7 @@ class Authorizer:
         return await self._committer.apply(request, tenant_id=tenant_id, is_urgent=is_urgent)
 
     async def release(
-        self, hold_id: str, *, reason: str = "", idempotency_key: str, tenant_id: str = ""
+        self, hold_id: str, *, reason: str = "", idempotency_key: str, tenant_id: str
     ) -> Outcome:
         """End a hold without a charge: the work was not done."""
         return await self._committer.apply(
@@ -239,7 +234,7 @@ class Authorizer:
         items: Sequence[Ask | LedgerRequest | TallystickError],
         *,
         all_or_nothing: bool,
-        tenant_id: str = "",
+        tenant_id: str,
     ) -> list[Answer]:
         """Many asks or requests, each on its own or as a whole; failures stay in their place."""
         prepared: list[LedgerRequest | TallystickError] = []
@@ -268,6 +263,12 @@ class Authorizer:
                 deciders.append(f"budget:{part.budget.budget_id}")
         return Advice(downgrade, seconds, deciders[0] if deciders else "")
 
+    async def check(self, ask: Ask) -> None:
+        """Raise Blocked or TooManyRequests for work that guards forbid; nothing is held."""
+        owned = await self._owned(ask)
+        for guard in self.guards:
+            await guard.check(owned)
+
     @property
     def has_mitigations(self) -> bool:
         """Whether any mitigation is in force, of whatever scope."""
@@ -286,9 +287,7 @@ class Authorizer:
         parts: Sequence[WindowPart] = ()
         try:
             if not is_after_the_fact:
-                asked = await self._owned(ask)
-                for guard in self.guards:
-                    await guard.check(asked)
+                await self.check(ask)
             if self._enforcing is not None:
                 parts = await self._enforcing.match(
                     ask.account_id, ask.tenant_id, ask.attribution, ask.at
@@ -298,6 +297,12 @@ class Authorizer:
         except (Blocked, TooManyRequests):
             if not await self._was_answered(ask):
                 raise
+        if len(parts) + len(ask.limits) > LIMITS_PER_HOLD_MAX:
+            raise Conflict(
+                f"this falls under {len(parts)} budgets, and one decision is made over at most "
+                f"{LIMITS_PER_HOLD_MAX} limits; delete or narrow some budgets",
+                code="too_many_budgets",
+            )
         units = _units_of(ask)
         return tuple([LimitPart(part.limit_id, units[part.asset]) for part in parts])
 

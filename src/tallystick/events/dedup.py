@@ -48,6 +48,10 @@ class DedupIndex:
         options = Options(raw_mode=True)
         options.create_if_missing(True)
         options.set_write_buffer_size(32 * 1024 * 1024)
+        # almost every look-up is of a new identity: a bloom filter over what is in memory spares
+        # the walk through its skip list
+        options.set_memtable_prefix_bloom_ratio(0.1)
+        options.set_memtable_whole_key_filtering(True)
         options.set_block_based_table_factory(table)
         folder.mkdir(parents=True, exist_ok=True)
         self._entries = Rdict(
@@ -63,18 +67,17 @@ class DedupIndex:
         The result counts only once `commit` is called; judging again starts afresh.
         """
         found: list[bytes | None] = self._entries.get([key for key, _ in identities]) or []
-        self._pending = {}
+        pending: dict[bytes, bytes] = {}
         verdicts = bytearray(len(identities))
         for index, ((key, digest), stored, offset) in enumerate(
             zip(identities, found, offsets, strict=True)
         ):
-            known = stored or self._pending.get(key)
-            if known is None:
-                self._pending[key] = _ENTRY.pack(offset, digest)
-            elif known[8:] != digest:
-                verdicts[index] = Verdict.CONFLICT
-            elif _OFFSET.unpack_from(known)[0] != offset:
-                verdicts[index] = Verdict.DUPLICATE
+            entry = _ENTRY.pack(offset, digest)
+            known = stored or pending.setdefault(key, entry)
+            if known != entry:
+                is_same = known[_OFFSET.size :] == digest
+                verdicts[index] = Verdict.DUPLICATE if is_same else Verdict.CONFLICT
+        self._pending = pending
         return bytes(verdicts)
 
     def commit(self, offset_end: int) -> None:

@@ -1,9 +1,10 @@
 """The door: takes a request body, answers with a receipt once everything is durable.
 
-Requests that arrive while an append is under way form the next append: one transaction,
-one flush to disk for all of them. The queue is bounded; a full one pushes back (SlowDown)
-before anything is stored. Broken messages are appended too, as `data.import.error`, so
-that they are counted and can be explained; their content is only hashed.
+One thread reads bodies and appends their events: handing each request from thread to thread
+cost more than reading it. Requests that arrive while an append is under way form the next
+append: one transaction, one flush to disk for all of them. The queue is bounded; a full one
+pushes back (SlowDown) before anything is stored. Broken messages are appended too, as
+`data.import.error`, so that they are counted and can be explained; their content is only hashed.
 """
 
 from __future__ import annotations
@@ -12,7 +13,8 @@ import asyncio
 import logging
 import threading
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import NamedTuple, Protocol
 
 import msgspec
@@ -21,18 +23,19 @@ from tallystick.clock import Clock
 from tallystick.errors import SlowDown, StoreUnavailable, TallystickError
 from tallystick.events.adapters import ParsedBody, Rejection, parse_body
 from tallystick.events.appending import Appender
-from tallystick.events.batch import EventBatch, Identity, batch_of, identities_of, join_batches
+from tallystick.events.batch import batch_of, identities_of, join_batches
 from tallystick.events.model import Event
 from tallystick.events.redaction import Redactor
 from tallystick.plumbing.log import Verdict
 
 _log = logging.getLogger(__name__)
 
-EVENTS_WAITING_MAX = 60_000
-"""Events accepted into memory but not yet durable, over all requests."""
+BYTES_WAITING_MAX = 32 * 1024 * 1024
+"""Bodies accepted into memory whose events are not yet durable: about 75,000 events."""
 
 _EVENTS_PER_APPEND_MAX = 10_000
-_PARSE_IN_THREAD_BYTES = 32 * 1024
+_EVENT_BYTES = 512
+"""What an event counts for that came without a body."""
 
 
 class Receipt(msgspec.Struct):
@@ -61,14 +64,18 @@ class BodyParser(Protocol):
         ...
 
 
-class _Submission(NamedTuple):
-    """One request that waits to be appended."""
+_Outcome = tuple[ParsedBody, bytes]
+"""What was read of a request, and a verdict for each of its events."""
 
-    batch: EventBatch
-    identities: list[Identity]
+
+class _Submission(NamedTuple):
+    """One request that waits to be read and appended."""
+
+    parse: Callable[[], ParsedBody]
+    size_bytes: int
     received_at: int
     loop: asyncio.AbstractEventLoop
-    answer: asyncio.Future[bytes]
+    answer: asyncio.Future[_Outcome]
 
 
 class Door:
@@ -79,10 +86,10 @@ class Door:
         self._redactor = redactor
         self._clock = clock
         self._waiting: deque[_Submission] = deque()
-        self._events_waiting = 0
+        self._bytes_waiting = 0
         self._changed = threading.Condition()
         self._is_closing = False
-        self._thread = threading.Thread(target=self._append_forever, name="door", daemon=True)
+        self._thread = threading.Thread(target=self._work, name="door", daemon=True)
 
     def start(self) -> None:
         """Begin to accept."""
@@ -105,24 +112,18 @@ class Door:
         is full, StoreUnavailable when the log cannot be reached; nothing is stored then.
         `tenant_id`: whose events these may be; "" is every tenant.
         """
-        if self._events_waiting >= EVENTS_WAITING_MAX:
-            raise SlowDown("too many events are waiting to be stored; send them again later")
         received_at = self._clock.now()
-
-        def parse() -> ParsedBody:
-            return parse_form(
-                body,
-                content_type=content_type,
-                content_encoding=content_encoding,
-                headers=headers,
-                received_at=received_at,
-                redactor=self._redactor,
-                tenant_id=tenant_id,
-            )
-
-        is_small = len(body) <= _PARSE_IN_THREAD_BYTES and not content_encoding
-        parsed = parse() if is_small else await asyncio.to_thread(parse)
-        verdicts = await self._submit(parsed, received_at)
+        parse = partial(
+            parse_form,
+            body,
+            content_type=content_type,
+            content_encoding=content_encoding,
+            headers=headers,
+            received_at=received_at,
+            redactor=self._redactor,
+            tenant_id=tenant_id,
+        )
+        parsed, verdicts = await self._submit(parse, len(body), received_at)
         return receipt_of(parsed, verdicts)
 
     @property
@@ -135,28 +136,24 @@ class Door:
 
         Raises SlowDown or StoreUnavailable as `accept` does.
         """
-        if self._events_waiting >= EVENTS_WAITING_MAX:
-            raise SlowDown("too many events are waiting to be stored; send them again later")
-        indexes = list(range(len(events)))
-        return await self._submit(ParsedBody(batch_of(events), indexes, [], []), self._clock.now())
-
-    async def _submit(self, parsed: ParsedBody, received_at: int) -> bytes:
-        batch = join_batches([parsed.batch, batch_of(parsed.broken)])
-        if not batch.size:
-            return b""
-        loop = asyncio.get_running_loop()
-        submission = _Submission(
-            batch,
-            identities_of(batch.columns, batch.size),
-            received_at,
-            loop,
-            loop.create_future(),
+        parsed = ParsedBody(batch_of(events), list(range(len(events))), [], [])
+        _, verdicts = await self._submit(
+            lambda: parsed, len(events) * _EVENT_BYTES, self._clock.now()
         )
+        return verdicts
+
+    async def _submit(
+        self, parse: Callable[[], ParsedBody], size_bytes: int, received_at: int
+    ) -> _Outcome:
+        loop = asyncio.get_running_loop()
+        submission = _Submission(parse, size_bytes, received_at, loop, loop.create_future())
         with self._changed:
             if self._is_closing:
                 raise SlowDown("the server is stopping; send the events again")
+            if self._bytes_waiting >= BYTES_WAITING_MAX:
+                raise SlowDown("too many events are waiting to be stored; send them again later")
             self._waiting.append(submission)
-            self._events_waiting += batch.size
+            self._bytes_waiting += size_bytes
             self._changed.notify()
         # the append goes on even if this request is cancelled: its events are then durable
         return await asyncio.shield(submission.answer)
@@ -169,71 +166,83 @@ class Door:
         if self._thread.is_alive():
             self._thread.join()
 
-    def _append_forever(self) -> None:
-        while True:
-            group = self._next_group()
-            if not group:
-                return
+    def _work(self) -> None:
+        while self._wait():
+            read = self._read()
             try:
-                verdicts = self._append(group)
+                outcomes = self._append(read)
             except TallystickError as error:
-                self._answer_all(group, error)
+                self._answer([(submission, error) for submission, _ in read])
             except Exception as error:  # the lane must live on, the callers must know
                 _log.exception("an append failed")
-                self._answer_all(group, StoreUnavailable(f"append failed: {type(error).__name__}"))
+                failure = StoreUnavailable(f"append failed: {type(error).__name__}")
+                self._answer([(submission, failure) for submission, _ in read])
             else:
-                self._answer_each(group, verdicts)
+                self._answer(outcomes)
 
-    def _next_group(self) -> list[_Submission]:
+    def _wait(self) -> bool:
+        """Wait for a request; False when there is none and there will be no more."""
         with self._changed:
             while not self._waiting and not self._is_closing:
                 self._changed.wait()
-            group: list[_Submission] = []
-            count = 0
-            while self._waiting and count < _EVENTS_PER_APPEND_MAX:
-                submission = self._waiting.popleft()
-                group.append(submission)
-                count += submission.batch.size
-            return group
+            return bool(self._waiting)
 
-    def _append(self, group: list[_Submission]) -> bytes:
-        batch = join_batches([submission.batch for submission in group])
-        identities = [identity for submission in group for identity in submission.identities]
-        return self._appender.append(batch, identities, group[0].received_at)
-
-    def _answer_each(self, group: list[_Submission], verdicts: bytes) -> None:
-        start = 0
-        for submission in group:
-            end = start + submission.batch.size
-            self._answer(submission, verdicts[start:end], None)
-            start = end
-
-    def _answer_all(self, group: list[_Submission], error: TallystickError) -> None:
-        for submission in group:
-            self._answer(submission, b"", error)
-
-    def _answer(
-        self, submission: _Submission, verdicts: bytes, error: TallystickError | None
-    ) -> None:
-        with self._changed:
-            self._events_waiting -= submission.batch.size
-
-        def settle() -> None:
-            if submission.answer.done():
-                return
-            if error is None:
-                submission.answer.set_result(verdicts)
+    def _read(self) -> list[tuple[_Submission, ParsedBody]]:
+        """Read what waits, as much as one append takes; what is unusable is answered."""
+        read: list[tuple[_Submission, ParsedBody]] = []
+        count = 0
+        while self._waiting and count < _EVENTS_PER_APPEND_MAX:
+            submission = self._waiting.popleft()
+            try:
+                parsed = submission.parse()
+            except Exception as error:  # concerns this request alone, whatever it is
+                self._answer([(submission, error)])
             else:
-                submission.answer.set_exception(error)
+                read.append((submission, parsed))
+                count += parsed.batch.size + len(parsed.broken)
+        return read
 
-        submission.loop.call_soon_threadsafe(settle)
+    def _append(
+        self, read: Sequence[tuple[_Submission, ParsedBody]]
+    ) -> list[tuple[_Submission, _Outcome]]:
+        """Make everything durable in one append: events of each request, then its broken ones."""
+        batch = join_batches(
+            [part for _, parsed in read for part in (parsed.batch, batch_of(parsed.broken))]
+        )
+        verdicts = b""
+        if batch.size:
+            identities = identities_of(batch.columns, batch.size)
+            verdicts = self._appender.append(batch, identities, read[0][0].received_at)
+        outcomes: list[tuple[_Submission, _Outcome]] = []
+        start = 0
+        for submission, parsed in read:
+            end = start + parsed.batch.size
+            outcomes.append((submission, (parsed, verdicts[start:end])))
+            start = end + len(parsed.broken)
+        return outcomes
+
+    def _answer(self, answers: Sequence[tuple[_Submission, _Outcome | Exception]]) -> None:
+        with self._changed:
+            self._bytes_waiting -= sum(submission.size_bytes for submission, _ in answers)
+        for loop in {submission.loop for submission, _ in answers}:
+            theirs = [answer for answer in answers if answer[0].loop is loop]
+            loop.call_soon_threadsafe(_settle, theirs)
+
+
+def _settle(answers: Sequence[tuple[_Submission, _Outcome | Exception]]) -> None:
+    for submission, outcome in answers:
+        if submission.answer.done():
+            continue
+        if isinstance(outcome, Exception):
+            submission.answer.set_exception(outcome)
+        else:
+            submission.answer.set_result(outcome)
 
 
 def receipt_of(parsed: ParsedBody, verdicts: bytes) -> Receipt:
-    """Make the receipt: verdicts of the parsed events first, broken messages after them."""
-    judged = verdicts[: parsed.batch.size]
+    """Make the receipt, of one verdict for each parsed event."""
     conflicts = []
-    if judged.count(Verdict.CONFLICT):
+    if verdicts.count(Verdict.CONFLICT):
         ids = parsed.batch.values("event_id")
         conflicts = [
             Rejection(
@@ -243,11 +252,11 @@ def receipt_of(parsed: ParsedBody, verdicts: bytes) -> Receipt:
                 reason="this event_id was used before with other content; "
                 "give each event its own id",
             )
-            for index, event_id, verdict in zip(parsed.indexes, ids, judged, strict=True)
+            for index, event_id, verdict in zip(parsed.indexes, ids, verdicts, strict=True)
             if verdict == Verdict.CONFLICT
         ]
     return Receipt(
-        accepted=judged.count(Verdict.ORIGINAL),
-        duplicates=judged.count(Verdict.DUPLICATE),
+        accepted=verdicts.count(Verdict.ORIGINAL),
+        duplicates=verdicts.count(Verdict.DUPLICATE),
         rejected=sorted(parsed.rejections + conflicts, key=lambda rejection: rejection.index),
     )

@@ -8,6 +8,7 @@ reasoning tokens; the exclusive parts are derived when a price is applied.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import datetime
 from enum import StrEnum
 from hashlib import blake2b
@@ -104,13 +105,14 @@ class Plain(msgspec.Struct, kw_only=True, gc=False, forbid_unknown_fields=True, 
 
     What decodes as this needs few further checks (`tallystick.events.plain`); anything else
     is read field by field (`tallystick.events.rules`), which also finds the reason to refuse.
+    Nothing is required here: one event without an id must not make its neighbours' reading fail.
     The same fields, given to the same effect, are what the content digest is made of.
     """
 
-    event_id: _Id
-    event_type: _Id
-    event_time: Annotated[datetime, msgspec.Meta(tz=True)]
-    tenant_id: _Id
+    event_id: _Id = ""
+    event_type: _Id = ""
+    event_time: Annotated[datetime, msgspec.Meta(tz=True)] | None = None
+    tenant_id: _Id = ""
     run_id: _Text = ""
     attempt: _Ordinal = 1
     source: _Text = ""
@@ -147,16 +149,21 @@ class Plain(msgspec.Struct, kw_only=True, gc=False, forbid_unknown_fields=True, 
     idempotency_key: _Text = ""
     cost_amount: _Text = ""
     cost_currency: _Text = ""
-    attrs: dict[str, Any] = {}
+    attrs: dict[str, Any] | None = None
 
 
 _encoder = msgspec.msgpack.Encoder()
 
 
 def digest_of(plain: Plain) -> bytes:
-    """16 bytes over what a redacted event says (its time in micros, receipt left out).
+    """The digest of one event."""
+    return digests_of([plain])[0]
+
+
+def digests_of(plains: Iterable[Plain]) -> list[bytes]:
+    """16 bytes each over what a redacted event says (its time in micros, receipt left out).
 
     Only fields that were given are encoded, by name: a field that is added to the product
     later does not make an old event's repeat look like a conflict.
     """
-    return blake2b(_encoder.encode(plain), digest_size=16).digest()
+    return [blake2b(_encoder.encode(plain), digest_size=16).digest() for plain in plains]

@@ -15,6 +15,8 @@ import msgspec
 
 from tallystick.events.model import EVENT_FIELDS, Event
 from tallystick.events.redaction import is_hidden
+from tallystick.plumbing.log.columns import expand
+from tallystick.plumbing.log.packing import Column, unpack
 
 
 class Promotion(NamedTuple):
@@ -41,12 +43,12 @@ _ATTRS = EVENT_FIELDS.index("attrs")
 
 
 def fill_columns(
-    columns: list[list[Any]],
+    columns: Sequence[Column],
     count: int,
     promotions: Sequence[Promotion] = PROMOTIONS,
     *,
     fields: Sequence[str] = EVENT_FIELDS,
-) -> list[list[Any]]:
+) -> list[Column]:
     """Fill promoted fields of `count` events, as columns that an older version wrote.
 
     A field that the writer did not know is missing or None; where attrs do not say it, it
@@ -56,10 +58,10 @@ def fill_columns(
     for promotion in promotions:
         place = fields.index(promotion.field)
         filled += [[None]] * (place + 1 - len(filled))
-        column = filled[place]
+        column = unpack(filled[place], count)
         if None in column:
-            texts = columns[_ATTRS] * (count if len(columns[_ATTRS]) == 1 else 1)
-            values = column * (count if len(column) == 1 else 1)
+            texts = expand(unpack(columns[_ATTRS], count), count)
+            values = expand(column, count)
             filled[place] = [
                 _promoted(promotion, read_attributes(text).get(promotion.key), None)
                 if value is None

@@ -127,8 +127,12 @@ class KafkaSource:
 
     def _open_index(self, partition: int, position: int) -> DedupIndex:
         index = DedupIndex(self._folder / f"{self._options.topic}-{partition}")
-        if index.position < position:
-            index.learn(self._known(partition, index.position, position), position)
+        try:
+            if index.position < position:
+                index.learn(self._known(partition, index.position, position), position)
+        except BaseException:
+            index.close()  # else its lock would keep this process out for ever
+            raise
         return index
 
     def _end(self, partitions: Sequence[int]) -> None:

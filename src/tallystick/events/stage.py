@@ -9,7 +9,7 @@ messages always give the same events and verdicts, so a crash only makes them ag
 from __future__ import annotations
 
 import hmac
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from hashlib import blake2b
 from itertools import compress
 from operator import attrgetter
@@ -28,7 +28,13 @@ from tallystick.events.plain import split_plain
 from tallystick.events.poison import BrokenShare
 from tallystick.events.redaction import Redactor
 from tallystick.events.rules import Refused, make_event
-from tallystick.plumbing.log.columns import columns_of_rows, rows_of_columns
+from tallystick.plumbing.log.columns import (
+    Columns,
+    columns_of_rows,
+    concat_filled,
+    expand,
+    rows_of_columns,
+)
 from tallystick.plumbing.log.kafka import KafkaMessage
 from tallystick.plumbing.log.model import Chunk, Verdict
 
@@ -37,6 +43,9 @@ _HEAD = len(CANONICAL) + MAC_BYTES
 _TYPE = EVENT_FIELDS.index("event_type")
 _RECEIVED = EVENT_FIELDS.index("received_at")
 _GAP_MAX = 10_000
+_PIECE_MESSAGES = 500
+"""Rows made and turned into columns at once: as many as the processor keeps in its cache."""
+
 _fields_of = attrgetter(*EVENT_FIELDS)
 _rows = msgspec.msgpack.Decoder(list[list[Any]])
 _json = msgspec.json.Encoder()
@@ -69,32 +78,26 @@ class Stage:
         self._epoch = epoch
         self.index = index
         self._redactor = redactor
-        self._key = key
+        self._sealing = blake2b(key=key, digest_size=MAC_BYTES)
         self._share = BrokenShare(f"partition {partition} of {topic}")
 
     def take(self, messages: Sequence[KafkaMessage]) -> Staged:
         """Make the events of the next messages; raise TooManyBroken when most are broken."""
-        rows = self._read(messages)
-        broken = [row[_TYPE] == EventType.IMPORT_ERROR for row in rows]
-        if any(broken):
-            self._share.note(len(rows), sum(broken))
-        else:
-            self._share.note(len(rows), 0)
-        columns = columns_of_rows(_even(rows))
+        count = len(messages)
+        columns = concat_filled([self._columns(piece) for piece in _pieces(messages)])
         offsets = [message.offset for message in messages]
-        verdicts = self.index.judge(identities_of(columns, len(rows)), offsets)
+        broken = _broken_places(columns[_TYPE], count)
+        self._share.note(count, len(broken))
+        verdicts = self.index.judge(identities_of(columns, count), offsets)
         end = offsets[-1] + 1
         self.index.commit(end)
         told = [
-            (message.key, _json.encode(broken_message(msgspec.convert(row, Event))))
-            for message, row, verdict in compress(
-                zip(messages, rows, verdicts, strict=True), broken
-            )
-            if verdict == Verdict.ORIGINAL
+            (messages[place].key, _told(columns, place))
+            for place in broken
+            if verdicts[place] == Verdict.ORIGINAL
         ]
-        skipped = self._skipped(offsets)
-        if skipped:
-            return Staged(self._with_skipped(skipped, offsets, rows, verdicts), told)
+        if skipped := self._skipped(offsets):
+            return Staged(self._with_skipped(skipped, offsets, columns, verdicts), told)
         self._position = end
         return Staged(Chunk(self._partition, self._epoch, offsets, columns, verdicts, end), told)
 
@@ -111,12 +114,13 @@ class Stage:
         return sorted(set(range(self._position, offsets[-1] + 1)) - set(offsets))
 
     def _with_skipped(
-        self, skipped: Sequence[int], offsets: Sequence[int], rows: Sequence[Row], verdicts: bytes
+        self, skipped: Sequence[int], offsets: Sequence[int], columns: Columns, verdicts: bytes
     ) -> Chunk:
         """Count markers too: every offset is accounted for."""
         markers = [
             (offset, list(_fields_of(_marker(offset))), Verdict.CONTROL) for offset in skipped
         ]
+        rows = rows_of_columns(columns, len(offsets))
         whole = sorted([*zip(offsets, rows, verdicts, strict=True), *markers], key=_by_offset)
         self._position = offsets[-1] + 1
         return Chunk(
@@ -128,20 +132,23 @@ class Stage:
             self._position,
         )
 
-    def _read(self, messages: Sequence[KafkaMessage]) -> list[Row]:
+    def _columns(self, messages: Sequence[KafkaMessage]) -> tuple[int, Columns]:
         is_ours = [self._is_sealed(message.value) for message in messages]
         if all(is_ours):
-            return _unpack([message.value for message in messages])
+            rows = _unpack([message.value for message in messages])
+            return len(rows), columns_of_rows(_even(rows))
         ours = iter(_unpack([one.value for one in compress(messages, is_ours)]))
         others = [one for one, own in zip(messages, is_ours, strict=True) if not own]
         foreign = iter(self._read_foreign(others))
-        return [next(ours) if own else next(foreign) for own in is_ours]
+        rows = [next(ours) if own else next(foreign) for own in is_ours]
+        return len(rows), columns_of_rows(_even(rows))
 
     def _is_sealed(self, value: bytes) -> bool:
         if not value.startswith(CANONICAL):
             return False
-        seal = blake2b(value[_HEAD:], key=self._key, digest_size=MAC_BYTES).digest()
-        return hmac.compare_digest(seal, value[len(CANONICAL) : _HEAD])
+        seal = self._sealing.copy()  # half the cost of taking the key in anew
+        seal.update(value[_HEAD:])
+        return hmac.compare_digest(seal.digest(), value[len(CANONICAL) : _HEAD])
 
     def _read_foreign(self, messages: Sequence[KafkaMessage]) -> list[Row]:
         """Plain messages together, the others one by one; each by its own time of receipt."""
@@ -185,6 +192,25 @@ class Stage:
                 origin=origin,
             )
         return list(_fields_of(event))
+
+
+def _pieces(messages: Sequence[KafkaMessage]) -> Iterator[Sequence[KafkaMessage]]:
+    for start in range(0, len(messages), _PIECE_MESSAGES):
+        yield messages[start : start + _PIECE_MESSAGES]
+
+
+def _broken_places(kinds: list[Any], count: int) -> list[int]:
+    if EventType.IMPORT_ERROR not in kinds:
+        return []
+    return [
+        place for place, kind in enumerate(expand(kinds, count)) if kind == EventType.IMPORT_ERROR
+    ]
+
+
+def _told(columns: Columns, place: int) -> bytes:
+    """What the topic of broken messages gets of one of them."""
+    row = [column[place if len(column) > 1 else 0] for column in columns]
+    return _json.encode(broken_message(msgspec.convert(row, Event)))
 
 
 def _is_one_line(text: bytes) -> bool:

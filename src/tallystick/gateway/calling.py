@@ -20,13 +20,15 @@ from starlette.responses import Response
 
 from tallystick.access import Principal
 from tallystick.clock import SECOND
-from tallystick.errors import SlowDown, StoreUnavailable, TallystickError
+from tallystick.errors import SlowDown, StoreUnavailable, TallystickError, TooManyRequests
 from tallystick.gateway import routing
 from tallystick.gateway.attribution import CallPlace
 from tallystick.gateway.door import TokenRate
 from tallystick.gateway.estimate import estimate_output
 from tallystick.gateway.headers import answer_headers, call_headers
 from tallystick.gateway.health import Health
+from tallystick.gateway.heartbeat import Heartbeat
+from tallystick.gateway.keys import KeyRing
 from tallystick.gateway.model import Asked, ModelOff, ModelUnknown, UpstreamBusy, UpstreamFailed
 from tallystick.gateway.money import CallAsk, CallPermit, CallReceipt, CallRefused, Calls, Usage
 from tallystick.gateway.outbound import Answer, Outbound
@@ -34,12 +36,15 @@ from tallystick.gateway.routing import Choice
 from tallystick.gateway.settings import GatewaySettings
 from tallystick.gateway.streams import StreamAnswer
 from tallystick.gateway.surfaces import Surface
+from tallystick.gateway.upstreams import able, send_translated, translation_of
 from tallystick.gateway.usage import believed, estimated_usage
 from tallystick.ids import IdSource
 
 T = TypeVar("T")
 _SETTLE_DELAYS = (0.1, 0.5, 2.0, 5.0)
 """Seconds between tries to settle; what stays unsettled is left to the ledger's resolver."""
+_OURS = frozenset({"unsupported_field", "upstream_key_unreadable"})
+"""Failures before anything was sent, that say nothing of the upstream."""
 _DOWNGRADE_CODES = frozenset({"budget_exceeded", "downgrade_required"})
 
 
@@ -75,14 +80,17 @@ class Calling:
         calls: Calls,
         outbound: Outbound,
         settings: GatewaySettings,
+        keys: KeyRing,
         health: Health,
         ids: IdSource,
     ) -> None:
         self.calls = calls
         self.settings = settings
         self._outbound = outbound
+        self._keys = keys
         self._health = health
         self._ids = ids
+        self._heartbeat = Heartbeat(calls, settings.hold_seconds)
         self._endings: set[asyncio.Task[Any]] = set()
 
     async def answer(self, call: Call) -> Response:
@@ -100,7 +108,7 @@ class Calling:
         tried = 0
         failure: Response | UpstreamFailed = UpstreamFailed("", code="", is_sent=False)
         while tried <= retries:
-            choice = self._next_choice(choices, tried)
+            choice = self._next_choice(call, choices, tried)
             if choice is None:
                 break
             if tried and not self._health.may_retry():
@@ -116,7 +124,7 @@ class Calling:
                 break
             await asyncio.sleep(routing.delay_before(tried, self._health.random()) / SECOND)
         if not tried:
-            raise UpstreamBusy("every upstream of this model is busy or out of order")
+            raise self._unavailable(call, choices)
         if isinstance(failure, UpstreamFailed):
             raise failure
         return failure
@@ -137,7 +145,8 @@ class Calling:
         on = [one for one in choices if not routing.is_allowed(one.model, self.settings.models_off)]
         if not on:
             raise ModelOff(f"{model} is switched off")
-        return on, retries
+        beta = call.headers.get("anthropic-beta", "")
+        return able(on, call.surface.name, call.asked, beta), retries
 
     async def _steer(self, call: Call, choices: list[Choice]) -> tuple[Call, list[Choice]]:
         """Go down the route's ladder at once where a budget or a mitigation says so."""
@@ -164,14 +173,24 @@ class Calling:
             one for one in ladder if not routing.is_allowed(one.model, self.settings.models_off)
         ]
 
-    def _next_choice(self, choices: list[Choice], tried: int) -> Choice | None:
+    def _next_choice(self, call: Call, choices: list[Choice], tried: int) -> Choice | None:
         """The next choice that is in order, from the one after the last on; then around."""
         count = len(choices)
         for step in range(count):
             choice = choices[(tried + step) % count]
-            if self._health.take(choice):
+            if self._health.take(choice, call.principal.tenant_id):
                 return choice
         return None
+
+    def _unavailable(self, call: Call, choices: list[Choice]) -> TallystickError:
+        wait = self._health.rest_seconds(choices, call.principal.tenant_id)
+        if not wait:
+            return UpstreamBusy("every upstream of this model is busy or out of order")
+        return TooManyRequests(
+            "the upstream's own rate limit for this model is used up",
+            decided_by=f"upstream:{choices[0].upstream.name}",
+            retry_after_seconds=wait,
+        )
 
     def _is_worth_another(self, outcome: Response | UpstreamFailed) -> bool:
         if isinstance(outcome, UpstreamFailed):
@@ -196,7 +215,7 @@ class Calling:
         if refused.code not in _DOWNGRADE_CODES:
             raise refused
         for step, cheaper in enumerate(self._ladder(call), 1):
-            if not self._health.take(cheaper):
+            if not self._health.take(cheaper, call.principal.tenant_id):
                 continue
             try:
                 ask = self._ask(call, cheaper, tried, f"-down{step}")
@@ -223,6 +242,7 @@ class Calling:
             tokens_input=asked.tokens_input,
             tokens_output_max=asked.tokens_output_max,
             has_cache_write=asked.has_cache_write,
+            has_audio=asked.has_audio,
             service_tier=asked.service_tier,
             tools=asked.tools,
             account_id=place.account_id,
@@ -240,6 +260,7 @@ class Calling:
         """Send one attempt and end its hold; a stream ends it later, by itself."""
         choice, call = attempt.choice, attempt.call
         is_handed_on = False
+        self._heartbeat.began(attempt.permit)
         try:
             answer = await self._send(attempt)
             if answer.status >= 400:
@@ -255,7 +276,8 @@ class Calling:
                 return StreamAnswer(self, attempt, answer)
             return await self._whole(attempt, answer)
         except UpstreamFailed as failure:
-            self._health.failed(choice.upstream)
+            if failure.code not in _OURS:
+                self._health.failed(choice.upstream)
             return await self._unanswered(attempt, failure)
         except asyncio.CancelledError:
             gone = UpstreamFailed("cancelled", code="cancelled", is_sent=True)
@@ -263,15 +285,23 @@ class Calling:
             raise
         finally:
             if not is_handed_on:
-                self._health.give_back(choice.upstream)
+                self.give_back(attempt)
 
     def give_back(self, attempt: Attempt) -> None:
-        """A stream ended."""
+        """An attempt ended."""
+        self._heartbeat.ended(attempt.permit)
         self._health.give_back(attempt.choice.upstream)
 
     async def _send(self, attempt: Attempt) -> Answer:
         call, (upstream, model) = attempt.call, attempt.choice
+        upstream = self._keys.keyed(upstream, attempt.permit.tenant_id)
         headers = {**call.headers, "X-Client-Request-Id": attempt.permit.request_id}
+        translation = translation_of(upstream, call.surface.name)
+        if translation is not None:
+            created = attempt.permit.occurred_at // SECOND
+            return await send_translated(
+                self._outbound, translation, call.asked, upstream, model, headers, created
+            )
         return await self._outbound.send(
             upstream,
             call.surface.upstream_path,
@@ -283,10 +313,12 @@ class Calling:
     async def pass_on(self, call: Call) -> Response:
         """Send a call that is free (a token count) and give back its answer as it is."""
         choices, _ = self.choices(call)
+        await self.calls.check(self._ask(call, choices[0], 1))
         upstream, model = choices[0]
         body = call.surface.body_for(call.asked, model, upstream)
+        keyed = self._keys.keyed(upstream, call.principal.tenant_id)
         answer = await self._outbound.send(
-            upstream, call.surface.upstream_path, body, call.headers, model=model
+            keyed, call.surface.upstream_path, body, call.headers, model=model
         )
         headers = answer_headers(answer.headers)
         return Response(await answer.read(), answer.status, headers)
@@ -327,7 +359,10 @@ class Calling:
             body = await answer.read()
         except UpstreamFailed:  # it said no all the same
             body = b""
-        if answer.status >= 500 or answer.status == 429:
+        if answer.status == 429:
+            wait = answer.headers.get("retry-after") or ""
+            self._health.limited(attempt.choice, attempt.call.principal.tenant_id, wait)
+        elif answer.status >= 500:
             self._health.failed(attempt.choice.upstream)
         await self.ending(
             self.settle(
@@ -395,6 +430,7 @@ class Calling:
 
     async def close(self) -> None:
         """Wait for holds that are being ended."""
+        await self._heartbeat.close()
         if self._endings:
             await asyncio.wait(self._endings, timeout=10)
 

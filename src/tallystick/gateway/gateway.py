@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import random
 import time
@@ -19,11 +20,12 @@ from tallystick.gateway.door import Door, TokenRate
 from tallystick.gateway.errors import refusal
 from tallystick.gateway.headers import passed_on
 from tallystick.gateway.health import Health
+from tallystick.gateway.keys import KeyRing
 from tallystick.gateway.models import model_list
 from tallystick.gateway.money import Calls
 from tallystick.gateway.outbound import Outbound
 from tallystick.gateway.settings import GatewaySettings
-from tallystick.gateway.streams import add_headers
+from tallystick.gateway.streams import StreamAnswer, add_headers
 from tallystick.gateway.surfaces import COUNTING, SURFACES, Surface
 from tallystick.ids import IdSource
 
@@ -43,8 +45,10 @@ class Gateway:
         door: Door,
         ids: IdSource,
         health: Health,
+        keys: KeyRing,
     ) -> None:
         self._calling = calling
+        self._keys = keys
         self._outbound = outbound
         self._door = door
         self._ids = ids
@@ -59,6 +63,7 @@ class Gateway:
         """Finish what ends holds, then close connections."""
         await self._calling.close()
         await self._outbound.close()
+        await asyncio.to_thread(self._keys.close)
 
     def _endpoint(self, surface: Surface, *, is_free: bool) -> Endpoint:
         async def answer(request: Request) -> Response:
@@ -89,8 +94,13 @@ class Gateway:
                 _log.exception("%s failed", route)
                 failure = TallystickError("an unexpected failure")
                 code, response = failure.code, refusal(speaks, failure)
-            add_headers(response, self._door.headers(request))
-            self._door.note(request, route, response.status_code, code, started)
+            try:
+                add_headers(response, self._door.headers(request))
+                self._door.note(request, route, response.status_code, code, started)
+            except BaseException:
+                if isinstance(response, StreamAnswer):  # or its hold would stay
+                    await response.abandon()
+                raise
             return response
 
         return endpoint
@@ -114,13 +124,14 @@ class Gateway:
 
     async def _models(self, request: Request) -> Response:
         principal = await self._door.admit(request)
-        body = await model_list(self._calling.settings, self._outbound, principal)
+        body = await model_list(self._calling.settings, self._outbound, self._keys, principal)
         return Response(body, media_type="application/json")
 
 
 def make_gateway(
     calls: Calls,
     settings: GatewaySettings,
+    keys: KeyRing,
     door: Door,
     clock: Clock,
     ids: IdSource,
@@ -128,7 +139,8 @@ def make_gateway(
     """Put the parts together."""
     outbound = Outbound()
     health = Health(clock, settings.retry_share, random.random)
-    return Gateway(Calling(calls, outbound, settings, health, ids), outbound, door, ids, health)
+    calling = Calling(calls, outbound, settings, keys, health, ids)
+    return Gateway(calling, outbound, door, ids, health, keys)
 
 
 def _accept_api_key(request: Request) -> None:

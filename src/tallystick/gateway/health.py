@@ -1,11 +1,15 @@
-"""Which upstreams are in order: breakers, calls under way and the retry budget, in memory."""
+"""Which upstreams are in order: breakers, calls under way and the retry budget, in memory.
+
+A rate limit is of one key and model, so what it rests is the target of one tenant: the others
+go on, and the breaker, which is everyone's, hears that the upstream answers.
+"""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
-from tallystick.clock import Clock
+from tallystick.clock import SECOND, Clock
 from tallystick.gateway.routing import (
     CLOSED,
     BreakerState,
@@ -14,6 +18,7 @@ from tallystick.gateway.routing import (
     after_failure,
     after_trial,
     may_try,
+    rest_limited,
 )
 from tallystick.gateway.settings import Upstream
 
@@ -26,15 +31,16 @@ class Health:
         self._share = retry_share
         self.random = random
         self._breakers: dict[str, BreakerState] = {}
+        self._rests: dict[tuple[str, str, str], int] = {}
         self._under_way: defaultdict[str, int] = defaultdict(int)
         self._budget = RetryBudget()
 
-    def take(self, choice: Choice) -> bool:
+    def take(self, choice: Choice, tenant_id: str) -> bool:
         """Take a place at an upstream, if it is in order and not full; give it back after."""
         upstream = choice.upstream
         state = self._breakers.get(upstream.name, CLOSED)
         now = self._clock.now()
-        if not may_try(state, now):
+        if not may_try(state, now) or self._rests.get(_target(choice, tenant_id), 0) > now:
             return False
         if upstream.concurrency_max and self._under_way[upstream.name] >= upstream.concurrency_max:
             return False
@@ -56,6 +62,19 @@ class Health:
         state = self._breakers.get(upstream.name, CLOSED)
         self._breakers[upstream.name] = after_failure(state, self._clock.now())
 
+    def limited(self, choice: Choice, tenant_id: str, retry_after: str) -> None:
+        """It answered 429: this target rests for this tenant; the upstream is in order."""
+        self.succeeded(choice.upstream)
+        now = self._clock.now()
+        self._rests = {target: until for target, until in self._rests.items() if until > now}
+        self._rests[_target(choice, tenant_id)] = now + rest_limited(retry_after)
+
+    def rest_seconds(self, choices: Sequence[Choice], tenant_id: str) -> int:
+        """Until the first of these that rest may be tried; 0 when none rests."""
+        now = self._clock.now()
+        ends = [self._rests.get(_target(choice, tenant_id), 0) for choice in choices]
+        return -(-min((end - now for end in ends if end > now), default=0) // SECOND)
+
     def began(self) -> None:
         """A first attempt was made."""
         self._budget = self._budget.after_first(self._share)
@@ -67,3 +86,7 @@ class Health:
             return False
         self._budget = left
         return True
+
+
+def _target(choice: Choice, tenant_id: str) -> tuple[str, str, str]:
+    return choice.upstream.name, choice.model, tenant_id

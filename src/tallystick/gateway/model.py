@@ -23,6 +23,8 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
     wants_usage: bool = True
     """Whether the client itself asked for usage in its stream."""
     has_cache_write: bool = False
+    has_audio: bool = False
+    """Sound goes in or may come out."""
     service_tier: str = ""
     tools: Mapping[str, int] = {}
     """Tools that the provider runs and bills by call -> calls at most."""
@@ -38,8 +40,6 @@ class Seen(msgspec.Struct, kw_only=True):
     """What a stream said of its input before its answer began; its output counts nothing yet."""
     served_model: str = ""
     error_code: str = ""
-    tokens_input_audio: int = 0
-    tokens_output_audio: int = 0
 
 
 class ModelUnknown(TallystickError):

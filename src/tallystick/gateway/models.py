@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 
 from tallystick.access import Principal
+from tallystick.gateway.keys import KeyRing
 from tallystick.gateway.model import UpstreamFailed
 from tallystick.gateway.outbound import Outbound
 from tallystick.gateway.routing import is_allowed
@@ -17,7 +18,9 @@ class _Listed(msgspec.Struct):
     data: list[dict[str, Any]] = []
 
 
-async def model_list(settings: GatewaySettings, outbound: Outbound, principal: Principal) -> bytes:
+async def model_list(
+    settings: GatewaySettings, outbound: Outbound, keys: KeyRing, principal: Principal
+) -> bytes:
     """The models that this principal may call, in OpenAI's shape."""
     found: dict[str, dict[str, Any]] = {}
     for name, route in settings.routes.items():
@@ -29,8 +32,8 @@ async def model_list(settings: GatewaySettings, outbound: Outbound, principal: P
         for name in upstream.models:
             if "*" not in name:
                 found.setdefault(name, _entry(name, upstream.provider))
-        if upstream.speaks == "openai" and any("*" in name for name in upstream.models):
-            for entry in await _upstream_models(outbound, upstream):
+        if _has_list(upstream) and any("*" in name for name in upstream.models):
+            for entry in await _upstream_models(outbound, upstream, keys, principal):
                 if is_allowed(str(entry.get("id", "")), upstream.models):
                     found.setdefault(str(entry["id"]), entry)
     allowed = principal.models
@@ -42,8 +45,15 @@ async def model_list(settings: GatewaySettings, outbound: Outbound, principal: P
     return msgspec.json.encode({"object": "list", "data": shown})
 
 
-async def _upstream_models(outbound: Outbound, upstream: Upstream) -> list[dict[str, Any]]:
+def _has_list(upstream: Upstream) -> bool:
+    return upstream.speaks == "openai" and not upstream.is_translated
+
+
+async def _upstream_models(
+    outbound: Outbound, upstream: Upstream, keys: KeyRing, principal: Principal
+) -> list[dict[str, Any]]:
     try:
+        upstream = keys.keyed(upstream, principal.tenant_id)
         answer = await outbound.send(upstream, "/models", b"", {}, method="GET")
         body = await answer.read()
         return msgspec.json.decode(body, type=_Listed).data if answer.status == 200 else []

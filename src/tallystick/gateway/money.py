@@ -40,6 +40,14 @@ class Calls(Protocol):
         """What budgets and mitigations say of a call before it is asked for."""
         ...
 
+    async def check(self, ask: CallAsk) -> None:
+        """Raise CallRefused for a free call that a kill switch or a mitigation forbids."""
+        ...
+
+    async def keep(self, permit: CallPermit, *, ttl_seconds: int) -> None:
+        """Give a call under way more time; raises Conflict when its hold has ended."""
+        ...
+
     def check_running(self, permit: CallPermit) -> None:
         """Raise Blocked when a call under way must end; called often."""
         ...

@@ -2,7 +2,8 @@
 
 Pure: time and randomness are passed in. A breaker opens after FAILURES_MAX failures in a
 row and lets one call through after its rest; retries draw on a budget that only first
-attempts fill, so that a failing upstream is not hit harder than a healthy one.
+attempts fill, so that a failing upstream is not hit harder than a healthy one. A 429 is no
+failure: it rests one model at one upstream for one tenant, for as long as it says.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ FAILURES_MAX = 5
 REST = 10 * SECOND
 RETRIES_SAVED_MAX = 10.0
 _RETRYABLE = frozenset({408, 409, 429, 500, 502, 503, 504, 529})
+_REST_LIMITED_MAX = 60
 _DELAY_FIRST = SECOND // 10
 _DELAY_MAX = 2 * SECOND
 
@@ -57,6 +59,16 @@ def after_failure(state: BreakerState, now: int) -> BreakerState:
     """
     failures = state.failures + 1
     return BreakerState(failures, now if failures >= FAILURES_MAX else 0)
+
+
+def rest_limited(retry_after: str) -> int:
+    """Micros to leave a target alone that answered 429; what names no seconds is one second.
+
+    >>> rest_limited("7"), rest_limited("86400"), rest_limited("Sat, 21 Nov 2026 16:00:00 GMT")
+    (7000000, 60000000, 1000000)
+    """
+    is_seconds = retry_after.isascii() and retry_after.isdecimal() and len(retry_after) < 10
+    return min(int(retry_after) if is_seconds else 1, _REST_LIMITED_MAX) * SECOND
 
 
 class RetryBudget(NamedTuple):
@@ -113,7 +125,7 @@ def plan_choices(
         direct = [
             Choice(upstream, model)
             for upstream in settings.upstreams.values()
-            if upstream.speaks == speaks and is_allowed(model, upstream.models)
+            if upstream.answers(speaks) and is_allowed(model, upstream.models)
         ]
         return usable(direct[:1]), settings.retries
     if route.is_off:
@@ -127,7 +139,7 @@ def choices_of(
 ) -> list[Choice]:
     """Targets that can answer on this surface and are not switched off."""
     choices = [Choice(upstreams[target.upstream], target.model or model) for target in targets]
-    return usable([choice for choice in choices if choice.upstream.speaks == speaks])
+    return usable([choice for choice in choices if choice.upstream.answers(speaks)])
 
 
 def usable(choices: Sequence[Choice]) -> list[Choice]:

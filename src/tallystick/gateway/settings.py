@@ -8,19 +8,32 @@ name models only; no header, body or path of theirs reaches an upstream's addres
 
 from __future__ import annotations
 
+import importlib.util
+import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 from urllib.parse import urlsplit
 
 import msgspec
 
 from tallystick.errors import InvalidInput
 
-Kind = Literal["openai", "anthropic", "azure_openai", "openai_compatible"]
-_BASE_URLS = {"openai": "https://api.openai.com/v1", "anthropic": "https://api.anthropic.com/v1"}
-_PROVIDERS = {"azure_openai": "azure", "openai_compatible": "openai"}
+Kind = Literal["openai", "anthropic", "azure_openai", "openai_compatible", "gemini", "bedrock"]
+_BASE_URLS = {
+    "openai": "https://api.openai.com/v1",
+    "anthropic": "https://api.anthropic.com/v1",
+    "gemini": "https://generativelanguage.googleapis.com/v1beta",
+    "bedrock": "https://bedrock-runtime.{region}.amazonaws.com",
+}
+_PROVIDERS = {
+    "azure_openai": "azure",
+    "openai_compatible": "openai",
+    "gemini": "google",
+    "bedrock": "aws",
+}
+_REGION = re.compile(r"[a-z]{2}(-[a-z0-9]+)+")
 
 
 class Upstream(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -37,6 +50,8 @@ class Upstream(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What is sent here when no route names the model; * stands for any text."""
     api_version: str = ""
     """Azure only: set, the deployment is part of the path."""
+    region: str = ""
+    """Bedrock only: where it is called, and what signatures are for."""
     connections_max: int = 512
     concurrency_max: int = 0
     """Calls under way at most; 0 does not limit."""
@@ -51,6 +66,15 @@ class Upstream(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def speaks(self) -> str:
         """The family of its protocol: openai or anthropic."""
         return "anthropic" if self.kind == "anthropic" else "openai"
+
+    @property
+    def is_translated(self) -> bool:
+        """Whether it has a dialect of its own, into which requests are translated."""
+        return self.kind in ("gemini", "bedrock")
+
+    def answers(self, speaks: str) -> bool:
+        """Whether it can answer on surfaces of this protocol."""
+        return self.speaks == speaks or self.kind == "bedrock"
 
 
 class Target(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -125,16 +149,27 @@ def check_settings(settings: GatewaySettings, environment: Mapping[str, str]) ->
 
 def _of_environment(environment: Mapping[str, str]) -> GatewaySettings:
     upstreams: dict[str, Upstream] = {}
-    kinds: tuple[tuple[Kind, str], ...] = (("openai", "OPENAI"), ("anthropic", "ANTHROPIC"))
-    for kind, prefix in kinds:
+    kinds: tuple[tuple[Kind, str, tuple[str, ...]], ...] = (
+        ("gemini", "GEMINI", ("gemini-*", "gemma-*")),
+        ("openai", "OPENAI", ("*",)),
+        ("anthropic", "ANTHROPIC", ("*",)),
+    )
+    for kind, prefix, models in kinds:
         if environment.get(f"{prefix}_API_KEY"):
-            base_url = environment.get(f"{prefix}_BASE_URL", "")
-            upstreams[kind] = Upstream(kind, base_url=base_url, api_key=f"env:{prefix}_API_KEY")
+            upstreams[kind] = Upstream(
+                kind,
+                base_url=environment.get(f"{prefix}_BASE_URL", ""),
+                api_key=f"env:{prefix}_API_KEY",
+                models=models,
+            )
     return check_settings(GatewaySettings(upstreams=upstreams), environment)
 
 
 def _complete(name: str, upstream: Upstream, environment: Mapping[str, str]) -> Upstream:
+    if upstream.kind == "bedrock":
+        _check_bedrock(name, upstream)
     base_url = (upstream.base_url or _BASE_URLS.get(upstream.kind, "")).rstrip("/")
+    base_url = base_url.replace("{region}", upstream.region)
     parts = urlsplit(base_url)
     if parts.scheme not in ("http", "https") or not parts.hostname or parts.query:
         raise _wrong(f"upstream {name}: base_url must be http(s)://host/path")
@@ -145,6 +180,13 @@ def _complete(name: str, upstream: Upstream, environment: Mapping[str, str]) -> 
         api_key=_read_key(name, upstream.api_key, environment),
         provider=upstream.provider or _PROVIDERS.get(upstream.kind, upstream.kind),
     )
+
+
+def _check_bedrock(name: str, upstream: Upstream) -> None:
+    if not _REGION.fullmatch(upstream.region):
+        raise _wrong(f"upstream {name}: bedrock needs a region, such as eu-central-1")
+    if importlib.util.find_spec("botocore") is None:
+        raise _wrong(f"upstream {name}: bedrock needs botocore; install tallystick[bedrock]")
 
 
 def _read_key(name: str, text: str, environment: Mapping[str, str]) -> str:
@@ -163,11 +205,3 @@ def _read_key(name: str, text: str, environment: Mapping[str, str]) -> str:
 
 def _wrong(message: str) -> InvalidInput:
     return InvalidInput(f"gateway settings: {message}", code="bad_setting")
-
-
-def public_settings(settings: GatewaySettings) -> dict[str, Any]:
-    """The settings without keys, for a page or an answer."""
-    content: dict[str, Any] = msgspec.to_builtins(settings)
-    for upstream in content["upstreams"].values():
-        upstream["api_key"] = "set" if upstream["api_key"] else ""
-    return content

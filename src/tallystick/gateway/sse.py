@@ -30,6 +30,8 @@ class EventSplitter:
         >>> splitter.feed(b"data: 1\\n"), splitter.feed(b"\\ndata: 2\\n\\n")
         ([], [b'data: 1\\n\\n', b'data: 2\\n\\n'])
         """
+        if not self.rest and 0 <= piece.find(b"\n\n") == len(piece) - 2 and b"\r" not in piece:
+            return [piece]  # one whole event, as most pieces are
         text = self.rest + piece if self.rest else piece
         events: list[bytes] = []
         start = 0

@@ -85,6 +85,12 @@ class StreamAnswer(Response):
         if not self._is_gone:
             await send({"type": "http.response.body", "body": b"", "more_body": False})
 
+    async def abandon(self) -> None:
+        """Settle a stream that will not be passed on: nobody was sent any of it."""
+        self._error_code = "cancelled"
+        self._answer.close()
+        await self._calling.ending(self._end())
+
     def _start(self) -> dict[str, object]:
         headers = answer_headers(self._answer.headers)
         headers.update(call_headers(self._permit, None, "", self._attempt.call.downgraded_by))
@@ -115,7 +121,7 @@ class StreamAnswer(Response):
                         return
                 elif shown:
                     await send({"type": "http.response.body", "body": shown, "more_body": True})
-                if self._is_killed() or await self._is_at_edge():
+                if self._is_killed() or (self._is_near_edge() and await self._is_at_edge()):
                     await self._end_here(send)
                     return
             await self._pass_rest(send)
@@ -152,14 +158,18 @@ class StreamAnswer(Response):
             return True
         return False
 
+    def _is_near_edge(self) -> bool:
+        """Whether the answer needs more than its hold covers soon."""
+        return tokens_so_far(self._reader) >= self._held() * _EDGE and not self._reader.is_ended
+
+    def _held(self) -> int:
+        held = self._permit.tokens_output
+        is_own = self._attempt.call.asked.tokens_output_max is not None
+        return held * _OWN_MAXIMUM_SLACK if is_own else held
+
     async def _is_at_edge(self) -> bool:
         """Top the hold up in time; True when the answer is beyond it and may not go on."""
-        held = self._permit.tokens_output
-        if self._attempt.call.asked.tokens_output_max is not None:
-            held *= _OWN_MAXIMUM_SLACK
-        tokens = tokens_so_far(self._reader)
-        if tokens < held * _EDGE or self._reader.is_ended:
-            return False
+        held, tokens = self._held(), tokens_so_far(self._reader)
         if self._top_up is None:
             more = self._calling.calls.top_up(self._permit, tokens_output=self._more_tokens())
             self._top_up = asyncio.ensure_future(more)

@@ -5,6 +5,9 @@ that happened is never refused: what does not fit under the account's limit is r
 shortfall. Refunds made by hand stay made. A run that still has credit set aside pays from
 that first, so the same work is never held and charged at once; what is left of a hold that
 nobody settled is free again, because the facts have settled it.
+
+A run that is charged its target already, as one whose calls were captured is, costs no operation
+and no lock of its account: its charge is only marked as known to the facts.
 """
 
 from __future__ import annotations
@@ -30,6 +33,21 @@ from tallystick.ledger.rules import AccountState, HoldState, plan_convergence, p
 from tallystick.ledger.settlement import end_settled_by_facts
 from tallystick.ledger.store import SQL, Connection, Plan, drive
 from tallystick.ledger.writing import write_book
+from tallystick.plumbing.arrays import int_array
+
+
+def confirm(connection: Connection, targets: Sequence[RunTarget]) -> dict[RunKey, RunChargeOutcome]:
+    """Mark runs whose charge is its target already; the others are left out."""
+    runs = [(target.tenant_id, target.run_id) for target in targets]
+    units = int_array(target.target_units for target in targets)
+    arguments = {**run_arguments(runs), "targets": units}
+    rows = connection.execute(SQL["confirm_run_charges"], arguments, binary=True).fetchall()
+    return {
+        (tenant_id, run_id): RunChargeOutcome(
+            tenant_id, run_id, 0, shortfall, None, is_first=not had_facts
+        )
+        for tenant_id, run_id, shortfall, had_facts in rows
+    }
 
 
 def converge(
@@ -75,8 +93,8 @@ def _converge_one(
     run = (charge.tenant_id, charge.run_id)
     account = book.account(charge.account_id)
     delta = plan_convergence(target.target_units, charge.charged, charge.shortfall, charge.refunded)
-    is_first = run not in book.run_charges
-    is_new = is_first or charge.is_stale or not charge.has_facts
+    is_first = not charge.has_facts
+    is_new = is_first or charge.is_stale
     operation_id = None
     if delta > 0:
         operation_id = _charge_more(book, account, charge, delta, target.reason, holds)

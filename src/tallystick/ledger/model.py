@@ -304,7 +304,7 @@ class RunTarget(msgspec.Struct, frozen=True):
 
 
 class RunChargeOutcome(NamedTuple):
-    """What convergence did for one run; `is_first`: nothing had ever been charged for it."""
+    """What convergence did for one run; `is_first`: its facts were never asked before."""
 
     tenant_id: str
     run_id: str

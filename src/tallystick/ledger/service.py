@@ -25,7 +25,7 @@ from tallystick.errors import (
 )
 from tallystick.ids import IdSource
 from tallystick.ledger.book import Book, Operation, RunKey, outcome_of
-from tallystick.ledger.convergence import converge
+from tallystick.ledger.convergence import confirm, converge
 from tallystick.ledger.group import (
     Answer,
     post_settings,
@@ -268,17 +268,24 @@ class Ledger:
         return run(self._ids, self._clock, items)
 
     def converge_run_charges(self, targets: Sequence[RunTarget]) -> list[RunChargeOutcome]:
-        """Post target minus posted for each run; repeating it posts zero."""
+        """Post target minus posted for each run, each named once; repeating it posts zero."""
         if not targets:
             return []
         for target in targets:
             check_units(target.target_units, "target", least=0)
 
+        with transaction(self._pool) as connection:
+            outcomes = confirm(connection, targets)
+        rest = [one for one in targets if (one.tenant_id, one.run_id) not in outcomes]
+
         def step() -> list[RunChargeOutcome]:
             with transaction(self._pool) as connection:
-                return converge(connection, self._ids, self._clock, targets)
+                return converge(connection, self._ids, self._clock, rest)
 
-        return self._again_when_raced(step)
+        if rest:
+            posted = self._again_when_raced(step)
+            outcomes |= {(one.tenant_id, one.run_id): one for one in posted}
+        return [outcomes[one.tenant_id, one.run_id] for one in targets]
 
     def settle_due(self, holds_max: int = 500) -> int:
         """End or mark the holds and leases whose time is over; how many were due."""

@@ -110,13 +110,14 @@ FROM ledger.hold WHERE hold_id = ANY(%(operation_ids)s::uuid[]);
 
 -- name: load_run_accounts
 -- The account that first held or was charged for a run, of the tenant of each account named.
+-- Each is looked up alone: as a join, a plan made of old statistics read every run of the tenant.
 -- Index: primary keys, operation_of_run.
-SELECT a.tenant_id, n.run_id, coalesce(r.account_id, (SELECT o.account_id
+SELECT a.tenant_id, n.run_id, coalesce((SELECT r.account_id FROM ledger.run_charge r
+    WHERE r.tenant_id = a.tenant_id AND r.run_id = n.run_id), (SELECT o.account_id
     FROM ledger.operation o WHERE o.tenant_id = a.tenant_id AND o.run_id = n.run_id
         AND o.run_id <> '' ORDER BY o.posted_at LIMIT 1))
 FROM unnest(%(account_ids)s::text[], %(run_ids)s::text[]) AS n(account_id, run_id)
-JOIN ledger.account a USING (account_id)
-LEFT JOIN ledger.run_charge r ON r.tenant_id = a.tenant_id AND r.run_id = n.run_id;
+JOIN ledger.account a USING (account_id);
 
 -- name: load_first_accounts
 -- The account that first held for each run. Index: operation_of_run.
@@ -276,14 +277,36 @@ SELECT r.tenant_id, r.run_id, r.account_id, r.target, r.charged, r.shortfall, r.
 FROM unnest(%(tenant_ids)s::text[], %(run_ids)s::text[]) AS n(tenant_id, run_id)
 JOIN ledger.run_charge r USING (tenant_id, run_id);
 
+-- name: confirm_run_charges
+-- Mark charges that are what facts say already, and tell which: no account is locked, nothing is
+-- posted. A row that somebody moves at this moment is left to convergence, so nobody waits; what
+-- moves it afterwards sees the mark or is told by upsert_run_charges. Locks: the rows.
+-- Index: primary key, hold_of_run.
+WITH same AS MATERIALIZED (
+    SELECT r.tenant_id, r.run_id, r.shortfall, r.has_facts, r.is_stale
+    FROM unnest(%(tenant_ids)s::text[], %(run_ids)s::text[], %(targets)s::bigint[])
+        AS n(tenant_id, run_id, target)
+    JOIN ledger.run_charge r USING (tenant_id, run_id)
+    WHERE r.target = n.target AND r.charged + r.shortfall = n.target AND NOT EXISTS (
+        SELECT FROM ledger.hold h WHERE h.tenant_id = n.tenant_id AND h.run_id = n.run_id
+            AND h.run_id <> '' AND h.status = 'unknown')
+    FOR NO KEY UPDATE OF r SKIP LOCKED
+), marked AS (
+    UPDATE ledger.run_charge r SET has_facts = true, is_stale = false FROM same s
+    WHERE r.tenant_id = s.tenant_id AND r.run_id = s.run_id AND (s.is_stale OR NOT s.has_facts)
+)
+SELECT tenant_id, run_id, shortfall, has_facts FROM same;
+
 -- name: upsert_run_charges
 -- Write the charges of runs by set; a run that another account was charged for meanwhile is
--- left out, and the count of rows says so. Locks: rows of accounts that are locked already.
+-- left out, and the count of rows says so. Facts that were confirmed since the row was read stay
+-- known, and are asked again. Locks: rows of accounts that are locked already.
 INSERT INTO ledger.run_charge AS r ({names}) SELECT {values} FROM {rows}
 ON CONFLICT (tenant_id, run_id) DO UPDATE SET target = excluded.target,
     charged = excluded.charged, shortfall = excluded.shortfall, refunded = excluded.refunded,
-    captured = excluded.captured, has_facts = excluded.has_facts,
-    is_stale = excluded.is_stale, revision = excluded.revision,
+    captured = excluded.captured, has_facts = r.has_facts OR excluded.has_facts,
+    is_stale = excluded.is_stale OR (r.has_facts AND NOT excluded.has_facts),
+    revision = excluded.revision,
     updated_at = excluded.updated_at
 WHERE r.account_id = excluded.account_id;
 

@@ -9,6 +9,7 @@ Output Syntax".
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 
@@ -74,23 +75,36 @@ class Parts(NamedTuple):
 
 def by_set(rows: Sequence[Any], columns: Sequence[Column]) -> tuple[dict[str, Any], Parts]:
     """Return the arguments of a set-based write and the parts that complete its statement."""
+    if len(rows) == 1:
+        return {name: read(rows[0]) for name, _, read in columns}, _parts(tuple(columns), ())
     arguments: dict[str, Any] = {}
-    values: list[str] = []
-    arrays: list[str] = []
-    names: list[str] = []
+    varying: list[str] = []
     for name, kind, read in columns:
         found = list(map(read, rows))
         if found.count(found[0]) == len(found):
             arguments[name] = found[0]
+        else:
+            arguments[name] = _FORMS[kind][0](found)
+            varying.append(name)
+    return arguments, _parts(tuple(columns), tuple(varying))
+
+
+@lru_cache(maxsize=2000)
+def _parts(columns: tuple[Column, ...], varying: tuple[str, ...]) -> Parts:
+    """The text for columns of which these vary; a group has few forms, writing one takes long."""
+    values: list[str] = []
+    arrays: list[str] = []
+    for name, kind, _ in columns:
+        if name not in varying:
             values.append(f"%({name})s::{kind}")
             continue
-        form, element = _FORMS[kind]
-        arguments[name] = form(found)
+        element = _FORMS[kind][1]
         values.append(f"n.{name}::{kind}" if element != kind else f"n.{name}")
         arrays.append(f"%({name})s::{element}[]")
-        names.append(name)
-    source = f"unnest({', '.join(arrays)}) AS n({', '.join(names)})" if arrays else "(SELECT) AS n"
-    return arguments, Parts(", ".join(one.name for one in columns), ", ".join(values), source)
+    source = (
+        f"unnest({', '.join(arrays)}) AS n({', '.join(varying)})" if arrays else "(SELECT) AS n"
+    )
+    return Parts(", ".join(one.name for one in columns), ", ".join(values), source)
 
 
 _FORMS: dict[str, tuple[Callable[[Iterable[Any]], str], str]] = {

@@ -93,11 +93,13 @@ class Leases:
 
     def release(self, names: Iterable[str]) -> None:
         """Let leases go at once, so that nobody has to wait for their deadline."""
-        mine = [name for name in names if self._until.pop(name, None) is not None]
+        mine = [name for name in names if name in self._until]
         if mine:
             with transaction(self._pool) as connection:
                 arguments = {"names": mine, "owner": self._owner}
                 connection.execute(_SQL["release_leases"], arguments)
+            for name in mine:  # not before: until then they are ours, and to be let go again
+                self._until.pop(name, None)
 
     def release_all(self) -> None:
         """Let everything go."""

@@ -1,13 +1,13 @@
 -- name: take_leases
 -- Take or renew the leases that are free, ours, or over; return those that are ours now.
--- The epoch tells owners apart: it grows with each change of hands.
+-- The epoch tells tenures apart: it grows whenever a lease is taken that was let go, or over.
 -- The database's clock decides. Locks: the rows it names, in name order. Index: primary key.
 INSERT INTO log.lease (name, owner, expires_at)
 SELECT wanted.name, %(owner)s, clock_timestamp() + make_interval(secs => %(seconds)s)
 FROM unnest(%(names)s::text[]) AS wanted(name) ORDER BY wanted.name
 ON CONFLICT (name) DO UPDATE
 SET owner = excluded.owner, expires_at = excluded.expires_at,
-    epoch = log.lease.epoch + (log.lease.owner <> excluded.owner)::int
+    epoch = log.lease.epoch + (log.lease.expires_at < clock_timestamp())::int
 WHERE log.lease.owner = excluded.owner OR log.lease.expires_at < clock_timestamp()
 RETURNING name, epoch;
 

@@ -59,6 +59,8 @@ class CallRates(NamedTuple):
     per_usd_denominator: int
     tool_units: Callable[[str, str], int]
     """(tool, error code) -> CREDIT/6 of one use."""
+    has_tier: bool = False
+    """Whether the cost card has prices of its own for the service tier."""
 
 
 def divide_half_even(numerator: int, denominator: int) -> int:
@@ -165,7 +167,12 @@ class Rater:
         if not rates and own is None:
             return None
         return CallRates(
-            rates, own, credit.per_usd_numerator, credit.per_usd_denominator, credit.tool_units
+            rates,
+            own,
+            credit.per_usd_numerator,
+            credit.per_usd_denominator,
+            credit.tool_units,
+            found is not None and found.has_tier,
         )
 
     def tool_units(self, tenant_id: str, tools: Mapping[str, int], at: int) -> int:

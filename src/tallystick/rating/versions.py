@@ -49,6 +49,8 @@ class Model:
             for compiled in (Period(variant, prices.id) for variant in prices.variants)
             if all(context.get(name) == value for name, value in compiled.when.items())
         ]
+        self.has_tier = any("service_tier" in one.when for one in self._variants)
+        """Whether the service tier has prices of its own."""
         is_fixed = not self._variants and len(self._periods) == 1 and self._periods[0].is_always
         self.fixed_rates = _complete(self._periods[0].rates) if is_fixed else None
         """Rates that hold at every time, when there are such."""

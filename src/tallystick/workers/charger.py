@@ -17,6 +17,7 @@ from tallystick.catalog import Catalog
 from tallystick.clock import SECOND, Clock
 from tallystick.ledger import Ledger, RunTarget
 from tallystick.rating import Rater, RunLine, plan_run_target
+from tallystick.workers.loop import Progress
 from tallystick.workers.pending import SHARDS, PendingRuns
 
 QUIET_SECONDS = 10
@@ -58,19 +59,19 @@ class Charger:
     def recover(self) -> None:
         """Nothing is only in memory."""
 
-    def step(self) -> bool:
-        """Charge what is due; False when nothing was."""
+    def step(self) -> Progress:
+        """Charge what is due."""
         shards = self._shards()
         if not shards:
-            return False
+            return Progress.NOTHING
         self._note_captured()
         quiet_since = self._clock.now() - QUIET_SECONDS * SECOND
         due = self._pending.load_due(shards, quiet_since, _RUNS_PER_STEP_MAX)
         if not due:
-            return False
+            return Progress.NOTHING
         self.converge([(run.tenant_id, run.charge_key) for run in due])
         self._pending.forget(due)
-        return True
+        return Progress.FULL if len(due) == _RUNS_PER_STEP_MAX else Progress.SOME
 
     def _note_captured(self) -> None:
         """Runs whose holds were captured after their facts had charged them are due again."""

@@ -1,25 +1,27 @@
 """The intake: deliveries of one step become facts, each once, whoever reads them from where.
 
-The sink takes in chunks of the log, a restore slices of the archive; what becomes of them is
-decided here alone. Which runs were touched is returned, to be marked with the positions.
+The sink takes in chunks of the log, a restore slices of the archive, both as tables; what becomes
+of them is decided here alone. Events never become Python objects. Which runs were touched is
+returned, to be marked with the positions.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from tallystick.analytics.facts import corrections_table, deliveries_table, facts_table
+from tallystick.analytics.facts import FACT_TYPES, deliveries_table, facts_table
 from tallystick.analytics.store import FactStore
 from tallystick.catalog import Catalog
 from tallystick.events.model import EventType
-from tallystick.plumbing.log import CORRECTIONS, Verdict
+from tallystick.plumbing.log import Verdict
 from tallystick.rating import Rater
-from tallystick.workers.late import Verdicts, judge_late
+from tallystick.rating.groups import Coded
+from tallystick.rating.rater import NUMBER_FIELDS, RATED_FIELDS
+from tallystick.workers.late import judge_late
 
 _KINDS = {
     Verdict.DUPLICATE: "duplicate",
@@ -30,18 +32,6 @@ _ENDS = pa.array([EventType.RUN_COMPLETED.value, EventType.RUN_FAILED.value])
 
 Touched = dict[tuple[str, str], bool]
 """(tenant, charge key) -> whether its end was seen."""
-
-
-class Deliveries(NamedTuple):
-    """Deliveries of one step, with their coordinates and verdicts."""
-
-    columns: Mapping[str, Any]
-    """Events as facts take them: lists, or Arrow."""
-    rated_by: Mapping[str, Any]
-    """The same as the rater takes them: lists, or arrays and codes."""
-    partitions: Sequence[int]
-    offsets: Any
-    verdicts: Verdicts
 
 
 class _Known(NamedTuple):
@@ -72,27 +62,31 @@ class Intake:
             landed = self._facts.query_landed_until(partition)
             self._known[partition] = _Known(epoch, landed)
 
-    def take_in(self, deliveries: Deliveries) -> Touched:
-        """Append facts of originals and deliveries of others; return the runs touched."""
-        rater = self._current_rater()
-        rated = rater.rate_columns(deliveries.rated_by, len(deliveries.offsets))
-        table = facts_table(deliveries.columns, rated, deliveries.partitions, deliveries.offsets)
-        verdicts = judge_late(self._facts, table, deliveries.verdicts)
+    def take_in(self, table: pa.Table) -> Touched:
+        """Append facts of originals, and deliveries of others; return the runs touched.
+
+        `table` holds deliveries of events, as `archive.table_of` makes it.
+        """
+        table = table.unify_dictionaries().combine_chunks()
+        rated = self._current_rater().rate_columns(columns_to_rate(table), table.num_rows)
+        facts = facts_table({name: table.column(name) for name in table.column_names}, rated)
+        verdicts = judge_late(self._facts, facts, table.column("verdict").to_numpy())
         is_original = verdicts == Verdict.ORIGINAL
         if is_original.all():
-            self._append_missing("facts", table)
-            return touched_by(table)
-        facts, others = table.filter(pa.array(is_original)), table.filter(pa.array(~is_original))
+            self._append_missing("facts", facts)
+            return touched_by(facts)
+        others = facts.filter(pa.array(~is_original))
+        facts = facts.filter(pa.array(is_original))
         self._append_missing("facts", facts)
         kinds = [_KINDS[Verdict(verdict)] for verdict in verdicts[~is_original]]
         self._append_missing("deliveries", deliveries_table(others, kinds))
         return touched_by(facts)
 
-    def correct(self, columns: Sequence[Sequence[Any]], offsets: Sequence[int]) -> Touched:
-        """Append rows of corrections (columns in the order of CORRECTION_FIELDS)."""
-        table = corrections_table(columns, [CORRECTIONS], offsets)
-        self._append_missing("facts", table)
-        return dict.fromkeys(touched_by(table), True)
+    def correct(self, table: pa.Table) -> Touched:
+        """Append rows of corrections."""
+        facts = table.select(list(FACT_TYPES))
+        self._append_missing("facts", facts)
+        return dict.fromkeys(touched_by(facts), True)
 
     def _append_missing(self, name: str, table: pa.Table) -> None:
         """Append rows, but those that landed before a crash."""
@@ -136,6 +130,33 @@ def touched_by(facts: pa.Table) -> Touched:
     return dict(zip(zip(tenants, keys, strict=True), ended, strict=True))
 
 
-def verdicts_of(verdicts: bytes) -> Verdicts:
-    """Verdict bytes as an array."""
-    return np.frombuffer(verdicts, np.uint8)
+def columns_to_rate(table: pa.Table) -> dict[str, Any]:
+    """What rating looks at of deliveries: integers as arrays, text as codes."""
+    return {
+        name: _integers(table.column(name))
+        if name in NUMBER_FIELDS
+        else _numbers(table.column(name))
+        if name == "latency_ms"
+        else coded(table.column(name))
+        for name in RATED_FIELDS
+    }
+
+
+def _integers(column: pa.ChunkedArray) -> Any:
+    return column.cast(pa.int64()).to_numpy()
+
+
+def _numbers(column: pa.ChunkedArray) -> Any:
+    values = column.to_numpy().astype(object)
+    values[column.is_null().to_numpy()] = None
+    return values
+
+
+def coded(column: pa.ChunkedArray) -> Coded:
+    """Text as codes into its distinct values."""
+    if not pa.types.is_dictionary(column.type):
+        column = column.dictionary_encode()
+    whole = column.unify_dictionaries().combine_chunks()
+    if isinstance(whole, pa.ChunkedArray):
+        whole = whole.chunk(0)
+    return Coded(whole.indices.to_numpy().astype(np.int64), whole.dictionary.to_pylist())

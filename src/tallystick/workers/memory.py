@@ -22,6 +22,7 @@ from tallystick.events.batch import Identity, identities_of
 from tallystick.events.dedup import DedupIndex
 from tallystick.events.model import EVENT_FIELDS
 from tallystick.plumbing.log import Chunk, PostgresLog, Verdict
+from tallystick.plumbing.log.packing import integers_of
 
 FOR_EVER = 0
 _BATCHES_AT_ONCE = 64
@@ -108,7 +109,7 @@ class _Indexes:
 def judge_late(chunk: Chunk, index: DedupIndex) -> Verdicts:
     """Ask an index that never forgets about the late originals of a chunk."""
     judged = np.frombuffer(chunk.verdicts, np.uint8).copy()
-    ever = index.judge(identities_of(chunk.columns, len(chunk.offsets)), chunk.offsets)
+    ever = index.judge(identities_of(chunk.values, len(chunk.offsets)), chunk.offsets)
     rows = is_late(chunk)
     judged[rows] = np.frombuffer(ever, np.uint8)[rows]
     return judged
@@ -116,7 +117,7 @@ def judge_late(chunk: Chunk, index: DedupIndex) -> Verdicts:
 
 def is_late(chunk: Chunk) -> npt.NDArray[np.bool_]:
     """Which originals are older than an index remembers, by their own time."""
-    received, occurred = (np.asarray(chunk.columns[at], np.int64) for at in (_RECEIVED, _OCCURRED))
+    received, occurred = (integers_of(chunk.columns[at]) for at in (_RECEIVED, _OCCURRED))
     late = np.broadcast_to(received - occurred > LATE_AFTER, len(chunk.offsets))
     rows: npt.NDArray[np.bool_] = late & (
         np.frombuffer(chunk.verdicts, np.uint8) == Verdict.ORIGINAL

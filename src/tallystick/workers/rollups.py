@@ -8,11 +8,10 @@ not from the facts again.
 
 from __future__ import annotations
 
-import time
-
 from tallystick.analytics.store import COARSE, FOLDED_FROM_FACTS, FactStore, Offsets
 from tallystick.clock import HOUR, SECOND, Clock
 from tallystick.plumbing.log import Positions
+from tallystick.workers.loop import Progress
 
 _OFFSETS_PER_STEP = 400_000
 COARSE_EVERY = 5 * SECOND
@@ -29,7 +28,8 @@ read for whole days only, so nobody looks at what waits but whoever asks about a
 late events a moment ago.
 """
 
-_STEP_SECONDS_MIN = 0.35
+QUIET_SECONDS = 2.0
+"""Deliveries keep coming when one came so recently: longer than the sink's steps are apart."""
 
 
 class Rollups:
@@ -44,32 +44,38 @@ class Rollups:
         self._folded: dict[str, Offsets] | None = None
         self._committed: Offsets = {}
         self._coarse_at = 0
-        self._stepped_at = 0.0
+        self._delta_at = 0
         self._deleted_at = clock.now()
 
     def recover(self) -> None:
         """Read what was folded from the rollups."""
         self._folded = None
 
-    def step(self) -> bool:
-        """Fold what the sink has added; False when there is nothing to fold."""
+    def step(self) -> Progress:
+        """Fold what the sink has added."""
         if self._folded is None:
             tables = (*FOLDED_FROM_FACTS, *COARSE)
             self._folded = {table: self._facts.query_watermarks(table) for table in tables}
-        stored = self._positions.load("sink")
+        landed = {one: found.offset for one, found in self._positions.load("sink").items()}
         begun = self._folded["rollup_delta"]
         ends = {
-            partition: min(stored[partition].offset, begun.get(partition, 0) + _OFFSETS_PER_STEP)
-            for partition in stored
+            partition: min(end, begun.get(partition, 0) + _OFFSETS_PER_STEP)
+            for partition, end in landed.items()
         }
-        is_folding = self._fold("rollup_delta", ends)
-        if is_folding:
+        progress = Progress.FULL if ends != landed else Progress.SOME
+        if self._fold("rollup_delta", ends):
             self._fold("rollup_minute", ends)
-            self._pace()
-            if self._clock.now() - self._coarse_at < COARSE_EVERY:
-                return True
+            self._delta_at = self._clock.now()
+            if self._delta_at - self._coarse_at < COARSE_EVERY:
+                return progress
         elif self._committed == ends:
-            return self._fold("rollup_user", ends)
+            return Progress.SOME if self._fold("rollup_user", ends) else Progress.NOTHING
+        elif self._clock.now() - self._delta_at < QUIET_SECONDS * SECOND:
+            return Progress.NOTHING
+        self._fold_coarse(ends)
+        return progress
+
+    def _fold_coarse(self, ends: Offsets) -> None:
         for table in (*FOLDED_FROM_FACTS, *COARSE):
             if table != "rollup_user" or not self._may_wait(table, ends):
                 self._fold(table, ends)
@@ -77,18 +83,11 @@ class Rollups:
         self._positions.commit(self.name, ends, self._coarse_at)
         self._committed = ends
         self._delete_old(ends)
-        return True
 
     def _may_wait(self, table: str, ends: Offsets) -> bool:
         folded = (self._folded or {})[table]
         waiting = sum(end - folded.get(partition, 0) for partition, end in ends.items())
         return _WAITING_MIN < waiting < _WAITING_MAX
-
-    def _pace(self) -> None:
-        rest = self._stepped_at + _STEP_SECONDS_MIN - time.monotonic()
-        if rest > 0:
-            time.sleep(rest)
-        self._stepped_at = time.monotonic()
 
     def _fold(self, table: str, ends: Offsets) -> bool:
         folded = (self._folded or {})[table]

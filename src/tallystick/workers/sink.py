@@ -8,64 +8,34 @@ each event becomes exactly one fact.
 
 from __future__ import annotations
 
-import time
-from collections.abc import Sequence
-from itertools import chain
+import pyarrow as pa
 
-from tallystick.events.model import EVENT_FIELDS
-from tallystick.events.promotion import DEFAULTS, fill_columns
-from tallystick.plumbing.log import CORRECTIONS, Chunk, Source
-from tallystick.plumbing.log.columns import complete, concat
-from tallystick.workers.intake import Deliveries, Touched, verdicts_of
+from tallystick.archive import table_of
+from tallystick.plumbing.log import CORRECTIONS, Source
+from tallystick.workers.intake import Touched
+from tallystick.workers.loop import Progress
 from tallystick.workers.taking import Taking
 
 EVENTS_PER_STEP_MAX = 100_000
-_STEP_SECONDS_MIN = 0.35
-"""Each step makes new parts in ClickHouse; fewer, larger ones cost less to merge."""
 
 
 class Sink(Taking[Source]):
     """Follows partitions of the log into the facts."""
 
-    _stepped_at = 0.0
-
-    def step(self) -> bool:
-        """Take in the next deliveries; False when there are no more."""
+    def step(self) -> Progress:
+        """Take in the next deliveries."""
         chunks = self._source.read(EVENTS_PER_STEP_MAX)
         if not chunks:
-            return False
+            return Progress.NOTHING
         for chunk in chunks:
             self._intake.take_up(chunk.partition, chunk.epoch)
         touched: Touched = {}
-        usage = [one for one in chunks if one.partition != CORRECTIONS]
+        usage = [table_of(chunk) for chunk in chunks if chunk.partition != CORRECTIONS]
         if usage:
-            touched = self._intake.take_in(_gather(usage))
+            touched = self._intake.take_in(pa.concat_tables(usage))
         for chunk in chunks:
             if chunk.partition == CORRECTIONS:
-                touched |= self._intake.correct(chunk.columns, chunk.offsets)
+                touched |= self._intake.correct(table_of(chunk))
         self._finish(touched, {chunk.partition: chunk.offset_end for chunk in chunks})
-        self._pace()
-        return True
-
-    def _pace(self) -> None:
-        rest = self._stepped_at + _STEP_SECONDS_MIN - time.monotonic()
-        if rest > 0:
-            time.sleep(rest)
-        self._stepped_at = time.monotonic()
-
-
-def _gather(chunks: Sequence[Chunk]) -> Deliveries:
-    counts = [len(chunk.offsets) for chunk in chunks]
-    completed = [
-        (count, complete(fill_columns(chunk.columns, count), DEFAULTS))
-        for count, chunk in zip(counts, chunks, strict=True)
-    ]
-    columns = dict(zip(EVENT_FIELDS, concat(completed), strict=True))
-    partitions = [(count, [[one.partition]]) for count, one in zip(counts, chunks, strict=True)]
-    return Deliveries(
-        columns=columns,
-        rated_by=columns,
-        partitions=concat(partitions)[0],
-        offsets=list(chain.from_iterable(chunk.offsets for chunk in chunks)),
-        verdicts=verdicts_of(b"".join(chunk.verdicts for chunk in chunks)),
-    )
+        is_full = sum(len(chunk.offsets) for chunk in chunks) >= EVENTS_PER_STEP_MAX
+        return Progress.FULL if is_full else Progress.SOME

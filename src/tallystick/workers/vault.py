@@ -11,24 +11,29 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+import pyarrow as pa
 
 from tallystick.analytics.facts import CORRECTION_FIELDS
+from tallystick.archive import table_of
 from tallystick.catalog import Catalog
 from tallystick.clock import HOUR, Clock
 from tallystick.enforcement.vault import Counting, Seen, VaultStore, fold
-from tallystick.enforcement.vault.model import FOLLOWER, Connection, Integers
+from tallystick.enforcement.vault.model import FOLLOWER, SCOPE_COLUMNS, Connection, Integers
 from tallystick.events.batch import identities_of
 from tallystick.events.dedup import REMEMBERED_FOR
 from tallystick.events.model import EVENT_FIELDS
-from tallystick.events.promotion import DEFAULTS, fill_columns
 from tallystick.plumbing.log import CORRECTIONS, Chunk, Positions, Source, Verdict
-from tallystick.plumbing.log.columns import complete
 from tallystick.plumbing.postgres import transaction
 from tallystick.rating import Rater
+from tallystick.rating.rater import RATED_FIELDS
+from tallystick.workers.intake import coded, columns_to_rate
+from tallystick.workers.loop import Progress
 from tallystick.workers.memory import Memory, Verdicts
 
 EVENTS_PER_STEP_MAX = 50_000
 _FORGET_EVERY = HOUR
+_COUNTED = ("run_id", "attrs", *(name for name in SCOPE_COLUMNS if name in EVENT_FIELDS))
+"""Fields of an event that counting looks at, besides those that rating does."""
 
 
 class Rated(NamedTuple):
@@ -78,8 +83,8 @@ class VaultFollower:
         self._store.forget()
         self._begun = None
 
-    def step(self) -> bool:
-        """Count the next deliveries; False when there are no more."""
+    def step(self) -> Progress:
+        """Count the next deliveries."""
         if self._begun is None:
             self._begun = set(self._positions.load(self.name))
         chunks = self._source.read(self._events_per_step)
@@ -87,11 +92,13 @@ class VaultFollower:
             self._take_in(chunks, self._begun)
         elif not self._begun <= self._positions.load(self.name).keys():
             self.recover()  # the vault was wiped: nothing comes that would tell
-            return True
-        if self._counting is not None and self._counting.settle():
-            return True
-        self._forget_old()
-        return bool(chunks)
+            return Progress.FULL
+        has_settled = self._counting is not None and self._counting.settle()
+        if not has_settled:
+            self._forget_old()
+        if sum(len(chunk.offsets) for chunk in chunks) >= self._events_per_step:
+            return Progress.FULL
+        return Progress.SOME if chunks or has_settled else Progress.NOTHING
 
     def _take_in(self, chunks: Sequence[Chunk], begun: set[int]) -> None:
         verdicts = {chunk.partition: self._verdicts(chunk) for chunk in chunks}
@@ -119,7 +126,7 @@ class VaultFollower:
     def _rate(self, chunk: Chunk, verdicts: Verdicts) -> Rated:
         if chunk.partition == CORRECTIONS:
             return corrected(chunk)
-        columns = event_columns(chunk)
+        columns = event_columns(table_of(chunk))
         self._rater = self._catalog.refresh_rater(self._rater)
         rated = self._rater.rate_columns(columns, len(chunk.offsets))
         return Rated(columns, rated, (verdicts == Verdict.ORIGINAL).astype(np.int64))
@@ -132,7 +139,7 @@ class VaultFollower:
         for chunk in chunks:
             if chunk.partition == CORRECTIONS:
                 continue
-            identities = identities_of(chunk.columns, len(chunk.offsets))
+            identities = identities_of(chunk.values, len(chunk.offsets))
             rows = np.flatnonzero(verdicts[chunk.partition] == Verdict.ORIGINAL).tolist()
             originals = [(identities[row], chunk.offsets[row]) for row in rows]
             ends = (chunk.offsets[0], chunk.offset_end)
@@ -145,14 +152,14 @@ class VaultFollower:
             self._seen.forget(now - REMEMBERED_FOR)
 
 
-def event_columns(chunk: Chunk) -> Mapping[str, Any]:
-    """Events of the log by field; those of older writers completed."""
-    filled = fill_columns(chunk.columns, len(chunk.offsets))
-    return dict(zip(EVENT_FIELDS, complete(filled, DEFAULTS), strict=True))
+def event_columns(table: pa.Table) -> Mapping[str, Any]:
+    """What rating and counting look at of deliveries: integers as arrays, text as codes."""
+    counted = [name for name in _COUNTED if name not in RATED_FIELDS]
+    return {**columns_to_rate(table), **{name: coded(table.column(name)) for name in counted}}
 
 
 def corrected(chunk: Chunk) -> Rated:
     """What rows of corrections take back and add: rated already."""
-    named: dict[str, Sequence[Any]] = dict(zip(CORRECTION_FIELDS, chunk.columns, strict=True))
+    named: dict[str, Sequence[Any]] = dict(zip(CORRECTION_FIELDS, chunk.values, strict=True))
     signs = np.broadcast_to(np.asarray(named["sign"], np.int64), len(chunk.offsets))
     return Rated(named, named, signs)

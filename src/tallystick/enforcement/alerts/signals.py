@@ -42,30 +42,11 @@ class AlertStore:
         """Open an alert, or say of the open one that it lasts and how much it is now."""
         connection.execute(_SQL["raise_signal"], _arguments(signal))
 
-    async def raise_signal_async(
-        self, connection: psycopg.AsyncConnection[Any], signal: Signal
-    ) -> None:
-        """Raise a signal in a transaction of an event loop."""
-        await connection.execute(_SQL["raise_signal"], _arguments(signal))
-
     def clear(
         self, connection: psycopg.Connection[Any], signal_id: str, at: int, *, tenant_id: str = ""
     ) -> None:
         """End the open alert of a signal; without a tenant, of every tenant that has one."""
         connection.execute(
-            _SQL["clear_signal"], {"signal_id": signal_id, "at": at, "tenant_id": tenant_id}
-        )
-
-    async def clear_async(
-        self,
-        connection: psycopg.AsyncConnection[Any],
-        signal_id: str,
-        at: int,
-        *,
-        tenant_id: str = "",
-    ) -> None:
-        """Clear a signal in a transaction of an event loop."""
-        await connection.execute(
             _SQL["clear_signal"], {"signal_id": signal_id, "at": at, "tenant_id": tenant_id}
         )
 

@@ -6,6 +6,7 @@ when this dies in between.
 
 from __future__ import annotations
 
+import shlex
 from decimal import Decimal
 
 from psycopg_pool import ConnectionPool
@@ -69,6 +70,8 @@ def signal_of(budget: Budget, view: WindowView, at: Decimal, action: str, now: i
     scope = {**terms.scope, **view.each}
     asset = terms.asset
     until = "rolling" if view.end_at is None else f"until {format_time(view.end_at)}"
+    words = ("tallystick", "budget", "set", budget.budget_id, "--tenant", budget.tenant_id)
+    command = shlex.join(words)  # names may have any character, and people paste it
     steps = "nothing: the budget is in shadow mode" if terms.is_shadow else _NEXT_STEPS[action]
     return Signal(
         signal_id=signal_id_of(view.limit_id, at),
@@ -81,6 +84,6 @@ def signal_of(budget: Budget, view: WindowView, at: Decimal, action: str, now: i
         f"{amount_text(terms.amount + view.carried, asset)}",
         since=now,
         next_step=steps,
-        how_to_stop=f"tallystick budget set {budget.budget_id} --amount MORE, or stop the work",
+        how_to_stop=f"{command} --amount MORE, or stop the work",
         at=now,
     )

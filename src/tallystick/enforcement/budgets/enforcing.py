@@ -91,7 +91,9 @@ class Enforcing:
         views = await self._view(watched)
         found = []
         for part in watched:
-            view, terms = views[part.limit_id], part.budget.terms
+            view, terms = views.get(part.limit_id), part.budget.terms
+            if view is None:  # its window is gone from the store: the ledger itself decides
+                continue
             counted = view.used + view.held
             actions = {one.action for one in crossed(terms, view.carried, counted)}
             wait = throttle_seconds(
@@ -111,8 +113,11 @@ class Enforcing:
         ]
         if stale:
             loaded = await asyncio.to_thread(self._budgets.load_windows, stale)
+            for limit_id in stale:
+                self._views.pop(limit_id, None)
             self._views.update((limit_id, (now, view)) for limit_id, view in loaded.items())
-        return {part.limit_id: self._views[part.limit_id][1] for part in parts}
+        kept = {part.limit_id: self._views.get(part.limit_id) for part in parts}
+        return {limit_id: one[1] for limit_id, one in kept.items() if one is not None}
 
     async def _fresh(self) -> None:
         """See to it that the copy is not older than EDIT_SECONDS_MAX."""

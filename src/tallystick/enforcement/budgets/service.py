@@ -7,7 +7,7 @@ transaction. So no window ever keeps the capacity of an older revision.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import psycopg
@@ -152,21 +152,6 @@ class Budgets:
         """The same in a transaction of its own."""
         with transaction(self._pool) as connection:
             self.make_windows(connection, parts)
-
-    def windows_of(
-        self, connection: Connection, tenant_id: str, attribution: Mapping[str, str], at: int
-    ) -> list[WindowPart]:
-        """The windows that usage of a moment falls under, made when they are missing.
-
-        For followers, which count usage that never passed an authorization: they keep an
-        `ActiveBudgets` of their own and call `refresh`; this convenience reads all anew.
-        """
-        active = ActiveBudgets()
-        self.refresh(active)
-        parts = active.match(tenant_id, attribution, at)
-        if parts:
-            self.make_windows(connection, parts)
-        return parts
 
     def _carried(self, connection: Connection, parts: Sequence[WindowPart]) -> list[int]:
         """What each window has left over from the one before; what is held there counts."""

@@ -6,7 +6,8 @@ the call. Two asks with one key are the same when all that their askers said is 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from operator import attrgetter
 
 import msgspec
 
@@ -28,6 +29,7 @@ class Said(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     tokens_input: int
     tokens_output_max: int | None = None
     has_cache_write: bool = False
+    has_audio: bool = False
     service_tier: str = ""
     is_batch: bool = False
     tools: dict[str, int] = {}
@@ -89,11 +91,9 @@ def account_of(ask: CallAsk) -> str:
 def said_of(ask: CallAsk, account_id: str, tenant_id: str) -> Said:
     """What an ask says, checked, with its defaults filled in; raises InvalidInput."""
     principal = ask.principal
-    attribution = attributed(ask.attribution, principal.attribution)
+    attribution = attributed(ask.attribution, principal)
     if principal.cost_center:
         attribution["cost_center"] = principal.cost_center
-    if principal.key_id:
-        attribution["key"] = principal.key_id
     _check(ask, attribution)
     run_id = ask.run_id or ask.request_id
     return Said(
@@ -102,6 +102,7 @@ def said_of(ask: CallAsk, account_id: str, tenant_id: str) -> Said:
         tokens_input=ask.tokens_input,
         tokens_output_max=ask.tokens_output_max,
         has_cache_write=ask.has_cache_write,
+        has_audio=ask.has_audio,
         service_tier=ask.service_tier,
         is_batch=ask.is_batch,
         tools=dict(ask.tools),
@@ -136,11 +137,14 @@ _NAMES = (
     "root_run_id",
     "request_id",
 )
+_names_of = attrgetter(*_NAMES)
 
 
 def _check(ask: CallAsk, attribution: Mapping[str, str]) -> None:
-    for name in _NAMES:
-        _check_text(getattr(ask, name), name)
+    names = _names_of(ask)
+    texts = (*names, *attribution, *attribution.values(), *ask.tools)
+    if max(map(len, texts)) > ID_LENGTH_MAX or not "".join(texts).isprintable():
+        _refuse_text(names, ask, attribution)
     if not ask.model or not ask.request_id:
         raise InvalidInput("a call has a model and a request_id", field="model")
     for name in ("tokens_input", "tokens_output_max"):
@@ -151,15 +155,22 @@ def _check(ask: CallAsk, attribution: Mapping[str, str]) -> None:
         raise InvalidInput("attempt counts from 1", field="attempt")
     if len(attribution) > ATTRIBUTION_MAX:
         raise InvalidInput(f"attribution may have {ATTRIBUTION_MAX} names", field="attribution")
+    if len(ask.tools) > ATTRIBUTION_MAX:
+        raise InvalidInput(f"a call may name {ATTRIBUTION_MAX} paid tools", field="tools")
+    for uses in ask.tools.values():
+        if not 0 <= uses <= 10_000:
+            raise InvalidInput("a tool may be used up to 10000 times", field="tools")
+
+
+def _refuse_text(names: Sequence[str], ask: CallAsk, attribution: Mapping[str, str]) -> None:
+    """Say which text is too long, or not printable."""
+    for name, text in zip(_NAMES, names, strict=True):
+        _check_text(text, name)
     for name, value in attribution.items():
         _check_text(name, "attribution")
         _check_text(value, f"attribution.{name}")
-    if len(ask.tools) > ATTRIBUTION_MAX:
-        raise InvalidInput(f"a call may name {ATTRIBUTION_MAX} paid tools", field="tools")
-    for tool, uses in ask.tools.items():
+    for tool in ask.tools:
         _check_text(tool, "tools")
-        if not 0 <= uses <= 10_000:
-            raise InvalidInput("a tool may be used up to 10000 times", field="tools")
 
 
 def _check_text(text: str, field: str) -> None:
@@ -177,6 +188,7 @@ def ask_of(details: CallDetails, principal: Principal) -> CallAsk:
         tokens_input=said.tokens_input,
         tokens_output_max=said.tokens_output_max,
         has_cache_write=said.has_cache_write,
+        has_audio=said.has_audio,
         service_tier=said.service_tier,
         is_batch=said.is_batch,
         tools=said.tools,

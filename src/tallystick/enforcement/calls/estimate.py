@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
+from tallystick.enforcement.calls.audio import AUDIO_TIER, split_audio
 from tallystick.enforcement.calls.model import Usage
 from tallystick.rating import CallRates, Rated, Rater
 from tallystick.rating.cards import YOCTO_PER_MICRO, YOCTO_PER_NANO
@@ -44,9 +45,13 @@ def plan_estimate(
     tokens_input: int,
     tokens_output: int,
     has_cache_write: bool = False,
+    audio: CallRates | None = None,
     tools: Mapping[str, int] | None = None,
 ) -> Estimate:
-    """Bound the cost of a call of at most so many tokens and uses of tools."""
+    """Bound the cost of a call of at most so many tokens and uses of tools.
+
+    `audio` are the prices of sound, when there may be some: any token may be one.
+    """
 
     def most(prices: Mapping[str, Any]) -> int:
         read = (*_READ, *_WRITTEN) if has_cache_write else _READ
@@ -54,7 +59,8 @@ def plan_estimate(
             prices, _OUTPUT, tokens_input
         )
 
-    yocto = most(rates.cost)
+    cost = rates.cost if audio is None else _dearer(rates.cost, audio.cost)
+    yocto = most(cost)
     if rates.own_credits is not None:
         credit_units = _divide_up(most(rates.own_credits), YOCTO_PER_MICRO)
     else:
@@ -63,8 +69,16 @@ def plan_estimate(
         )
     for tool, uses in (tools or {}).items():
         credit_units += uses * rates.tool_units(tool, "")
-    tokens = tokens_input + tokens_output
-    return Estimate(credit_units, _divide_up(yocto, YOCTO_PER_NANO), tokens)
+    usd_units = _divide_up(yocto, YOCTO_PER_NANO)
+    if audio is not None:  # the part that is sound is rounded by itself
+        credit_units, usd_units = credit_units + 1, usd_units + 1
+    return Estimate(credit_units, usd_units, tokens_input + tokens_output)
+
+
+def _dearer(prices: Mapping[str, Any], others: Mapping[str, Any]) -> dict[str, Any]:
+    """The tiers of both, by class."""
+    names = prices.keys() | others.keys()
+    return {name: (*prices.get(name, ()), *others.get(name, ())) for name in names}
 
 
 def _dearest(prices: Mapping[str, Any], classes: Iterable[str], tokens_input: int) -> int:
@@ -95,7 +109,33 @@ def rate_usage(
     is_batch: bool,
     at: int,
 ) -> Rated:
-    """Price a call's usage as the rater will price its event."""
+    """Price a call's usage as the rater will price its events."""
+
+    def rate(part: Usage, tier: str) -> Rated:
+        columns = _columns(part, tenant_id, provider, model, tier, is_batch, at)
+        return rater.rate_one("token_usage", 0, columns)
+
+    text, audio = split_audio(usage)
+    rated = rate(text, service_tier)
+    if audio is None:
+        return rated
+    more = rate(audio, AUDIO_TIER)
+    return rated._replace(
+        cost_units=rated.cost_units + more.cost_units,
+        credit_units=rated.credit_units + more.credit_units,
+    )
+
+
+def _columns(
+    usage: Usage,
+    tenant_id: str,
+    provider: str,
+    model: str,
+    service_tier: str,
+    is_batch: bool,
+    at: int,
+) -> dict[str, list[Any]]:
+    """A part of a call as columns of one row."""
     columns: dict[str, list[Any]] = {name: [getattr(usage, name)] for name in _TOKENS}
     columns |= {
         "tenant_id": [tenant_id],
@@ -108,4 +148,4 @@ def rate_usage(
         "service_tier": [service_tier],
         "is_batch": [is_batch],
     }
-    return rater.rate_one("token_usage", 0, columns)
+    return columns

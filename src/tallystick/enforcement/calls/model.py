@@ -59,6 +59,8 @@ class CallAsk(msgspec.Struct, frozen=True, kw_only=True):
     """The request's own maximum; None: what this model's answers usually need, with a ceiling."""
     has_cache_write: bool = False
     """The request asks for prompt caching: input may be billed at the dearest write rate."""
+    has_audio: bool = False
+    """Sound goes in or may come out: billed at audio prices, which the rate card must have."""
     service_tier: str = ""
     is_batch: bool = False
     tools: Mapping[str, int] = {}
@@ -115,6 +117,10 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True):
     tokens_cache_write_5m: int = 0
     tokens_cache_write_1h: int = 0
     tokens_reasoning: int = 0
+    tokens_input_audio: int = 0
+    """Part of tokens_input."""
+    tokens_output_audio: int = 0
+    """Part of tokens_output."""
     tools: Mapping[str, int] = {}
     """Paid tools that the model used, and how often."""
     quality: str = "exact"

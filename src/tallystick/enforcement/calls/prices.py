@@ -11,8 +11,10 @@ from collections.abc import Callable
 
 import msgspec
 
+from tallystick.bounds import TOKENS_MAX
 from tallystick.catalog import Catalog
 from tallystick.clock import DAY, SECOND, Clock
+from tallystick.enforcement.calls.audio import AUDIO_TIER
 from tallystick.enforcement.calls.details import Said
 from tallystick.enforcement.calls.estimate import Estimate, plan_estimate, rate_usage
 from tallystick.enforcement.calls.facts import CallFacts
@@ -108,8 +110,10 @@ class CallPrices:
                     decided_by="policy:unpriced_model",
                 )
             return Estimate(1, 0, said.tokens_input + tokens_output)
+        audio = self._audio_rates(rater, said, at) if said.has_audio else None
         estimate = plan_estimate(
             rates,
+            audio=audio,
             tokens_input=said.tokens_input,
             tokens_output=tokens_output,
             has_cache_write=said.has_cache_write,
@@ -117,10 +121,36 @@ class CallPrices:
         )
         return estimate._replace(credit_units=max(estimate.credit_units, 1))
 
+    def covered(self, rater: Rater, said: Said, at: int, credit_units: int) -> tuple[int, Estimate]:
+        """The most output tokens that a hold of so much credit covers, and their estimate."""
+        least, beyond = 0, TOKENS_MAX + 1
+        while beyond - least > 1:
+            middle = (least + beyond) // 2
+            if self.estimate(rater, said, at, middle).credit_units <= credit_units:
+                least = middle
+            else:
+                beyond = middle
+        return least, self.estimate(rater, said, at, least)
+
     @staticmethod
     def _rates(rater: Rater, said: Said, at: int) -> CallRates | None:
         return rater.rates_of(
             said.tenant_id, said.provider, said.model, said.service_tier, said.is_batch, at
+        )
+
+    def _audio_rates(self, rater: Rater, said: Said, at: int) -> CallRates | None:
+        """The prices of sound; CallRefused when the card has none of its own."""
+        audio = msgspec.structs.replace(said, service_tier=AUDIO_TIER)
+        rates = self._rates(rater, audio, at)
+        if rates is not None and rates.has_tier:
+            return rates
+        if self._settings.allows_unpriced:
+            return None
+        raise CallRefused(
+            f"{said.model} has no prices of sound; add them to a rate card as a variant "
+            f"for the service tier {AUDIO_TIER}",
+            code="unpriced_model",
+            decided_by="policy:unpriced_model",
         )
 
     @staticmethod

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
+from collections.abc import Sequence
 
 import msgspec
 from psycopg_pool import ConnectionPool
@@ -37,7 +38,6 @@ from tallystick.enforcement.calls.details import (
     write_details,
 )
 from tallystick.enforcement.calls.estimate import Estimate
-from tallystick.enforcement.calls.events import EventWriter
 from tallystick.enforcement.calls.facts import CallFacts
 from tallystick.enforcement.calls.insights import CallInsights
 from tallystick.enforcement.calls.model import (
@@ -54,6 +54,7 @@ from tallystick.enforcement.calls.usage_event import check_usage, event_id_of, w
 from tallystick.errors import (
     Blocked,
     Conflict,
+    InvalidInput,
     NotFound,
     TallystickError,
     TooManyRequests,
@@ -86,7 +87,7 @@ class Calls:
         self._authorizer = authorizer
         self._ledger = ledger
         self._redactor = door.redactor
-        self._events = EventWriter(door)
+        self._door = door
         self._clock = clock
         self._store = CallStore(pool)
         self.run_budgets = RunBudgets(self._store, ledger, clock)
@@ -157,29 +158,30 @@ class Calls:
         account_id = account_of(ask)
         said = said_of(ask, account_id, await self._tenant_of(account_id, ask.principal))
         return await self._authorizer.advice(
-            Ask(
-                account_id=account_id,
-                credit_units=0,
-                tenant_id=ask.principal.tenant_id,
-                attribution=attribution_of(said),
-                idempotency_key=ask.idempotency_key,
-            )
+            _unpaid(said, ask.principal.tenant_id, ask.idempotency_key)
         )
+
+    async def check(self, ask: CallAsk) -> None:
+        """Raise CallRefused for a free call that a kill switch or a mitigation forbids."""
+        if not self._authorizer.has_mitigations:
+            return
+        principal = ask.principal
+        account_id = ask.account_id or principal.account_id or principal.tenant_id
+        tenant_id = await self._tenant_of(account_id, principal) if account_id else ""
+        said = said_of(ask, account_id, tenant_id)
+        try:
+            await self._authorizer.check(_unpaid(said, principal.tenant_id, ask.idempotency_key))
+        except Blocked as error:
+            raise blocked(error) from error
+        except TooManyRequests as error:
+            raise too_many(error) from error
 
     def check_running(self, permit: CallPermit) -> None:
         """Raise Blocked when a kill switch ends this call too; looks at memory only."""
         if not self._authorizer.has_mitigations:
             return
         said = said_of(permit.ask, permit.account_id, permit.tenant_id)
-        self._authorizer.check_running(
-            Ask(
-                account_id=permit.account_id,
-                credit_units=0,
-                tenant_id=permit.tenant_id,
-                attribution=attribution_of(said),
-                idempotency_key="",
-            )
-        )
+        self._authorizer.check_running(_unpaid(said, permit.tenant_id, ""))
 
     @staticmethod
     def _check_model(ask: CallAsk) -> None:
@@ -250,7 +252,7 @@ class Calls:
         details = read_details(story.details) if story else None
         if story is None or details is None or principal.tenant_id not in ("", story.tenant_id):
             raise NotFound("there is no such authorization", code="unknown_authorization")
-        return permit_of(
+        permit = permit_of(
             details,
             principal,
             hold_id=hold_id,
@@ -258,6 +260,14 @@ class Calls:
             available_units=story.available,
             expires_at=story.due_now or story.due_at,
         )
+        if permit.credit_units <= details.credit_units:
+            return permit
+        rater = await self.prices.rater()
+        try:
+            covered = self.prices.covered(rater, details.said, details.at, permit.credit_units)
+        except CallRefused:  # its price was taken back since: it can be settled all the same
+            return permit
+        return _topped_up(permit, *covered)
 
     # Top up, settle, cancel
 
@@ -285,13 +295,20 @@ class Calls:
         if outcome.status == "declined":
             raise refusal_of(outcome, None)
         return msgspec.structs.replace(
-            permit,
+            _topped_up(permit, tokens_output, estimate),
             credit_units=permit.credit_units + more_credit,
-            usd_units=permit.usd_units + more_usd,
-            tokens=max(estimate.tokens, permit.tokens),
-            tokens_output=tokens_output,
             available_units=outcome.available,
             expires_at=outcome.due_at or permit.expires_at,
+        )
+
+    async def keep(self, permit: CallPermit, *, ttl_seconds: int) -> None:
+        """Give a call under way more time; raises Conflict when its hold has ended."""
+        await self._authorizer.extend(
+            permit.hold_id,
+            Actual(credit_units=0),
+            ttl_seconds=ttl_seconds,
+            idempotency_key=f"call:keep:{self._clock.now()}",
+            tenant_id=permit.tenant_id,
         )
 
     async def _extend(
@@ -300,7 +317,11 @@ class Calls:
         """Extend a hold; for a key that was used before, what it was answered then."""
         try:
             return await self._authorizer.extend(
-                permit.hold_id, more, ttl_seconds=ttl_seconds, idempotency_key=key
+                permit.hold_id,
+                more,
+                ttl_seconds=ttl_seconds,
+                idempotency_key=key,
+                tenant_id=permit.tenant_id,
             )
         except Conflict as conflict:
             if conflict.code != "idempotency_conflict":
@@ -343,7 +364,7 @@ class Calls:
             provider_request_id=provider_request_id,
             served_model=served_model,
         )
-        await self._events.write(events)
+        await self._append(events)
         if not error_code:
             self.prices.outputs.saw(permit.tenant_id, permit.model, usage.tokens_output)
         if is_waiting or self._later.is_full:
@@ -351,6 +372,25 @@ class Calls:
             return receipt_of(permit, event_id, rated, captured)
         self._later.put(lambda: self._capture(permit, usage, rated, is_waiting=False))
         return projection_of(permit, event_id, rated)
+
+    async def _append(self, events: Sequence[bytes]) -> None:
+        """Return once a call's events are durable; a repeat is a success.
+
+        Raises Conflict when the call's id stands for other usage already, InvalidInput when
+        an event cannot be one, and what the door raises.
+        """
+        receipt = await self._door.accept(
+            b"[" + b",".join(events) + b"]",
+            content_type="application/json",
+            content_encoding="",
+            headers={},
+        )
+        for rejection in receipt.rejected:
+            if rejection.code == "event_id_conflict":
+                raise Conflict(
+                    "the call was settled before with other usage", code="call_settled_otherwise"
+                )
+            raise InvalidInput(rejection.reason, code=rejection.code)
 
     async def _capture(
         self, permit: CallPermit, usage: Usage, rated: Rated, *, is_waiting: bool
@@ -370,12 +410,17 @@ class Calls:
                 actual,
                 reason="call",
                 idempotency_key=SETTLE_KEY,
+                tenant_id=permit.tenant_id,
                 is_urgent=is_waiting,
             )
             if outcome.status == "declined":  # the account refuses what is above the hold
                 held = msgspec.structs.replace(actual, credit_units=permit.credit_units)
                 outcome = await self._authorizer.capture(
-                    permit.hold_id, held, reason="call", idempotency_key=f"{SETTLE_KEY}:held"
+                    permit.hold_id,
+                    held,
+                    reason="call",
+                    idempotency_key=f"{SETTLE_KEY}:held",
+                    tenant_id=permit.tenant_id,
                 )
         except Conflict as conflict:
             if conflict.code != "idempotency_conflict":
@@ -389,13 +434,20 @@ class Calls:
         """Hold what a call cost beyond its hold, if there is credit: else it is a shortfall."""
         more = Actual(credit_units=rated.credit_units - permit.credit_units)
         try:
-            await self._authorizer.extend(permit.hold_id, more, idempotency_key="call:cover")
+            await self._authorizer.extend(
+                permit.hold_id, more, idempotency_key="call:cover", tenant_id=permit.tenant_id
+            )
         except (Conflict, CallRefused, Blocked, TooManyRequests):
             return  # ended, run out, or forbidden: the work is done all the same
 
     async def cancel(self, permit: CallPermit, *, reason: str) -> None:
         """Free the hold: the call never reached its provider, or cost nothing."""
-        await self._authorizer.release(permit.hold_id, reason=reason, idempotency_key=_CANCEL_KEY)
+        await self._authorizer.release(
+            permit.hold_id,
+            reason=reason,
+            idempotency_key=_CANCEL_KEY,
+            tenant_id=permit.tenant_id,
+        )
 
     def list_open(self, tenant_id: str, status: str, calls_max: int) -> list[OpenCall]:
         """Calls under way ("held"), and those that nobody settled in time ("unknown")."""
@@ -414,6 +466,27 @@ class Calls:
         if principal.tenant_id not in ("", tenant_id):
             raise NotFound("there is no such account; create it with PUT", code="unknown_account")
         return tenant_id
+
+
+def _unpaid(said: Said, tenant_id: str, key: str) -> Ask:
+    """What mitigations are asked of work that is not paid for, or paid for already."""
+    return Ask(
+        account_id=said.account_id,
+        credit_units=0,
+        tenant_id=tenant_id,
+        attribution=attribution_of(said),
+        idempotency_key=key,
+    )
+
+
+def _topped_up(permit: CallPermit, tokens_output: int, estimate: Estimate) -> CallPermit:
+    """The permit of a hold that was extended for so many output tokens."""
+    return msgspec.structs.replace(
+        permit,
+        usd_units=max(permit.usd_units, estimate.usd_units),
+        tokens=max(permit.tokens, estimate.tokens),
+        tokens_output=max(permit.tokens_output, tokens_output),
+    )
 
 
 def _parts(

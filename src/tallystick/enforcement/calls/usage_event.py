@@ -14,6 +14,7 @@ import msgspec
 
 from tallystick.bounds import ID_LENGTH_MAX, TOKENS_MAX
 from tallystick.clock import format_time
+from tallystick.enforcement.calls.audio import AUDIO_TIER, split_audio
 from tallystick.enforcement.calls.model import CallPermit, Usage
 from tallystick.errors import InvalidInput
 from tallystick.events.redaction import Redactor
@@ -64,6 +65,12 @@ def check_usage(usage: Usage) -> None:
     cached = usage.tokens_cache_read + usage.tokens_cache_write_5m + usage.tokens_cache_write_1h
     if cached > usage.tokens_input:
         raise InvalidInput("tokens_input includes what was cached", field="tokens_input")
+    for whole, part in (
+        ("tokens_input", "tokens_input_audio"),
+        ("tokens_output", "tokens_output_audio"),
+    ):
+        if not 0 <= getattr(usage, part) <= getattr(usage, whole):
+            raise InvalidInput(f"{whole} includes audio", field=part)
     if usage.tokens_reasoning > usage.tokens_output:
         raise InvalidInput("tokens_output includes reasoning", field="tokens_output")
     if usage.quality not in ("exact", "estimated"):
@@ -88,6 +95,7 @@ def write_events(
     """The call's event, and one for each use of a paid tool, each as JSON."""
     ask = permit.ask
     common = _common(permit)
+    usage, audio = split_audio(usage)
     attrs: dict[str, Any] = {
         _ATTRIBUTES.get(name, name): value
         for name, value in ask.attribution.items()
@@ -109,11 +117,14 @@ def write_events(
         "usage_quality": usage.quality,
         "error_code": error_code,
         "attrs": attrs,
-        **{name: count for name in _COUNTS if (count := getattr(usage, name))},
+        **_counts(usage),
     }
     if latency_ms is not None:
         event["latency_ms"] = latency_ms
-    return [_encoder.encode(one) for one in (event, *_tool_events(event_id, usage, common))]
+    events = [event, *_tool_events(event_id, usage, common)]
+    if audio is not None:
+        events.append(_audio_event(event, audio))
+    return [_encoder.encode(one) for one in events]
 
 
 def _common(permit: CallPermit) -> dict[str, Any]:
@@ -144,3 +155,14 @@ def _tool_events(event_id: str, usage: Usage, common: dict[str, Any]) -> Iterato
                 "event_type": "tool_call_finished",
                 "tool": tool,
             }
+
+
+def _counts(usage: Usage) -> dict[str, int]:
+    return {name: count for name in _COUNTS if (count := getattr(usage, name))}
+
+
+def _audio_event(event: dict[str, Any], audio: Usage) -> dict[str, Any]:
+    """The part of the call that was sound; how long the call took is said once."""
+    rest = {name: event[name] for name in event if name not in (*_COUNTS, "latency_ms")}
+    own = {"event_id": f"{event['event_id']}:audio", "service_tier": AUDIO_TIER}
+    return {**rest, **own, **_counts(audio)}

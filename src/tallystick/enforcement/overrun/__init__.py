@@ -7,8 +7,8 @@ and launches in PostgreSQL; series are in memory and rebuilt from facts and roll
 Time: detection is in event time, mitigations start and expire by the clock.
 """
 
-from tallystick.enforcement.overrun.guard import Advice, MitigationGuard
+from tallystick.enforcement.overrun.guard import MitigationGuard
 from tallystick.enforcement.overrun.response import OverrunResponse
 from tallystick.enforcement.overrun.service import Launches, Mitigations
 
-__all__ = ["Advice", "Launches", "MitigationGuard", "Mitigations", "OverrunResponse"]
+__all__ = ["Launches", "MitigationGuard", "Mitigations", "OverrunResponse"]

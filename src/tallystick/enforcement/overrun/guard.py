@@ -11,12 +11,11 @@ from __future__ import annotations
 
 import logging
 import threading
-from typing import NamedTuple
 
 from psycopg_pool import ConnectionPool
 
 from tallystick.clock import MINUTE, SECOND, Clock
-from tallystick.enforcement.authorization import Ask
+from tallystick.enforcement.authorization import Ask, OtherModel
 from tallystick.enforcement.overrun.ladder import Active
 from tallystick.enforcement.overrun.model import Mitigation, Step
 from tallystick.enforcement.overrun.store import OverrunStore
@@ -28,13 +27,6 @@ POLL_SECONDS = 0.25
 
 STALE_SECONDS_MAX = 0.5
 _log = logging.getLogger(__name__)
-
-
-class Advice(NamedTuple):
-    """Call this model instead; `decided_by` names the mitigation."""
-
-    model: str
-    decided_by: str
 
 
 class MitigationGuard:
@@ -103,11 +95,11 @@ class MitigationGuard:
                 decided_by = f"mitigation:{mitigation.mitigation_id}"
                 raise Blocked(_sentence(mitigation), decided_by=decided_by)
 
-    def advise(self, ask: Ask) -> Advice | None:
+    def advise(self, ask: Ask) -> OtherModel | None:
         """The model to call instead of the one asked for; None: as asked."""
         for mitigation in self._matching(ask, self._clock.now()):
             if mitigation.step == Step.DOWNGRADE and _is_other_model(ask, mitigation):
-                return Advice(mitigation.downgrade_to, f"mitigation:{mitigation.mitigation_id}")
+                return OtherModel(mitigation.downgrade_to, f"mitigation:{mitigation.mitigation_id}")
         return None
 
     def _matching(self, ask: Ask, now: int) -> list[Mitigation]:

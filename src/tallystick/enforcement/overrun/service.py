@@ -205,7 +205,10 @@ class Launches:
         if from_at >= to_at:
             raise InvalidInput("from must be before to", code="empty_range", field="from")
         if not 1 <= factor <= _FACTOR_MAX or extra_units < 0 or (factor == 1 and not extra_units):
-            raise InvalidInput("expect a factor of 1 to 1000, or an amount", field="factor")
+            raise InvalidInput(
+                f"expected_factor must be 1 to {_FACTOR_MAX}, or expected_amount_usd above 0",
+                field="expected_factor",
+            )
         dimension, value = next(iter(scope.items()), ("tenant", tenant_id))
         launch = PlannedLaunch(
             launch_id=self._ids.next_id(),

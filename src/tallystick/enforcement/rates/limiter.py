@@ -122,7 +122,7 @@ class RateLimiter:
     def _caller(self, principal: Principal, now: int) -> _Caller:
         key = (
             principal.tenant_id,
-            principal.key_id or principal.subject,
+            principal.subject,
             principal.tier,
             principal.service_id,
         )
@@ -135,7 +135,8 @@ class RateLimiter:
         return caller
 
     def _new_caller(self, principal: Principal, now: int) -> _Caller:
-        who = f"{principal.tenant_id}/{principal.key_id or principal.subject}"
+        tenant_id = principal.tenant_id  # its length first: either name may have any character
+        who = f"{len(tenant_id)}:{tenant_id}/{principal.subject}"
         lanes, weight = [], 1
         for limit in self._limits:
             if not matches(limit, principal):

@@ -18,7 +18,6 @@ import numpy as np
 from tallystick.enforcement.vault.model import (
     BUCKET,
     SCOPE_COLUMNS,
-    Assignment,
     Cells,
     Integers,
 )
@@ -189,15 +188,6 @@ def is_crossed(at: str, assigned: int, spent: int) -> bool:
     (True, False)
     """
     return Decimal(spent) >= Decimal(at) * assigned
-
-
-def covers(assignment: Assignment, tenant_id: str, scope: Mapping[str, str], at: int) -> bool:
-    """Whether usage of this scope at this moment counts against an assignment."""
-    return (
-        assignment.tenant_id == tenant_id
-        and assignment.from_at <= at < assignment.to_at
-        and all(scope.get(name, "") == value for name, value in assignment.scope.items())
-    )
 
 
 def units_of(asset: str, sums: Mapping[str, Integers]) -> list[int]:

@@ -130,15 +130,8 @@ class VaultStore:
 
     def dump(self) -> bytes:
         """Everything that was spent, canonically: equal bytes are equal state."""
-        return self._dump("dump")
-
-    def dump_runs(self) -> bytes:
-        """What sources used of limits; after a replay, of those that there still are."""
-        return self._dump("dump_runs")
-
-    def _dump(self, statement: str) -> bytes:
         with transaction(self._pool) as connection:
-            rows = connection.execute(_SQL[statement].encode()).fetchall()
+            rows = connection.execute(_SQL["dump"].encode()).fetchall()
         return b"".join(_json.encode(row) + b"\n" for row in rows)
 
     def wipe(self) -> None:

@@ -70,11 +70,6 @@ WHERE (usd_units, credit_units, tokens_input, tokens_output, requests, errors, e
     <> (0, 0, 0, 0, 0, 0, 0)
 ORDER BY scope_key, bucket_at;
 
--- name: dump_runs
--- What sources used of limits, in one order. Reads the table.
-SELECT limit_id, source_key, spent_units::text FROM enforcement.vault_run
-WHERE spent_units <> 0 ORDER BY limit_id COLLATE "C", source_key COLLATE "C";
-
 -- name: wipe
 -- Forget what was counted; who follows begins again. Locks: both tables.
 TRUNCATE enforcement.vault_spend, enforcement.vault_scope, enforcement.vault_seen,

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import msgspec
 
-from tallystick.gateway.estimate import bound_input
+from tallystick.gateway.estimate import HAS_AUDIO, bound_input
 from tallystick.gateway.model import Asked, Seen
 from tallystick.gateway.settings import Upstream
 from tallystick.gateway.surfaces.surface import (
@@ -47,6 +47,7 @@ class _Chat:
             tokens_output_max=ceiling,
             is_stream=field_of(fields, "stream", bool, False),
             wants_usage=bool(options.include_usage),
+            has_audio=_has_audio(fields, body),
             service_tier=field_of(fields, "service_tier", str, ""),
             metadata=_said(fields),
         )
@@ -66,6 +67,14 @@ class _Chat:
     def reader(self, asked: Asked) -> StreamReader:
         """A reader that hides usage from a client that did not ask for it."""
         return openai_chat.ChatReader(is_usage_hidden=not asked.wants_usage)
+
+
+def _has_audio(fields: Mapping[str, msgspec.Raw], body: bytes) -> bool:
+    """Whether sound goes in, or is asked for."""
+    if b"audio" not in body:
+        return False
+    asked = "audio" in field_of(fields, "modalities", list[str], [])
+    return asked or HAS_AUDIO.search(body) is not None
 
 
 def _said(fields: Mapping[str, msgspec.Raw]) -> dict[str, str]:

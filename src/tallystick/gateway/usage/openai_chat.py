@@ -97,14 +97,9 @@ def usage_of(usage: ChatUsage) -> Usage:
         tokens_cache_read=min(cached or 0, tokens_input),
         tokens_cache_write_5m=written or 0,
         tokens_reasoning=min(reasoning, tokens_output),
+        tokens_input_audio=input_details.audio_tokens or 0,
+        tokens_output_audio=output_details.audio_tokens or 0,
     )
-
-
-def _note(seen: Seen, usage: ChatUsage) -> None:
-    seen.usage = usage_of(usage)
-    seen.tokens_input_audio = (usage.prompt_tokens_details or _InputDetails()).audio_tokens or 0
-    output = usage.completion_tokens_details or _OutputDetails()
-    seen.tokens_output_audio = output.audio_tokens or 0
 
 
 def read_answer(body: bytes) -> Seen:
@@ -117,7 +112,7 @@ def read_answer(body: bytes) -> Seen:
         return seen
     seen.served_model = answer.model or ""
     if answer.usage is not None:
-        _note(seen, answer.usage)
+        seen.usage = usage_of(answer.usage)
     return seen
 
 
@@ -136,6 +131,7 @@ class ChatReader:
         """Take one event (and its data); return what the client is sent of it."""
         if text == b"[DONE]":
             self.is_ended = True
+            self.seen.usage = self.seen.usage or self.seen.began
             return event
         try:
             chunk = _read_chunk(text)
@@ -144,7 +140,7 @@ class ChatReader:
         self._last = text
         self._count(chunk)
         if chunk.usage is not None:
-            _note(self.seen, chunk.usage)
+            self._note(chunk, chunk.usage)
         if not self._is_usage_hidden:
             return event
         if chunk.usage is None:  # OpenAI sets null in each; quotes within text are escaped
@@ -154,6 +150,14 @@ class ChatReader:
         fields = _read_fields(text)
         del fields["usage"]
         return b"data: " + _encode(fields) + b"\n\n"
+
+    def _note(self, chunk: _Chunk, usage: ChatUsage) -> None:
+        """Usage beside a choice that goes on is what was used so far, not in all."""
+        choices = chunk.choices or ()
+        if choices and not any(choice.finish_reason for choice in choices):
+            self.seen.began = usage_of(usage)
+        else:
+            self.seen.usage = usage_of(usage)
 
     def _count(self, chunk: _Chunk) -> None:
         if chunk.error is not None:

@@ -57,7 +57,8 @@ def believed(reported: Usage | None, estimate: Usage) -> Usage:
     """What a provider reported where it can be true, made whole; else the estimate.
 
     An answer that says it used nothing, or less than nothing, did not say what it used: it is
-    charged by estimate, never free. More cached than there was input is input all the same.
+    charged by estimate, never free; so is its input, when it says nothing of that (Gemini, at
+    times). More cached than there was input is input all the same.
     """
     if reported is None:
         return estimate
@@ -68,14 +69,24 @@ def believed(reported: Usage | None, estimate: Usage) -> Usage:
     whole = msgspec.structs.replace(
         reported,
         tokens_reasoning=min(reported.tokens_reasoning, reported.tokens_output),
+        tokens_input_audio=_part(reported.tokens_input_audio, reported.tokens_input),
+        tokens_output_audio=_part(reported.tokens_output_audio, reported.tokens_output),
         tools=tools,
     )
     cached = sum(counts[2:5])
+    if not whole.tokens_input and not cached:
+        return msgspec.structs.replace(
+            whole, tokens_input=estimate.tokens_input, quality="estimated"
+        )
     if cached <= whole.tokens_input:
         return whole
     if cached > TOKENS_MAX:
         return estimate
     return msgspec.structs.replace(whole, tokens_input=cached, quality="estimated")
+
+
+def _part(count: int, whole: int) -> int:
+    return min(max(count, 0), whole)
 
 
 def estimated_usage(tokens_input: int, tokens_output: int) -> Usage:

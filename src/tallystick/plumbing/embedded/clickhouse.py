@@ -13,6 +13,9 @@ import queue
 import re
 import tempfile
 import threading
+from collections.abc import Mapping
+from email import message_from_bytes
+from email.message import Message
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -25,6 +28,7 @@ _GUARDED_INSERT = re.compile(
     r"(INSERT INTO [\w.]+ \(.+?\) SELECT .+? FROM )input\('(.+?)'\)( WHERE .+) FORMAT Arrow", re.S
 )
 _ARROW_INSERT = re.compile(r"\s*INSERT INTO ([\w.`]+)\s*\((.+?)\)\s*FORMAT Arrow\s*", re.S | re.I)
+_SECONDS = re.compile(r"\d+(\.\d+)?")
 _CONNECTIONS = 3
 
 
@@ -62,7 +66,10 @@ class ChdbEndpoint:
 
 
 class _Handler(BaseHTTPRequestHandler):
-    """One request: a query in the URL or in the body, parameters as `param_x`."""
+    """One request: a query in the URL or in the body, parameters as `param_x`.
+
+    Parameters that are long in all come as a form, and the query with them.
+    """
 
     connections: queue.SimpleQueue[Any]
     key: str
@@ -84,12 +91,18 @@ class _Handler(BaseHTTPRequestHandler):
         if (insert := _ARROW_INSERT.fullmatch(query)) is not None:
             table, columns = insert.groups()
             sql = f"INSERT INTO {table} ({columns}) SELECT {columns} FROM {{source}}"
-            self._insert(sql, "", body)
+            self._insert(sql, "", body, arguments)
             return
         if (guarded := _GUARDED_INSERT.fullmatch(query)) is not None:
             begin, structure, condition = guarded.groups()
-            self._insert(f"{begin}{{source}}{condition}", f", '{structure}'", body)
+            sql = f"{begin}{{source}}{condition}"
+            self._insert(sql, f", '{structure}'", body, arguments)
             return
+        media_type = self.headers.get("Content-Type", "")
+        if media_type.startswith("multipart/form-data"):
+            form = read_form(media_type, body)
+            query, body = form.pop("query", query), b""
+            arguments |= form
         sql = "\n".join(part for part in (query, body.decode()) if part)
         values = {
             name.removeprefix("param_"): value
@@ -100,26 +113,31 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(200, b"Ok.\n")
             return
         try:
-            self._send(200, self._run(sql, values))
+            self._send(200, self._run(sql, values, arguments))
         except RuntimeError as error:
             self._send(500, str(error).encode())
 
-    def _insert(self, sql: str, structure: str, body: bytes) -> None:
+    def _insert(self, sql: str, structure: str, body: bytes, arguments: Mapping[str, str]) -> None:
         """Take Arrow rows: chDB reads them from a file, which stands for `{source}`."""
         with tempfile.NamedTemporaryFile(suffix=".arrow") as file:
             file.write(body)
             file.flush()
             source = f"file('{file.name}', 'Arrow'{structure})"
             try:
-                self._run(sql.replace("{source}", source), {})
+                self._run(sql.replace("{source}", source), {}, arguments)
             except RuntimeError as error:
                 self._send(500, str(error).encode())
                 return
         self._send(200, b"")
 
-    def _run(self, sql: str, values: dict[str, str]) -> bytes:
+    def _run(self, sql: str, values: dict[str, str], arguments: Mapping[str, str]) -> bytes:
+        """Within the time that the request gives: who sent it has given up after that."""
+        seconds = arguments.get("max_execution_time", "0")
+        if not _SECONDS.fullmatch(seconds):
+            raise RuntimeError("max_execution_time is not a number of seconds")
         connection = self.connections.get()
         try:
+            connection.query(f"SET max_execution_time = {seconds}")
             return bytes(connection.query(sql, "TabSeparated", params=values).bytes())
         finally:
             self.connections.put(connection)
@@ -141,3 +159,18 @@ class _Handler(BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *args: object) -> None:
         """Stay silent: queries may name tenants and users."""
+
+
+def read_form(media_type: str, body: bytes) -> dict[str, str]:
+    """The fields of a form (RFC 7578), each a text in UTF-8."""
+    form = message_from_bytes(f"Content-Type: {media_type}\r\n\r\n".encode() + body)
+    return {
+        str(part.get_param("name", header="content-disposition")): _text(part)
+        for part in form.walk()
+        if not part.is_multipart()
+    }
+
+
+def _text(part: Message) -> str:
+    content = part.get_payload(decode=True)
+    return content.decode() if isinstance(content, bytes) else ""

@@ -15,18 +15,21 @@ Columns = list[list[Any]]
 """One list a field: `count` values, or one value for all of them."""
 
 
-def shorten(column: list[Any]) -> list[Any]:
+def shorten(column: Sequence[Any]) -> list[Any]:
     """Return the column, or its one value when all are the same.
 
     >>> shorten(["a", "a"]), shorten(["a", "b"])
     (['a'], ['a', 'b'])
     """
-    return column[:1] if column.count(column[0]) == len(column) else column
+    first = column[0]
+    # most columns that vary end differently: no need to count
+    is_same = first == column[-1] and column.count(first) == len(column)
+    return [first] if is_same else list(column)
 
 
 def columns_of_rows(rows: Sequence[Sequence[Any]]) -> Columns:
     """Transpose rows of one length; there must be at least one."""
-    return [shorten(list(column)) for column in zip(*rows, strict=True)]
+    return [shorten(column) for column in zip(*rows, strict=True)]
 
 
 def expand(column: list[Any], count: int) -> list[Any]:
@@ -75,15 +78,17 @@ def concat_filled(parts: Sequence[tuple[int, Columns]]) -> Columns:
     return concat(filled)
 
 
-def complete(columns: Columns, defaults: Sequence[Any]) -> Columns:
+def complete(columns: Sequence[Any], defaults: Sequence[Any]) -> list[Any]:
     """Fill in the fields that an older writer did not know, with their defaults.
 
     Older and newer writers take over from each other, so a gap is seen at one of the ends.
+    Packed columns have no gaps.
     """
     completed = []
     for place, default in enumerate(defaults):
         column = columns[place] if place < len(columns) else [None]
-        if default is not None and (column[0] is None or column[-1] is None):
+        is_listed = isinstance(column, list)
+        if default is not None and is_listed and (column[0] is None or column[-1] is None):
             column = [default if value is None else value for value in column]
         completed.append(column)
     return completed

@@ -1,7 +1,7 @@
 """What the log holds, and what a follower reads of it.
 
 A batch of the log in PostgreSQL has encoded events and one verdict byte for each:
-payload = zstd( msgpack [ columns, verdicts ] ), see `columns` for what a column is.
+payload = zstd( msgpack [ columns, verdicts ] ), see `packing` for what a column is.
 Whatever the log is, a follower reads chunks: deliveries of one partition, in order.
 """
 
@@ -16,6 +16,7 @@ import psycopg
 import zstandard
 
 from tallystick.plumbing.log.columns import Columns, rows_of_columns
+from tallystick.plumbing.log.packing import Column, Packed, pack, unpack_all
 
 CORRECTIONS = 32_767
 """The partition that holds corrections of facts; it is in PostgreSQL whatever the log is."""
@@ -53,7 +54,7 @@ class Chunk(NamedTuple):
     epoch: int
     """Changes whenever the partition is taken up anew: what is known of it must be read back."""
     offsets: Sequence[int]
-    columns: Columns
+    columns: Sequence[Column]
     """Events as columns; the log does not know the names of their fields."""
     verdicts: bytes
     offset_end: int
@@ -62,7 +63,12 @@ class Chunk(NamedTuple):
     @property
     def rows(self) -> list[list[Any]]:
         """Events as rows."""
-        return rows_of_columns(self.columns, len(self.offsets))
+        return rows_of_columns(self.values, len(self.offsets))
+
+    @property
+    def values(self) -> Columns:
+        """Events as columns of values, none of them packed."""
+        return unpack_all(self.columns, len(self.offsets))
 
 
 class Source(Protocol):
@@ -87,14 +93,25 @@ class Source(Protocol):
 
 _LEVEL = 1  # the log is written once and read a few times: speed over the last percent
 _encoder = msgspec.msgpack.Encoder()
-_decoder = msgspec.msgpack.Decoder(tuple[Columns, bytes])
+_decoder = msgspec.msgpack.Decoder(
+    tuple[list[Any], bytes], ext_hook=lambda kind, content: Packed(kind, bytes(content))
+)
 
 
 def encode_payload(columns: Columns, verdicts: bytes) -> bytes:
     """Pack events (as columns) and their verdicts."""
-    return zstandard.ZstdCompressor(level=_LEVEL).compress(_encoder.encode([columns, verdicts]))
+    packed = [
+        one if isinstance(one, list) else msgspec.msgpack.Ext(*one) for one in map(pack, columns)
+    ]
+    return zstandard.ZstdCompressor(level=_LEVEL).compress(_encoder.encode([packed, verdicts]))
+
+
+def decode_packed(payload: bytes) -> tuple[list[Column], bytes]:
+    """Take out columns, packed as they are, and verdicts."""
+    return _decoder.decode(zstandard.ZstdDecompressor().decompress(payload))
 
 
 def decode_payload(payload: bytes) -> tuple[Columns, bytes]:
     """Unpack columns and verdicts."""
-    return _decoder.decode(zstandard.ZstdDecompressor().decompress(payload))
+    columns, verdicts = decode_packed(payload)
+    return unpack_all(columns, len(verdicts)), verdicts

@@ -11,8 +11,9 @@ from psycopg_pool import ConnectionPool
 
 from tallystick.errors import InvariantBroken, StoreUnavailable
 from tallystick.plumbing.exchange import Statement, exchange_blocking
-from tallystick.plumbing.log.columns import Columns, concat_filled
-from tallystick.plumbing.log.model import Chunk, LogBatch, decode_payload, encode_payload
+from tallystick.plumbing.log.columns import Columns
+from tallystick.plumbing.log.model import Chunk, LogBatch, decode_packed, encode_payload
+from tallystick.plumbing.log.packing import Column, join, unpack_all
 from tallystick.plumbing.log.positions import Positions
 from tallystick.plumbing.postgres import transaction
 from tallystick.plumbing.sql import load_statements
@@ -23,7 +24,8 @@ _SQL = {
 }
 
 
-_BATCHES_PER_READ_MAX = 256
+_BATCHES_PER_READ_MAX = 4_096
+"""More than are appended between two steps of a follower, however small they are."""
 
 
 class PostgresLog:
@@ -163,18 +165,19 @@ class PostgresSource:
 
 
 def _chunk_of(batches: Sequence[LogBatch], start: int, epoch: int) -> Chunk:
-    decoded = [decode_payload(batch.payload) for batch in batches]
+    decoded = [decode_packed(batch.payload) for batch in batches]
     counts = [batch.event_count for batch in batches]
     end = batches[-1].offset_end
     if end - batches[0].offset_start != sum(counts):
         raise InvariantBroken(f"INV-10: the log has a gap near offset {start}")
-    columns = concat_filled(
+    columns: Sequence[Column] = join(
         [(count, columns) for count, (columns, _) in zip(counts, decoded, strict=True)]
     )
     verdicts = b"".join(verdicts for _, verdicts in decoded)
     skipped = max(start - batches[0].offset_start, 0)
     if skipped:
-        columns = [column if len(column) == 1 else column[skipped:] for column in columns]
+        values = unpack_all(columns, sum(counts))
+        columns = [column if len(column) == 1 else column[skipped:] for column in values]
         verdicts = verdicts[skipped:]
     offsets = range(batches[0].offset_start + skipped, end)
     return Chunk(batches[0].partition, epoch, offsets, columns, verdicts, end)

@@ -25,6 +25,9 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     tokens_cache_write_5m: int = 0
     tokens_cache_write_1h: int = 0
     tokens_reasoning: int = 0
+    tokens_input_audio: int = 0
+    """Part of the input."""
+    tokens_output_audio: int = 0
     quality: str = "exact"
 
 
@@ -53,6 +56,10 @@ def openai_usage(reported: dict[str, Any]) -> Usage:
         tokens_cache_write_5m=max(written - long_written, 0),
         tokens_cache_write_1h=min(long_written, written),
         tokens_reasoning=min(reasoning, tokens_output),
+        tokens_input_audio=min(_count(reported, details, "audio_tokens"), tokens_input),
+        tokens_output_audio=min(
+            _count(reported, f"{after}_details", "audio_tokens"), tokens_output
+        ),
     )
 
 

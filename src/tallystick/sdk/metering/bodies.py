@@ -9,6 +9,7 @@ policy. What is base64 is counted as an image or file, not as text.
 
 from __future__ import annotations
 
+import re
 from enum import StrEnum
 from typing import Any, NamedTuple
 
@@ -42,6 +43,9 @@ _DIALECT_OF_PATH = {
 _CEILINGS = ("max_completion_tokens", "max_tokens", "max_output_tokens")
 
 
+_HAS_AUDIO = re.compile(rb'"type"\s*:\s*"input_audio"')
+
+
 class ModelRequest(NamedTuple):
     """One request to a provider."""
 
@@ -51,6 +55,8 @@ class ModelRequest(NamedTuple):
     tokens_output_max: int | None
     is_stream: bool
     has_cache_write: bool
+    has_audio: bool
+    """Sound goes in, or is asked for."""
     service_tier: str
     hides_usage: bool
     """Usage must be asked for, and hidden from a caller who did not ask."""
@@ -78,6 +84,7 @@ def read_request(method: str, path: str, body: bytes) -> ModelRequest | None:
         tokens_output_max=_output_max(dialect, content),
         is_stream=is_stream,
         has_cache_write=b'"cache_control"' in body,
+        has_audio=_has_audio(content, body),
         service_tier=_tier(content.get("service_tier")),
         hides_usage=must_ask,
         body=_with_usage(content) if must_ask else body,
@@ -87,6 +94,12 @@ def read_request(method: str, path: str, body: bytes) -> ModelRequest | None:
 def _asks_for_usage(content: dict[str, Any]) -> bool:
     options = content.get("stream_options")
     return isinstance(options, dict) and options.get("include_usage") is True
+
+
+def _has_audio(content: dict[str, Any], body: bytes) -> bool:
+    modalities = content.get("modalities")
+    asked = isinstance(modalities, list) and "audio" in modalities
+    return asked or (b"input_audio" in body and _HAS_AUDIO.search(body) is not None)
 
 
 def _with_usage(content: dict[str, Any]) -> bytes:

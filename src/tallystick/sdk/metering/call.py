@@ -86,6 +86,7 @@ class Call:
             "tokens_input": self.request.tokens_input,
             "tokens_output_max": self.request.tokens_output_max,
             "has_cache_write": self.request.has_cache_write,
+            "has_audio": self.request.has_audio,
             "service_tier": self.request.service_tier,
             "run_id": run.run_id if run else "",
             "parent_run_id": run.parent_run_id if run else "",

@@ -30,8 +30,10 @@ _KEEPER = (
     enforcement.alerts,
     enforcement.overrun,
 )
-_IDLE_SECONDS = {"sink": 0.1, "rollups": 0.1, "archiver": 1.0, "overrun": 1.0}
+_IDLE_SECONDS = {"sink": 0.2, "archiver": 1.0, "overrun": 1.0}
 _IDLE_SECONDS_ELSE = 0.5
+_EVERY_SECONDS = {"sink": 0.5, "rollups": 0.25, "vault": 0.5, "charger": 1.0, "archiver": 1.0}
+"""How far apart steps begin: each has a cost of its own, whatever it takes in."""
 
 
 class Roles:
@@ -47,7 +49,8 @@ class Roles:
 
     def sink(self) -> list[FollowerLoop]:
         """Facts, and their rollups."""
-        return [_loop(pipeline.sink(self._parts)), _loop(pipeline.rollups(self._parts))]
+        rollups = _loop(pipeline.rollups(self._parts))
+        return [_loop(pipeline.sink(self._parts), wakes=rollups), rollups]
 
     def archiver(self) -> list[FollowerLoop]:
         """Parquet objects of every delivery."""
@@ -73,6 +76,10 @@ class Roles:
         self._parts.close()
 
 
-def _loop(follower: Follower) -> FollowerLoop:
-    idle_seconds = _IDLE_SECONDS.get(follower.name, _IDLE_SECONDS_ELSE)
-    return FollowerLoop(follower, idle_seconds=idle_seconds)
+def _loop(follower: Follower, *, wakes: FollowerLoop | None = None) -> FollowerLoop:
+    return FollowerLoop(
+        follower,
+        idle_seconds=_IDLE_SECONDS.get(follower.name, _IDLE_SECONDS_ELSE),
+        every_seconds=_EVERY_SECONDS.get(follower.name, 0.0),
+        wakes=wakes,
+    )

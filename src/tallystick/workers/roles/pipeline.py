@@ -15,9 +15,10 @@ from tallystick.reconcile.doubles import Doubles
 from tallystick.workers.archiver import Archiver
 from tallystick.workers.backfills import BackfillWorker
 from tallystick.workers.charger import Charger
+from tallystick.workers.fenced import Fenced
 from tallystick.workers.loop import Follower
 from tallystick.workers.pending import SHARDS, PendingRuns
-from tallystick.workers.restore import DICTIONARIES, Restorer, RestoreThenFollow
+from tallystick.workers.restore import Restorer, RestoreThenFollow
 from tallystick.workers.roles.parts import Parts
 from tallystick.workers.roles.sharing import Alone
 from tallystick.workers.roles.sources import open_source, remembered_since
@@ -37,17 +38,19 @@ def sink(parts: Parts) -> Follower:
         lambda *range_: _landed(facts, remembered_since(parts), *range_),
         sets_aside=options.broken_by == "sink",
     )
-    sink = Sink(source, parts.positions, facts, parts.catalog, parts.pool, parts.clock)
-    if not options.is_restoring:
-        return sink
-    return RestoreThenFollow(_restorer(parts, facts), sink)
+    follower: Follower = Sink(
+        source, parts.positions, facts, parts.catalog, parts.pool, parts.clock
+    )
+    if options.is_restoring:
+        follower = RestoreThenFollow(_restorer(parts, facts), follower)
+    return Fenced(follower, leases) if leases else follower
 
 
 def rollups(parts: Parts) -> Follower:
     """Rollups of all facts, in one process at a time."""
     leases = parts.leases("rollups") if parts.options.is_shared else None
     follower = Rollups(parts.positions, parts.facts(leases), parts.clock)
-    return Alone(follower, leases) if leases else follower
+    return Fenced(Alone(follower, leases), leases) if leases else follower
 
 
 def archiver(parts: Parts) -> Follower:
@@ -76,7 +79,7 @@ def charger(parts: Parts) -> Follower:
     def shards() -> Sequence[int]:
         return leases.share("charger/", SHARDS) if leases else range(SHARDS)
 
-    return Charger(
+    charger = Charger(
         PendingRuns(parts.pool),
         parts.facts(leases),
         parts.catalog,
@@ -84,6 +87,7 @@ def charger(parts: Parts) -> Follower:
         parts.clock,
         shards,
     )
+    return Fenced(charger, leases) if leases else charger
 
 
 def backfills(parts: Parts) -> Follower:
@@ -95,7 +99,7 @@ def backfills(parts: Parts) -> Follower:
 
 
 def _restorer(parts: Parts, facts: FactStore) -> Restorer:
-    source = ArchiveSource(parts.archive(), parts.positions, "sink", dictionaries=DICTIONARIES)
+    source = ArchiveSource(parts.archive(), parts.positions, "sink")
     return Restorer(source, parts.positions, facts, parts.catalog, parts.pool, parts.clock)
 
 

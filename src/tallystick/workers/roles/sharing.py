@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tallystick.plumbing.leases import Leases
-from tallystick.workers.loop import Follower
+from tallystick.workers.loop import Follower, Progress
 
 
 class Alone:
@@ -19,7 +19,7 @@ class Alone:
         """Forget what is only in memory."""
         self._follower.recover()
 
-    def step(self) -> bool:
+    def step(self) -> bool | Progress:
         """Do a piece of work; False when there is none, or another process does it."""
         if self._leases.left(self._lease) <= 0:
             if not self._leases.take([self._lease]):

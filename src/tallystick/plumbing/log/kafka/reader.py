@@ -17,7 +17,9 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
+
+import msgspec
 
 from tallystick.errors import InvalidInput, PositionLost, ReaderDisplaced, StoreUnavailable
 from tallystick.plumbing.log.kafka.options import (
@@ -44,7 +46,7 @@ _DEFAULTS = {
 _WATERMARK_SECONDS = 10
 
 
-class KafkaMessage(NamedTuple):
+class KafkaMessage(msgspec.Struct, frozen=True, order=True, gc=False):
     """One message; `timestamp` is the record's time in micros."""
 
     offset: int

@@ -21,6 +21,7 @@ from tallystick.plumbing.log.kafka.options import (
 
 if TYPE_CHECKING:
     from confluent_kafka.admin import AdminClient
+    from confluent_kafka.admin._metadata import PartitionMetadata, TopicMetadata
 
 RETENTION_DAYS = 14
 """The late window of 7 days plus the longest outage that a follower may have."""
@@ -102,32 +103,56 @@ def open_admin(options: KafkaOptions) -> AdminClient:
 
 def fetch_partitions(admin: AdminClient, topic: str | None = None) -> dict[str, int]:
     """The number of partitions of each topic (or of one; empty when it is missing)."""
+    return {name: len(one.partitions) for name, one in _fetch_topics(admin, topic).items()}
+
+
+def _fetch_topics(admin: AdminClient, topic: str | None) -> dict[str, TopicMetadata]:
     client = import_client()
     try:
         found = admin.list_topics(topic, timeout=_ANSWER_SECONDS)
     except client.KafkaException as error:
         raise StoreUnavailable(f"Kafka cannot be reached: {error.args[0].str()}") from error
-    return {name: len(one.partitions) for name, one in found.topics.items() if one.error is None}
+    return {name: one for name, one in found.topics.items() if one.error is None}
+
+
+def _wait_for_topic(admin: AdminClient, topic: str) -> list[PartitionMetadata]:
+    """The partitions as one broker tells them: another one may not know a new topic yet."""
+    deadline = time.monotonic() + _APPEAR_SECONDS
+    while True:
+        one = _fetch_topics(admin, topic).get(topic)
+        if one is not None and one.partitions:
+            return list(one.partitions.values())
+        if time.monotonic() > deadline:
+            raise StoreUnavailable(f"Kafka has no topic {topic}")
+        time.sleep(0.1)
 
 
 def fetch_state(admin: AdminClient, topic: str) -> TopicState:
     """What a topic is like; waits while it is being made."""
-    module = import_client("confluent_kafka.admin")
-    deadline = time.monotonic() + _APPEAR_SECONDS
-    while fetch_partitions(admin, topic).get(topic, 0) == 0:
-        if time.monotonic() > deadline:
-            raise StoreUnavailable(f"Kafka has no topic {topic}")
-        time.sleep(0.1)
-    one = admin.list_topics(topic, timeout=_ANSWER_SECONDS).topics[topic]
-    resource = module.ConfigResource(module.ConfigResource.Type.TOPIC, topic)
-    settings = _answer(admin.describe_configs([resource])[resource], f"describe {topic}")
+    partitions = _wait_for_topic(admin, topic)
+    settings = _wait_for_settings(admin, topic)
     return TopicState(
-        partitions=len(one.partitions),
-        replication=min(len(partition.replicas) for partition in one.partitions.values()),
+        partitions=len(partitions),
+        replication=min(len(one.replicas) for one in partitions),
         in_sync_min=int(settings["min.insync.replicas"].value),
         retention_ms=int(settings["retention.ms"].value),
         timestamp_type=settings["message.timestamp.type"].value,
     )
+
+
+def _wait_for_settings(admin: AdminClient, topic: str) -> dict[str, Any]:
+    module = import_client("confluent_kafka.admin")
+    resource = module.ConfigResource(module.ConfigResource.Type.TOPIC, topic)
+    deadline = time.monotonic() + _APPEAR_SECONDS
+    while True:
+        try:
+            asked = admin.describe_configs([resource])[resource]
+            found: dict[str, Any] = _answer(asked, f"describe {topic}")
+            return found
+        except StoreUnavailable:  # the broker that was asked does not know the topic yet
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.1)
 
 
 class Watermarks:

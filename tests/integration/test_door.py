@@ -1,0 +1,89 @@
+"""One append takes in many requests: each gets its own receipt, and none harms another."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+import psycopg
+
+from tallystick.errors import BodyUnreadable, UnsupportedForm
+from tallystick.events.door import Receipt
+from tests.world import World
+
+
+def usage(world: World, event_id: str, **more: Any) -> dict[str, Any]:
+    return {
+        "event_id": event_id,
+        "event_type": "token_usage",
+        "event_time": world.at(-1),
+        "tenant_id": "group",
+        **more,
+    }
+
+
+def send_together(
+    world: World, postgres_url: str, requests: list[tuple[bytes, str]]
+) -> list[Receipt | BaseException]:
+    """Send while the log is locked: what comes after the first request is one append."""
+
+    async def send_all() -> list[Receipt | BaseException]:
+        with psycopg.connect(postgres_url) as connection:
+            connection.execute(b"SELECT * FROM log.head FOR UPDATE")
+            waiting = []
+            for body, content_type in requests:
+                accepted = world.door.accept(
+                    body, content_type=content_type, content_encoding="", headers={}
+                )
+                waiting.append(asyncio.ensure_future(accepted))
+                await asyncio.sleep(0.05)
+        return await asyncio.gather(*waiting, return_exceptions=True)
+
+    return asyncio.run(send_all())
+
+
+def test_each_request_of_an_append_gets_its_own_receipt(world: World, postgres_url: str) -> None:
+    first, again = usage(world, "e1"), usage(world, "e2")
+    several = [
+        [first],
+        [again, {"event_id": "broken"}, usage(world, "e3", model="written text")],
+        [first, again, usage(world, "e4")],
+        [{**first, "model": "other"}, *[usage(world, "e5")] * 2],
+        [],
+        [{"tenant_id": "group"}, usage(world, "e6", run_id="tallystick:x")],
+        [usage(world, "e7")],
+    ]
+    bodies = [(json.dumps(one).encode(), "application/json") for one in several]
+    receipts = send_together(world, postgres_url, bodies)
+    assert [
+        (one.accepted, one.duplicates, [(each.index, each.code) for each in one.rejected])
+        for one in receipts
+        if isinstance(one, Receipt)
+    ] == [
+        (1, 0, []),
+        (2, 0, [(1, "missing_field")]),
+        (1, 2, []),
+        (1, 1, [(0, "event_id_conflict")]),
+        (0, 0, []),
+        (0, 0, [(0, "missing_field"), (1, "reserved_id")]),
+        (1, 0, []),
+    ]
+    world.settle()
+    assert world.totals("group")["calls"] == 6
+
+
+def test_a_body_that_is_no_use_harms_no_other(world: World, postgres_url: str) -> None:
+    head = world.log.head()
+    good = [(json.dumps([usage(world, f"g{n}")]).encode(), "application/json") for n in range(3)]
+    receipts = send_together(
+        world, postgres_url, [good[0], (b"no JSON", ""), good[1], (b"<a/>", "text/xml"), good[2]]
+    )
+    assert [type(one) for one in receipts] == [
+        Receipt,
+        BodyUnreadable,
+        Receipt,
+        UnsupportedForm,
+        Receipt,
+    ]
+    assert world.log.head() == head + 3

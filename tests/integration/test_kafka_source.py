@@ -1,0 +1,84 @@
+"""A follower's source on a real broker: what it holds when taking up a partition fails."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import pytest
+from psycopg_pool import ConnectionPool
+
+from tallystick.clock import SystemClock
+from tallystick.errors import StoreUnavailable
+from tallystick.events.appending import seal_key
+from tallystick.events.batch import Identity
+from tallystick.events.redaction import Redactor
+from tallystick.events.sources import KafkaSource
+from tallystick.plumbing.leases import Leases
+from tallystick.plumbing.log import Positions
+from tallystick.plumbing.log.kafka import KafkaOptions, KafkaWriter, ensure_topics
+from tallystick.plumbing.postgres import open_pool
+from tests.kafka_brokers import Brokers
+from tests.kafka_reading import QUICK
+
+EVENT = b'{"event_id":"e-%d","event_type":"run_started","event_time":"2026-01-01T00:00:00Z"}'
+
+
+class AwayOnce:
+    """What landed, asked of a store that does not answer the first time."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    def __call__(self, partition: int, start: int, end: int) -> Iterable[tuple[Identity, int]]:
+        self.asked += 1
+        if self.asked == 1:
+            raise StoreUnavailable("ClickHouse does not answer")
+        return []
+
+
+def make_source(
+    options: KafkaOptions, pool: ConnectionPool, folder: Path, known: AwayOnce
+) -> KafkaSource:
+    return KafkaSource(
+        options,
+        None,
+        Positions(pool),
+        Leases(pool, "test", seconds=5),
+        follower="sink",
+        instance_id="one",
+        folder=folder,
+        redactor=Redactor(b"k" * 32),
+        key=seal_key("k"),
+        known=known,
+    )
+
+
+def test_a_partition_that_could_not_be_taken_up_is_taken_up_later(
+    kafka_broker: Brokers, postgres_url: str, tmp_path: Path
+) -> None:
+    """The index is opened before the facts are asked: a failure in between lets go of it."""
+    topic = "taken-up-later"
+    options = KafkaOptions(kafka_broker.bootstrap, topic, f"{topic}-broken", {})
+    ensure_topics(options, partitions=1, replication=1)
+    writer = KafkaWriter(options)
+    writer.append(topic, [(b"run", EVENT % number) for number in range(5)])
+    writer.close()
+    pool, known = open_pool(postgres_url, connections_max=3), AwayOnce()
+    Positions(pool).commit("sink", {0: 3}, SystemClock().now())  # and no index in the folder
+    reading = KafkaOptions(options.brokers, topic, options.broken_topic, QUICK)
+    source = make_source(reading, pool, tmp_path, known)
+    with pytest.raises(StoreUnavailable):
+        read_until_something(source)
+    source.rewind()
+    assert read_until_something(source) == [3, 4]
+    assert known.asked == 2
+    source.close()
+    pool.close()
+
+
+def read_until_something(source: KafkaSource) -> list[int]:
+    for _ in range(300):  # a tenth of a second each
+        if chunks := source.read(1000):
+            return list(chunks[0].offsets)
+    raise AssertionError("nothing came")
