@@ -76,10 +76,12 @@ class Objects:
         ]
         self._make("POST", "/v1/events", sent)
         self._scene.server.wait_until_settled()
-        (broken,) = self._scene.server.get("/v1/broken-messages", tenant_id=OWNER)[
-            "broken_messages"
-        ]
-        self.ids["broken_id"] = broken["broken_id"]
+        found = self._scene.server.get("/v1/broken-messages", tenant_id=OWNER, limit=200)
+        self.ids["broken_id"] = next(
+            broken["broken_id"]
+            for broken in found["broken_messages"]
+            if broken["draft"].get("event_id") == "bad"
+        )
         version = {
             "kind": "credit",
             "tenant_id": OWNER,
