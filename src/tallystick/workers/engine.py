@@ -30,9 +30,13 @@ _COLLECT_AFTER = (100_000, 50, 100)
 """Objects between collections. Columns of the log are lists without cycles: with the default of
 700 the collector looks through them again and again, and finds nothing."""
 
+_NICENESS = 10
+"""Followers can wait, callers cannot: when cores are short, whoever answers requests goes first."""
+
 
 def main() -> int:
     """Run until SIGTERM."""
+    os.nice(_NICENESS)
     gc.freeze()
     gc.set_threshold(*_COLLECT_AFTER)
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(name)s %(message)s")
