@@ -32,7 +32,7 @@ _KEEPER = (
 )
 _IDLE_SECONDS = {"sink": 0.2, "archiver": 1.0, "overrun": 1.0}
 _IDLE_SECONDS_ELSE = 0.5
-_EVERY_SECONDS = {"sink": 0.5, "rollups": 0.25, "vault": 0.5, "charger": 1.0, "archiver": 1.0}
+_EVERY_SECONDS = {"sink": 0.35, "rollups": 0.25, "vault": 0.5, "charger": 1.0, "archiver": 1.0}
 """How far apart steps begin: each has a cost of its own, whatever it takes in."""
 
 
