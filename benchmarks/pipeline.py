@@ -106,7 +106,8 @@ def sustained(rate: int, seconds: int) -> str:
     return (
         f"| {rate:,} events/s offered for {seconds} s | {achieved:,.0f}/s acknowledged | "
         f"{quantiles(delays)} | {quantiles(answers)} | {split} | "
-        f"{peak[0]:,.0f} MB ({peak[1]:,.0f}) | {report['duplicates']:,} duplicates, difference {report['difference']} |"
+        f"{peak[0]:,.0f} MB ({peak[1]:,.0f}) | "
+        f"{report['duplicates']:,} duplicates, difference {report['difference']} |"
     )
 
 
