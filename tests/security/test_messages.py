@@ -31,6 +31,8 @@ def _spoiled(example: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
     for field in example:
         yield field, {name: value for name, value in example.items() if name != field}
         for value in _WRONG:
+            if field == "idempotency_key" and value in ("no such thing", "NaN"):
+                continue  # another key is not a wrong one
             yield field, {**example, field: value}
 
 

@@ -30,7 +30,7 @@ _COLLECT_AFTER = (100_000, 50, 100)
 """Objects between collections. Columns of the log are lists without cycles: with the default of
 700 the collector looks through them again and again, and finds nothing."""
 
-_NICENESS = 10
+_NICENESS = 5
 """Followers can wait, callers cannot: when cores are short, whoever answers requests goes first."""
 
 
