@@ -63,6 +63,7 @@ def _ask(total: int, folder: Path) -> list[str]:
     now = SystemClock().now()
     began = time.perf_counter()
     made = facts.query_watermarks(FOLDED_FROM_FACTS[-1]).get(0, 0)
+    total = max(total, made)
     for first in range(made, total, PIECE):
         _make(store, facts, first, total, now // DAY * DAY - DAYS * DAY, now)
     took = time.perf_counter() - began
