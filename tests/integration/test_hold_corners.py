@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
 from itertools import count
 
 import psycopg
@@ -11,7 +10,6 @@ import pytest
 
 from tallystick.clock import HOUR, SECOND, FixedClock
 from tallystick.errors import Conflict, InvalidInput, NotFound, TallystickError
-from tallystick.ids import Uuid7Source
 from tallystick.ledger import (
     CaptureRequest,
     ChargeRequest,
@@ -28,24 +26,8 @@ from tallystick.ledger import (
     Request,
     RunTarget,
 )
-from tallystick.plumbing.postgres import open_pool
 
-NOW = 1_790_000_000_000_000
 _serial = count()
-
-
-@pytest.fixture
-def clock() -> FixedClock:
-    return FixedClock(NOW)
-
-
-@pytest.fixture
-def ledger(postgres_url: str, clock: FixedClock) -> Iterator[Ledger]:
-    pool = open_pool(postgres_url, connections_max=6)
-    made = Ledger(pool, clock, Uuid7Source(clock))
-    yield made
-    assert made.verify() == []
-    pool.close()
 
 
 def key() -> str:

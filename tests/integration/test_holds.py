@@ -10,7 +10,6 @@ import pytest
 
 from tallystick.clock import HOUR, SECOND, FixedClock
 from tallystick.errors import Conflict, NotFound
-from tallystick.ids import Uuid7Source
 from tallystick.ledger import (
     CaptureRequest,
     ChargeRequest,
@@ -26,24 +25,8 @@ from tallystick.ledger import (
     RunTarget,
     StartRequest,
 )
-from tallystick.plumbing.postgres import open_pool
 
-NOW = 1_790_000_000_000_000
 _serial = count()
-
-
-@pytest.fixture
-def clock() -> FixedClock:
-    return FixedClock(NOW)
-
-
-@pytest.fixture
-def ledger(postgres_url: str, clock: FixedClock):  # type: ignore[no-untyped-def]
-    pool = open_pool(postgres_url, connections_max=4)
-    made = Ledger(pool, clock, Uuid7Source(clock))
-    yield made
-    assert made.verify() == []
-    pool.close()
 
 
 def opened(ledger: Ledger, *lots: int, limit: int | None = 0, policy: str = "cap") -> str:

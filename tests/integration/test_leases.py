@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
 from itertools import count
 
-import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tallystick.clock import HOUR, SECOND, FixedClock
 from tallystick.errors import StoreUnavailable
-from tallystick.ids import Uuid7Source
 from tallystick.ledger import (
     ExtendRequest,
     GrantRequest,
@@ -23,7 +20,6 @@ from tallystick.ledger import (
     ReportRequest,
     ReturnRequest,
 )
-from tallystick.plumbing.postgres import open_pool
 from tallystick.sdk import LeasedCredit, LeaseTerms
 
 _serial = count()
@@ -67,20 +63,6 @@ class DirectLeases:
         self.ledger.apply(
             ReturnRequest(lease.lease_id, used_units, lease.epoch, idempotency_key=key)
         )
-
-
-@pytest.fixture
-def clock() -> FixedClock:
-    return FixedClock(1_790_000_000_000_000)
-
-
-@pytest.fixture
-def ledger(postgres_url: str, clock: FixedClock) -> Iterator[Ledger]:
-    pool = open_pool(postgres_url, connections_max=4)
-    made = Ledger(pool, clock, Uuid7Source(clock))
-    yield made
-    assert made.verify() == []
-    pool.close()
 
 
 def opened(ledger: Ledger, units: int) -> str:

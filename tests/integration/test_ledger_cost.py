@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from itertools import count
 from typing import Any
 
 import psycopg
-import pytest
 
 from tallystick.clock import SECOND, FixedClock
-from tallystick.ids import Uuid7Source
 from tallystick.ledger import (
     CaptureRequest,
     GrantRequest,
@@ -21,24 +19,9 @@ from tallystick.ledger import (
 )
 from tallystick.ledger.intake import prepare
 from tallystick.ledger.store import Plan, drive
-from tallystick.plumbing.postgres import BY_INDEX, open_pool
+from tallystick.plumbing.postgres import BY_INDEX
 
-NOW = 1_790_000_000_000_000
 _serial = count()
-
-
-@pytest.fixture
-def clock() -> FixedClock:
-    return FixedClock(NOW)
-
-
-@pytest.fixture
-def ledger(postgres_url: str, clock: FixedClock) -> Iterator[Ledger]:
-    pool = open_pool(postgres_url, connections_max=4)
-    made = Ledger(pool, clock, Uuid7Source(clock))
-    yield made
-    assert made.verify() == []
-    pool.close()
 
 
 def opened(ledger: Ledger) -> str:
