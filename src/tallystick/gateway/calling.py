@@ -95,13 +95,6 @@ class Calling:
 
     async def answer(self, call: Call) -> Response:
         """Make a call, trying other targets where one fails; raises TallystickError."""
-        try:
-            return await self._answer(call)
-        except TallystickError:
-            await call.rate.used(0)  # unless an attempt used some
-            raise
-
-    async def _answer(self, call: Call) -> Response:
         choices, retries = self.choices(call)
         call, choices = await self._steer(call, choices)
         self._health.began()

@@ -25,21 +25,19 @@ class Heartbeat:
     def __init__(self, calls: Calls, hold_seconds: int) -> None:
         self._calls = calls
         self._hold_seconds = hold_seconds
-        self._half_over_at: dict[str, float] = {}
-        self._permits: dict[str, CallPermit] = {}
+        self._under_way: dict[str, tuple[CallPermit, float]] = {}
+        """By hold: the permit, and the loop's time at which half of its time is over."""
         self._task: asyncio.Task[None] | None = None
 
     def began(self, permit: CallPermit) -> None:
         """A call is under way."""
-        self._permits[permit.hold_id] = permit
-        self._half_over_at[permit.hold_id] = self._half_over()
+        self._under_way[permit.hold_id] = (permit, self._half_over())
         if self._task is None:
             self._task = asyncio.create_task(self._beat())
 
     def ended(self, permit: CallPermit) -> None:
         """A call needs its hold no more."""
-        self._permits.pop(permit.hold_id, None)
-        self._half_over_at.pop(permit.hold_id, None)
+        self._under_way.pop(permit.hold_id, None)
 
     async def close(self) -> None:
         """Stop looking."""
@@ -50,9 +48,8 @@ class Heartbeat:
         while True:
             await asyncio.sleep(self._hold_seconds / _LOOKS)
             now = asyncio.get_running_loop().time()
-            for hold_id in [one for one, at in self._half_over_at.items() if at <= now]:
-                permit = self._permits.get(hold_id)
-                if permit is not None:
+            for permit in [one for one, at in self._under_way.values() if at <= now]:
+                if permit.hold_id in self._under_way:
                     await self._extend(permit)
 
     async def _extend(self, permit: CallPermit) -> None:
@@ -64,8 +61,8 @@ class Heartbeat:
         except Exception as error:
             _log.warning("the hold of a long call could not be extended: %s", error)
             return
-        if permit.hold_id in self._permits:
-            self._half_over_at[permit.hold_id] = self._half_over()
+        if permit.hold_id in self._under_way:
+            self._under_way[permit.hold_id] = (permit, self._half_over())
 
     def _half_over(self) -> float:
         return asyncio.get_running_loop().time() + self._hold_seconds / 2
