@@ -230,8 +230,8 @@ def _batch(
 
 def _redact_attributes(plains: Sequence[Plain], redactor: Redactor) -> list[str]:
     for plain in plains:
-        given = flat_attributes({"attrs": plain.attrs})
-        plain.attrs = redactor.attributes(given, plain.tenant_id) or None  # type: ignore[assignment]
+        redacted = redactor.attributes(plain.attrs or {}, plain.tenant_id)
+        plain.attrs = redacted or None  # type: ignore[assignment]
     return shorten([plain.attrs or "" for plain in plains])
 
 
