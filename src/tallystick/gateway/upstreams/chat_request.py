@@ -283,6 +283,15 @@ def parts_of(content: str | list[Part] | None) -> list[Part]:
     return content
 
 
+def system_parts(messages: list[Message]) -> list[dict[str, str]]:
+    """What the system and the developer say, each text as {"text": ...}."""
+    return [
+        {"text": text_of(message.content, "messages.content")}
+        for message in messages
+        if isinstance(message, SystemMessage | DeveloperMessage)
+    ]
+
+
 def text_of(content: str | list[Part] | None, field: str) -> str:
     """The text of a message that has nothing else; raises Unsupported."""
     parts = parts_of(content)

@@ -26,6 +26,7 @@ from tallystick.gateway.upstreams.chat_request import (
     arguments_of,
     inline_of,
     parts_of,
+    system_parts,
     text_of,
 )
 from tallystick.gateway.upstreams.translation import Unsupported
@@ -41,11 +42,7 @@ _DOCUMENTS = {
 
 def write_request(request: ChatRequest) -> dict[str, Any]:
     """Converse's body; raises Unsupported."""
-    system = [
-        {"text": text_of(message.content, "messages.content")}
-        for message in request.messages
-        if isinstance(message, SystemMessage | DeveloperMessage)
-    ]
+    system = system_parts(request.messages)
     body: dict[str, Any] = {"messages": _turns(request.messages)}
     if system:
         body["system"] = system

@@ -40,6 +40,7 @@ from tallystick.gateway.upstreams.chat_request import (
     parts_of,
     read_chat,
     result_of,
+    system_parts,
     text_of,
 )
 from tallystick.gateway.upstreams.translation import Unsupported, quoted
@@ -261,11 +262,7 @@ def _finish(reason: str | None, *, has_calls: bool) -> str | None:
 
 def write_request(request: ChatRequest, model: str) -> dict[str, Any]:
     """generateContent's body; raises Unsupported."""
-    system = [
-        {"text": text_of(message.content, "messages.content")}
-        for message in request.messages
-        if isinstance(message, SystemMessage | DeveloperMessage)
-    ]
+    system = system_parts(request.messages)
     body: dict[str, Any] = {"contents": _contents(request.messages)}
     if system:
         body["systemInstruction"] = {"parts": system}
