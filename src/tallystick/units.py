@@ -2,13 +2,13 @@
 
 `CREDIT/6` is counted in micro-credits, `USD/9` in nano-dollars. Text amounts at the
 edges are decimal strings in the main unit ("12.5"); inside there are only integers.
-Rates (a price per million tokens) are `Decimal`; `round_half_even` is the one rounding.
+Rates (a price per million tokens) are `Decimal`.
 """
 
 from __future__ import annotations
 
 import re
-from decimal import ROUND_HALF_EVEN, Context, Decimal
+from decimal import Context, Decimal
 from typing import NamedTuple
 
 from tallystick.errors import InvalidInput
@@ -75,8 +75,3 @@ def format_amount(units: int, asset: Asset) -> str:
     if not fraction:
         return f"{sign}{whole}"
     return f"{sign}{whole}.{fraction:0{asset.scale}d}".rstrip("0")
-
-
-def round_half_even(value: Decimal) -> int:
-    """Round to the nearest integer, ties to even: used once, when a fact is rated."""
-    return int(value.to_integral_value(ROUND_HALF_EVEN))

@@ -7,12 +7,7 @@ Time: objects lie by the hour of receipt; only expiry takes `now`.
 """
 
 from tallystick.archive.chain import Archive, Link, Tail
-from tallystick.archive.columns import (
-    CORRECTIONS_SCHEMA,
-    EVENTS_SCHEMA,
-    columns_of,
-    table_of,
-)
+from tallystick.archive.columns import CORRECTIONS_SCHEMA, EVENTS_SCHEMA, columns_of, table_of
 from tallystick.archive.expiry import collect_garbage, expire
 from tallystick.archive.model import ArchivedObject, Expired, Manifest
 from tallystick.archive.reading import ArchiveSource, Slice, identities_in, require_same_log

@@ -17,9 +17,6 @@ from tallystick.enforcement.attribution import attributed
 from tallystick.enforcement.calls.model import CallAsk, CallPermit
 from tallystick.errors import InvalidInput
 
-PREFIX = '{"call":'
-"""How the details of a call's hold begin."""
-
 
 class Said(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What the asker said."""
@@ -81,11 +78,16 @@ def read_details(text: str) -> CallDetails | None:
 
 def account_of(ask: CallAsk) -> str:
     """The account that pays; raises InvalidInput when none is named."""
-    principal = ask.principal
-    account_id = ask.account_id or principal.account_id or principal.tenant_id
+    account_id = likely_account_of(ask)
     if not account_id:
         raise InvalidInput("name the account that pays", field="account_id")
     return account_id
+
+
+def likely_account_of(ask: CallAsk) -> str:
+    """The account that pays, or "" when none is named."""
+    principal = ask.principal
+    return ask.account_id or principal.account_id or principal.tenant_id
 
 
 def said_of(ask: CallAsk, account_id: str, tenant_id: str) -> Said:

@@ -32,6 +32,7 @@ from tallystick.enforcement.calls.details import (
     Said,
     account_of,
     attribution_of,
+    likely_account_of,
     permit_of,
     read_details,
     said_of,
@@ -166,7 +167,7 @@ class Calls:
         if not self._authorizer.has_mitigations:
             return
         principal = ask.principal
-        account_id = ask.account_id or principal.account_id or principal.tenant_id
+        account_id = likely_account_of(ask)
         tenant_id = await self._tenant_of(account_id, principal) if account_id else ""
         said = said_of(ask, account_id, tenant_id)
         try:
