@@ -40,6 +40,8 @@ class Config(msgspec.Struct):
     ttl_seconds: int = 2
     tries: int = 200
     think_ms_max: int = 60
+    go: str = "go"
+    """The file whose coming starts the race."""
 
 
 class SteppedClock:
@@ -101,7 +103,7 @@ async def race(config: Config) -> None:
     racer = Racer(config, authorizer)
     (Path(config.folder) / f"ready-{config.name}").touch()
     deadline = time.monotonic() + 60
-    while not (Path(config.folder) / "go").exists() and time.monotonic() < deadline:
+    while not (Path(config.folder) / config.go).exists() and time.monotonic() < deadline:
         await asyncio.sleep(0.005)
     await asyncio.gather(*(racer.call(number) for number in range(config.calls)))
     await committer.close()

@@ -76,10 +76,15 @@ class Scene:
             [sys.executable, "-m", "tests.budget_racer", str(path)]
         )
 
-    def start_all(self, hold: int, cost: int, **more: Any) -> None:
+    def start_all(self, hold: int, cost: int, *, first: tuple[int, ...] = (), **more: Any) -> None:
+        """Start the race; the `first` have holds open before the others may ask."""
         for number in range(PROCESSES):
-            self.start(f"p{number}", number, hold, cost, **more)
+            go = "go-first" if number in first else "go"
+            self.start(f"p{number}", number, hold, cost, go=go, **more)
         self.wait(lambda: all((self.folder / f"ready-{name}").exists() for name in self.processes))
+        if first:
+            (self.folder / "go-first").touch()
+            self.wait(lambda: self.has_open(*first))
         (self.folder / "go").touch()
 
     def wait(self, until: Callable[[], bool], *, seconds: float = 60) -> None:
@@ -109,7 +114,7 @@ class Scene:
         assert row is not None
         return int(row[0])
 
-    def has_open(self, *numbers: str) -> bool:
+    def has_open(self, *numbers: int) -> bool:
         """Whether one of these processes has holds open."""
         accounts = [f"{self.tenant}-{number}" for number in numbers]
         with self.pool.connection() as connection:
@@ -176,8 +181,8 @@ def scene(postgres_url: str, tmp_path: Path) -> Iterator[Scene]:
 
 
 def test_a_killed_race_never_passes_the_cap_and_uses_all_of_it(scene: Scene) -> None:
-    scene.start_all(2 * CENT, CENT, think_ms_max=300)
-    scene.wait(lambda: scene.captures() >= 2 and scene.has_open("1", "3"))
+    scene.start_all(2 * CENT, CENT, first=(1, 3), think_ms_max=1000, ttl_seconds=8)
+    scene.wait(lambda: scene.captures() >= 2 and scene.has_open(1, 3))
     scene.kill("p1", "p3")
     scene.wait(scene.ended)
     orphans = scene.recover()

@@ -16,7 +16,8 @@ from pathlib import Path
 
 from tallystick.errors import DataFolderInUse
 
-_WAIT_FOR_CHILDREN_SECONDS = 30.0
+_WAIT_FOR_CHILDREN_SECONDS = 120.0
+"""PostgreSQL writes a checkpoint before it goes, which takes long on a busy disk."""
 _SOCKET_PATH_MAX = 100
 
 
@@ -43,9 +44,11 @@ class DataFolder:
                 return
             except BlockingIOError:
                 owner = self._owner()
-                if _is_alive(owner) or time.monotonic() > deadline:
+                is_alive = _is_alive(owner)
+                if is_alive or time.monotonic() > deadline:
+                    holder = f"process {owner}" if is_alive else f"what process {owner} left behind"
                     raise DataFolderInUse(
-                        f"{self.path} is in use by process {owner}; "
+                        f"{self.path} is in use by {holder}; "
                         "stop that one, or choose another folder with --data"
                     ) from None
             time.sleep(0.05)
