@@ -51,3 +51,18 @@ def test_any_batching_gives_the_verdicts_of_one_by_one(
             index.commit(start)
             assert list(index.judge(identities, offsets)) == wanted
         index.close()
+
+
+def test_an_index_that_was_opened_again_forgets_nothing(tmp_path: Path) -> None:
+    """INV-09: neither closing nor merging its files loses an identity."""
+    known: list[Identity] = []
+    for session in range(5):
+        index = DedupIndex(tmp_path)
+        fresh = [(b"a\0%d-%d" % (session, number), bytes(16)) for number in range(200)]
+        index.judge(fresh, range(len(known), len(known) + len(fresh)))
+        known += fresh
+        index.commit(len(known))
+        index._entries.compact_range(None, None)  # forgetting happens while files are merged
+        repeats = range(len(known), 2 * len(known))
+        assert set(index.judge(known, repeats)) == {Verdict.DUPLICATE}
+        index.close()

@@ -67,7 +67,12 @@ class DedupIndex:
         options.set_block_based_table_factory(table)
         folder.mkdir(parents=True, exist_ok=True)
         self._entries = Rdict(
-            str(folder), options, access_type=AccessType.with_ttl(remembered_for // SECOND)
+            str(folder),
+            options,
+            # named, or a folder that is opened again takes the options stored in it: with their
+            # time to live applied twice, which forgets entries at random, and without the filter
+            column_families={"default": options},
+            access_type=AccessType.with_ttl(remembered_for // SECOND),
         )
         stored = self._entries.get(_POSITION_KEY)
         self.position: int = _OFFSET.unpack(stored)[0] if stored else 0
