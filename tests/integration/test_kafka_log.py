@@ -406,7 +406,7 @@ class Load:
         self.refused = 0
         self._ending = threading.Event()
         self._threads = [
-            threading.Thread(target=self._send, args=(b"run-%d" % number,))
+            threading.Thread(target=self._send, args=(b"run-%d" % number,), daemon=True)
             for number in range(threads)
         ]
         for thread in self._threads:
@@ -488,6 +488,11 @@ def test_all_brokers_killed_in_turn(
     load.check_nothing_was_lost()
 
 
+def count(follower: Follower) -> int:
+    """Messages that ever came."""
+    return sum(map(len, follower.messages.values()))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("round_number", range(ROUNDS))
 def test_a_paused_broker(
@@ -496,10 +501,13 @@ def test_a_paused_broker(
     follower = Follower(reading(cluster_options))
     load = Load(cluster_options)
     load.wait_for_more()
+    # a client that was about to join waits for its coordinator as long as it may poll: five minutes
+    follower.step_until(lambda: bool(follower.assigned), seconds=60)
+    before = len(follower.catch_up())
     kafka_cluster.pause(round_number % 3)
     try:
         load.wait_for_more(50)
-        follower.step_until(lambda: bool(follower.messages))
+        follower.step_until(lambda: count(follower) > before, seconds=60)
     finally:
         kafka_cluster.resume(round_number % 3)
     kafka_cluster.wait_until_ready()
