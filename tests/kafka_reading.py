@@ -10,6 +10,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 from tallystick.plumbing.log.kafka import KafkaMessage, KafkaOptions, KafkaReader
 
@@ -35,13 +36,21 @@ class Follower:
         self.messages: dict[int, list[KafkaMessage]] = {}
         self.assigned: set[int] = set()
         self.changes = 0
-        self.reader = KafkaReader(
+        self._open = partial(
+            KafkaReader,
             options,
             group=group or options.topic,
             instance_id=instance_id,
             on_assigned=self._arrive,
             on_revoked=self._leave,
         )
+        self.reader = self._open()
+
+    def begin_again(self) -> None:
+        """Join anew, from the same positions, as a sink does after a failure."""
+        self.reader.close()
+        self.assigned = set()
+        self.reader = self._open()
 
     def step(self, seconds: float = 0.2) -> int:
         """Read once; return how many messages came."""
