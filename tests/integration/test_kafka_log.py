@@ -33,6 +33,7 @@ from tallystick.errors import (
 )
 from tallystick.plumbing.embedded.child import spawn
 from tallystick.plumbing.log.kafka import KafkaMessage, KafkaOptions, KafkaWriter, ensure_topics
+from tallystick.plumbing.log.kafka.options import import_client
 from tests.kafka_brokers import Brokers
 from tests.kafka_reading import IMPATIENT, QUICK, Follower
 
@@ -271,6 +272,23 @@ def test_a_foreign_producer_is_read_as_it_is(options: KafkaOptions, writer: Kafk
         (one.key, one.value) for batch in follower.messages.values() for one in batch
     }
     follower.close()
+
+
+def test_a_time_stamp_from_nowhere_is_bounded(kafka_broker: Brokers) -> None:
+    """Where producers stamp messages, one in the wrong unit must not stop who stores it."""
+    options = writing(KafkaOptions(kafka_broker.bootstrap, topic="own-stamps"))
+    own = {"message.timestamp.type": "CreateTime", "message.timestamp.after.max.ms": str(2**63 - 1)}
+    admin = import_client("confluent_kafka.admin")
+    topic = admin.NewTopic(options.topic, 1, replication_factor=1, config=own)
+    client = AdminClient({"bootstrap.servers": options.brokers})
+    client.create_topics([topic])[options.topic].result(20)
+    foreign = confluent_kafka.Producer({"bootstrap.servers": options.brokers})
+    foreign.produce(options.topic, b"{}", b"run", timestamp=1_790_000_000_000_000_000)
+    assert foreign.flush(10) == 0
+    follower = Follower(reading(options))
+    (message,) = follower.catch_up()
+    follower.close()
+    assert message.timestamp == 4_102_444_800_000_000
 
 
 def test_two_readers_split_and_a_restart_disturbs_nobody(

@@ -16,6 +16,7 @@ from operator import attrgetter
 from typing import Any, NamedTuple
 
 import msgspec
+import numpy as np
 
 from tallystick.errors import InvariantBroken
 from tallystick.events.appending import CANONICAL, MAC_BYTES
@@ -43,6 +44,8 @@ _HEAD = len(CANONICAL) + MAC_BYTES
 _TYPE = EVENT_FIELDS.index("event_type")
 _RECEIVED = EVENT_FIELDS.index("received_at")
 _GAP_MAX = 10_000
+"""Offsets in a row that markers and messages of an aborted transaction may take."""
+
 _PIECE_MESSAGES = 500
 """Rows made and turned into columns at once: as many as the processor keeps in its cache."""
 
@@ -103,13 +106,14 @@ class Stage:
 
     def _skipped(self, offsets: Sequence[int]) -> list[int]:
         """Offsets that hold no message: markers of producers' transactions."""
-        missing = offsets[-1] + 1 - self._position - len(offsets)
-        if not missing:
+        if offsets[-1] + 1 - self._position == len(offsets):
             return []
-        if missing > _GAP_MAX:
+        gaps = np.diff(np.array([self._position - 1, *offsets])) - 1
+        if (missing := int(gaps.max())) > _GAP_MAX:
             raise InvariantBroken(
-                f"INV-10: {missing} messages are missing in {self._topic}/{self._partition} "
-                f"near {self._position}; the topic may not be compacted"
+                f"INV-10: {missing} messages in a row are missing in "
+                f"{self._topic}/{self._partition} near {self._position}; "
+                "the topic may not be compacted"
             )
         return sorted(set(range(self._position, offsets[-1] + 1)) - set(offsets))
 

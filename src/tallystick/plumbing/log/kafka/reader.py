@@ -44,6 +44,8 @@ _DEFAULTS = {
     "queued.max.messages.kbytes": 128 * 1024,
 }
 _WATERMARK_SECONDS = 10
+_TIME_MAX = 4_102_444_800_000_000
+"""Micros at 2100-01-01: a producer's own time stamp may be anything, and no store takes all."""
 
 
 class KafkaMessage(msgspec.Struct, frozen=True, order=True, gc=False):
@@ -196,7 +198,7 @@ class KafkaReader:
             found[message.partition()].append(  # type: ignore[index]
                 KafkaMessage(
                     message.offset(),  # type: ignore[arg-type]
-                    message.timestamp()[1] * 1000,
+                    min(max(message.timestamp()[1], 0) * 1000, _TIME_MAX),
                     message.key() or b"",
                     message.value() or b"",
                 )
