@@ -65,7 +65,9 @@ class JudgingAppender:
             judged = self._index.judge(identities, offsets)
             return judged
 
-        offset_start = self._log.append(batch.size, batch.columns, received_at, judge)
+        offset_start = self._log.append(
+            batch.size, batch.columns, received_at, judge, likely_start=self._index.position
+        )
         self._index.commit(offset_start + batch.size)
         return judged
 

@@ -49,14 +49,22 @@ class Statement(NamedTuple):
 class _Known:
     """What a connection has prepared, and what reads its rows."""
 
-    def __init__(self, transformer: Any, statements_max: int = STATEMENTS_MAX) -> None:
+    def __init__(self, transformer: Any) -> None:
         self.names: dict[bytes, bytes] = {}
         self.numbers = count(1)
         self.transformer = transformer
-        self.statements_max = statements_max
 
 
-_known: WeakKeyDictionary[AsyncConnection, _Known] = WeakKeyDictionary()
+_known: WeakKeyDictionary[AsyncConnection | Connection, _Known] = WeakKeyDictionary()
+
+
+def _known_of(connection: AsyncConnection | Connection) -> _Known:
+    known = _known.get(connection)
+    if known is None:
+        # psycopg's own preparing would forget all of ours when a transaction is rolled back
+        connection.prepare_threshold = None
+        known = _known[connection] = _Known(Transformer(connection))
+    return known
 
 
 async def exchange(
@@ -67,11 +75,7 @@ async def exchange(
     Returns, for each, its rows or one row with the count of rows. Raises what psycopg does.
     The connection is one that runs nothing else.
     """
-    known = _known.get(connection)
-    if known is None:
-        # psycopg's own preparing would forget all of ours when a transaction is rolled back
-        connection.prepare_threshold = None
-        known = _known[connection] = _Known(Transformer(connection))
+    known = _known_of(connection)
     try:
         carried = await _wait(
             connection.pgconn, _carry_out(connection.pgconn, known, statements, commits)
@@ -86,8 +90,8 @@ async def exchange(
 def exchange_blocking(
     connection: Connection, statements: Sequence[Statement], *, commits: bool
 ) -> list[list[Row]]:
-    """The same over a blocking connection, which may be anybody's: nothing is prepared."""
-    known = _Known(Transformer(connection), statements_max=0)
+    """The same over a blocking connection; psycopg prepares nothing on it any more."""
+    known = _known_of(connection)
     try:
         carried = connection.wait(_carry_out(connection.pgconn, known, statements, commits))
     except BaseException:
@@ -176,7 +180,7 @@ def _send(
     if name is not None:
         pgconn.send_query_prepared(name, values, formats, pq.Format.BINARY)
         return False
-    if len(known.names) + len(fresh) >= known.statements_max:
+    if len(known.names) + len(fresh) >= STATEMENTS_MAX:
         pgconn.send_query_params(sql, values, None, formats, pq.Format.BINARY)
         return False
     fresh[sql] = name = b"ts_%d" % next(known.numbers)  # never one that a failure left behind
