@@ -51,6 +51,8 @@ def concat(parts: Sequence[tuple[int, Columns]]) -> Columns:
     """
     if len(parts) == 1:
         return parts[0][1]
+    if all(count == 1 for count, _ in parts):
+        return columns_of_rows([[column[0] for column in columns] for _, columns in parts])
     fields = zip(*(columns for _, columns in parts), strict=True)
     return [_join(values, [count for count, _ in parts]) for values in fields]
 
