@@ -15,7 +15,7 @@ import psycopg
 from psycopg.rows import dict_row
 from psycopg_pool import AsyncConnectionPool, ConnectionPool, PoolTimeout
 
-from tallystick.audit.model import Record, storable
+from tallystick.audit.model import TEXTS, Record, storable
 from tallystick.errors import SlowDown, StoreUnavailable
 from tallystick.plumbing.arrays import int_array, text_array
 from tallystick.plumbing.exchange import Statement, exchange
@@ -24,7 +24,6 @@ from tallystick.plumbing.sql import load_statements
 
 _SQL = load_statements("tallystick.audit", "store.sql")
 _INSERT = _SQL["insert_records"].encode()
-_NUMBERS = frozenset({"at", "status", "requests", "duration_us"})
 _GROUP_SECONDS = 0.05
 _WAITING_MAX = 50_000
 _FOLDED_MAX = 1_000
@@ -149,7 +148,7 @@ class AuditTrail:
     async def _insert(self, group: deque[Record]) -> None:
         columns = zip(Record._fields, zip(*group, strict=True), strict=True)
         arguments = {
-            name: int_array(values) if name in _NUMBERS else text_array(values)
+            name: text_array(values) if name in TEXTS else int_array(values)
             for name, values in columns
         }
         async with self._writing.connection() as connection:

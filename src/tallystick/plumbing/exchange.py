@@ -174,8 +174,9 @@ def _send(
 ) -> bool:
     """Put a statement into the buffer; whether its preparation goes before it."""
     sql, names = _numbered(statement.sql)
-    values = [_text(statement.arguments[name]) for name in names]
-    formats = [isinstance(statement.arguments[name], bytes) for name in names]
+    arguments = [statement.arguments[name] for name in names]
+    values = [_text(one) for one in arguments]
+    formats = [one.__class__ is bytes for one in arguments]
     name = known.names.get(sql) or fresh.get(sql)
     if name is not None:
         pgconn.send_query_prepared(name, values, formats, pq.Format.BINARY)
@@ -231,11 +232,11 @@ def _text(value: Any) -> bytes | None:
     """An argument as PostgreSQL reads it."""
     if type(value) is int:
         return b"%d" % value
-    if value is None or isinstance(value, bytes):
+    if value is None or type(value) is bytes:
         return value
     if value is True or value is False:
         return b"t" if value else b"f"
-    text = str(value).encode()
-    if b"\0" in text:
+    text = str(value)
+    if "\0" in text:
         raise psycopg.DataError("PostgreSQL text fields cannot contain NUL (0x00) bytes")
-    return text
+    return text.encode()

@@ -29,6 +29,8 @@ def shorten(column: Sequence[Any]) -> list[Any]:
 
 def columns_of_rows(rows: Sequence[Sequence[Any]]) -> Columns:
     """Transpose rows of one length; there must be at least one."""
+    if len(rows) == 1:
+        return [[value] for value in rows[0]]
     return [shorten(column) for column in zip(*rows, strict=True)]
 
 
