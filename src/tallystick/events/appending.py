@@ -1,7 +1,7 @@
 """How a door makes a batch of events durable: in the log in PostgreSQL, or in Kafka.
 
-In PostgreSQL deduplication runs under the log's own lock, before the append: the receipt
-tells duplicates. In Kafka it runs behind the log (`tallystick.events.stage`), because no
+In PostgreSQL deduplication runs before the append, over all that the log holds until then: the
+receipt tells duplicates. In Kafka it runs behind the log (`tallystick.events.stage`), because no
 single process sees all appends: the receipt says accepted once all in-sync replicas have it.
 """
 

@@ -140,7 +140,11 @@ def _carry_out(
     pgconn: pq.abc.PGconn, known: _Known, statements: Sequence[Statement], commits: bool
 ) -> PQGen[list[pq.abc.PGresult]]:
     begins = pgconn.transaction_status == pq.TransactionStatus.IDLE
-    every = [*([_BEGIN] if begins else []), *statements, *([_COMMIT] if commits else [])]
+    # what begins and commits here needs to say neither: a pipeline is a transaction by itself,
+    # committed at its end (PostgreSQL documentation, "Pipelining")
+    before = [_BEGIN] if begins and not commits else []
+    after = [_COMMIT] if commits and not begins else []
+    every = [*before, *statements, *after]
     pgconn.enter_pipeline_mode()
     fresh: dict[bytes, bytes] = {}
     is_prepared = [_send(pgconn, known, fresh, statement) for statement in every]
@@ -158,7 +162,7 @@ def _carry_out(
     known.names.update(fresh)
     answers = iter(results)
     found = [_after(answers, has_parse) for has_parse in is_prepared]
-    return found[begins : begins + len(statements)]
+    return found[len(before) : len(before) + len(statements)]
 
 
 def _after(answers: Any, has_parse: bool) -> pq.abc.PGresult:
