@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import json
+from pathlib import Path
 from typing import Any
 
 import psycopg
 
 from tallystick.errors import BodyUnreadable, UnsupportedForm
+from tallystick.events.adapters import parse_body
+from tallystick.events.appending import JudgingAppender
+from tallystick.events.batch import identities_of
+from tallystick.events.dedup import DedupIndex
 from tallystick.events.door import Receipt
+from tallystick.plumbing.log import PostgresLog, Verdict
 from tests.world import World
 
 
@@ -87,3 +93,31 @@ def test_a_body_that_is_no_use_harms_no_other(world: World, postgres_url: str) -
         Receipt,
     ]
     assert world.log.head() == head + 3
+
+
+def test_an_appender_that_is_behind_judges_by_what_another_appended(
+    world: World, postgres_url: str, tmp_path: Path
+) -> None:
+    """Two appenders of one log take turns: each is wrong about the head, none tells a lie."""
+    other = JudgingAppender(PostgresLog(world.pool), DedupIndex(tmp_path))
+    other.open()
+    turns = [usage(world, f"turn{number}") for number in range(3)]
+    before = world.log.head()
+    for events, fresh in ((turns[:1], 1), (turns[:2], 1), (turns, 1), (turns, 0)):
+        body = json.dumps(events).encode()
+        batch = parse_body(
+            body,
+            content_type="application/json",
+            content_encoding="",
+            headers={},
+            received_at=world.clock.now(),
+            redactor=world.door.redactor,
+        ).batch
+        identities = identities_of(batch.columns, batch.size)
+        verdicts = other.append(batch, identities, world.clock.now())
+        (receipt,) = send_together(world, postgres_url, [(body, "application/json")])
+        assert verdicts.count(Verdict.ORIGINAL) == fresh
+        assert isinstance(receipt, Receipt) and receipt.duplicates == len(events)
+    batches = world.log.read(before, batches_max=100)
+    starts = [before, *(batch.offset_end for batch in batches)]
+    assert starts == [*(batch.offset_start for batch in batches), world.log.head()]

@@ -14,8 +14,10 @@ from hypothesis import strategies as st
 
 from tallystick.access import Principal
 from tallystick.clock import SECOND, FixedClock
-from tallystick.enforcement.calls.usage_event import check_usage
+from tallystick.enforcement.calls.usage_event import check_usage, events_of
 from tallystick.errors import InvalidInput
+from tallystick.events.adapters import parse_body
+from tallystick.events.redaction import Redactor
 from tallystick.gateway import routing
 from tallystick.gateway.attribution import place_of
 from tallystick.gateway.estimate import IMAGE_TOKENS_MAX, bound_input
@@ -230,3 +232,31 @@ def test_a_key_says_more_than_a_header_and_a_header_more_than_a_body() -> None:
         place_of(who, [(b"x-tallystick-run", b"x" * 200)], {})
     with pytest.raises(InvalidInput):
         place_of(who, [(b"x-tallystick-attempt", b"0")], {})
+
+
+@pytest.mark.parametrize("more", [{}, {"latency_ms": 5, "attrs": {"outcome": "completed"}}])
+def test_a_call_s_event_is_what_the_door_would_make_of_it(more: dict[str, Any]) -> None:
+    """Its digest too: "exact" is said though it is the default."""
+    messages = [
+        {
+            "event_id": "call:1",
+            "event_type": "token_usage",
+            "event_time": "2026-01-31T12:00:00Z",
+            "tenant_id": "acme",
+            "usage_quality": "exact",
+            "tokens_input": 7,
+            **more,
+        }
+    ]
+    now, redactor = 2 * 10**15, Redactor(b"k" * 32)
+    parsed = parse_body(
+        msgspec.json.encode(messages),
+        content_type="application/json",
+        content_encoding="",
+        headers={},
+        received_at=now,
+        redactor=redactor,
+    )
+    assert events_of(messages, now, redactor) == parsed.events
+    with pytest.raises(InvalidInput):
+        events_of([{**messages[0], "tenant_id": ""}], now, redactor)

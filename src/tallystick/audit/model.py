@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple, TypeGuard
+from operator import attrgetter
+from typing import Any, NamedTuple, TypeGuard, get_type_hints
 
 
 class Record(NamedTuple):
@@ -26,9 +27,15 @@ class Record(NamedTuple):
     duration_us: int
 
 
+TEXTS = tuple(name for name, kind in get_type_hints(Record).items() if kind is str)
+"""The fields that are texts; the others are whole numbers."""
+
+_texts_of = attrgetter(*TEXTS)
+
+
 def storable(record: Record) -> Record:
     """The record as PostgreSQL can hold it: one NUL from a path would stop the whole trail."""
-    if all(map(str.isprintable, filter(_is_text, record))):
+    if "".join(_texts_of(record)).isprintable():
         return record
     shown: Any = [_shown(one) if _is_text(one) else one for one in record]
     return Record(*shown)

@@ -15,8 +15,10 @@ import psycopg
 from psycopg.rows import dict_row
 from psycopg_pool import AsyncConnectionPool, ConnectionPool, PoolTimeout
 
-from tallystick.audit.model import Record, storable
+from tallystick.audit.model import TEXTS, Record, storable
 from tallystick.errors import SlowDown, StoreUnavailable
+from tallystick.plumbing.arrays import int_array, text_array
+from tallystick.plumbing.exchange import Statement, exchange
 from tallystick.plumbing.postgres import transaction
 from tallystick.plumbing.sql import load_statements
 
@@ -144,9 +146,13 @@ class AuditTrail:
         return True
 
     async def _insert(self, group: deque[Record]) -> None:
+        columns = zip(Record._fields, zip(*group, strict=True), strict=True)
+        arguments = {
+            name: text_array(values) if name in TEXTS else int_array(values)
+            for name, values in columns
+        }
         async with self._writing.connection() as connection:
-            columns = [list(column) for column in zip(*group, strict=True)]
-            await connection.execute(_INSERT, columns)
+            await exchange(connection, [Statement(_INSERT, arguments)], commits=True)
 
     def search(
         self,

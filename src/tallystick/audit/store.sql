@@ -2,9 +2,10 @@
 -- Append records; one row each. (COPY is not for tables with row security.)
 INSERT INTO audit.record (at, tenant_id, subject, service_id, cost_center, method, route, target,
     status, decision, code, remote, requests, duration_us)
-SELECT * FROM unnest(%s::bigint[], %s::text[], %s::text[], %s::text[], %s::text[], %s::text[],
-    %s::text[], %s::text[], %s::smallint[], %s::text[], %s::text[], %s::text[], %s::integer[],
-    %s::integer[]);
+SELECT * FROM unnest(%(at)s::bigint[], %(tenant_id)s::text[], %(subject)s::text[],
+    %(service_id)s::text[], %(cost_center)s::text[], %(method)s::text[], %(route)s::text[],
+    %(target)s::text[], %(status)s::smallint[], %(decision)s::text[], %(code)s::text[],
+    %(remote)s::text[], %(requests)s::integer[], %(duration_us)s::integer[]);
 
 -- name: search
 -- Records of a tenant ('' is every tenant), newest first. Index: record_of_tenant,

@@ -159,7 +159,7 @@ def open_platform(
             engine, clickhouse_url = _start_engine(options, folder, stack)
         clickhouse = stack.enter_context(closing(ClickHouse(clickhouse_url)))
         heads = _heads(kafka := kafka_of(settings), pool)
-        door = _start_door(settings, kafka, folder, secret, pool, clock, stack)
+        door = _start_door(settings, kafka, folder, secret, postgres_url, clock, stack)
         stores = _Stores(pool, postgres_url, clickhouse, heads, door, catalog, clock)
         yield Platform(
             settings=settings,
@@ -330,7 +330,7 @@ def _start_door(
     kafka: KafkaOptions | None,
     folder: DataFolder,
     secret: str,
-    pool: ConnectionPool,
+    postgres_url: str,
     clock: Clock,
     stack: ExitStack,
 ) -> Door:
@@ -338,7 +338,9 @@ def _start_door(
     if kafka is None:
         index = DedupIndex(folder.path / "dedup")
         stack.callback(index.close)
-        appender = JudgingAppender(PostgresLog(pool), index)
+        own = open_pool(postgres_url, connections_max=1, settings=BY_INDEX)  # for appends alone
+        stack.callback(own.close)
+        appender = JudgingAppender(PostgresLog(own), index)
     else:
         writer = KafkaWriter(kafka)
         stack.callback(writer.close)

@@ -1,7 +1,7 @@
 """How a door makes a batch of events durable: in the log in PostgreSQL, or in Kafka.
 
-In PostgreSQL deduplication runs under the log's own lock, before the append: the receipt
-tells duplicates. In Kafka it runs behind the log (`tallystick.events.stage`), because no
+In PostgreSQL deduplication runs before the append, over all that the log holds until then: the
+receipt tells duplicates. In Kafka it runs behind the log (`tallystick.events.stage`), because no
 single process sees all appends: the receipt says accepted once all in-sync replicas have it.
 """
 
@@ -65,7 +65,9 @@ class JudgingAppender:
             judged = self._index.judge(identities, offsets)
             return judged
 
-        offset_start = self._log.append(batch.size, batch.columns, received_at, judge)
+        offset_start = self._log.append(
+            batch.size, batch.columns, received_at, judge, likely_start=self._index.position
+        )
         self._index.commit(offset_start + batch.size)
         return judged
 

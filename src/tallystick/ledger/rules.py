@@ -204,7 +204,7 @@ class Spend(NamedTuple):
     @property
     def total(self) -> int:
         """All units moved."""
-        return sum(units for _, units in self.lots) + self.overage
+        return sum([units for _, units in self.lots]) + self.overage
 
 
 def sort_lots(lots: Iterable[LotState]) -> dict[str, LotState]:

@@ -49,14 +49,22 @@ class Statement(NamedTuple):
 class _Known:
     """What a connection has prepared, and what reads its rows."""
 
-    def __init__(self, transformer: Any, statements_max: int = STATEMENTS_MAX) -> None:
+    def __init__(self, transformer: Any) -> None:
         self.names: dict[bytes, bytes] = {}
         self.numbers = count(1)
         self.transformer = transformer
-        self.statements_max = statements_max
 
 
-_known: WeakKeyDictionary[AsyncConnection, _Known] = WeakKeyDictionary()
+_known: WeakKeyDictionary[AsyncConnection | Connection, _Known] = WeakKeyDictionary()
+
+
+def _known_of(connection: AsyncConnection | Connection) -> _Known:
+    known = _known.get(connection)
+    if known is None:
+        # psycopg's own preparing would forget all of ours when a transaction is rolled back
+        connection.prepare_threshold = None
+        known = _known[connection] = _Known(Transformer(connection))
+    return known
 
 
 async def exchange(
@@ -67,11 +75,7 @@ async def exchange(
     Returns, for each, its rows or one row with the count of rows. Raises what psycopg does.
     The connection is one that runs nothing else.
     """
-    known = _known.get(connection)
-    if known is None:
-        # psycopg's own preparing would forget all of ours when a transaction is rolled back
-        connection.prepare_threshold = None
-        known = _known[connection] = _Known(Transformer(connection))
+    known = _known_of(connection)
     try:
         carried = await _wait(
             connection.pgconn, _carry_out(connection.pgconn, known, statements, commits)
@@ -86,8 +90,8 @@ async def exchange(
 def exchange_blocking(
     connection: Connection, statements: Sequence[Statement], *, commits: bool
 ) -> list[list[Row]]:
-    """The same over a blocking connection, which may be anybody's: nothing is prepared."""
-    known = _Known(Transformer(connection), statements_max=0)
+    """The same over a blocking connection; psycopg prepares nothing on it any more."""
+    known = _known_of(connection)
     try:
         carried = connection.wait(_carry_out(connection.pgconn, known, statements, commits))
     except BaseException:
@@ -136,7 +140,11 @@ def _carry_out(
     pgconn: pq.abc.PGconn, known: _Known, statements: Sequence[Statement], commits: bool
 ) -> PQGen[list[pq.abc.PGresult]]:
     begins = pgconn.transaction_status == pq.TransactionStatus.IDLE
-    every = [*([_BEGIN] if begins else []), *statements, *([_COMMIT] if commits else [])]
+    # what begins and commits here needs to say neither: a pipeline is a transaction by itself,
+    # committed at its end (PostgreSQL documentation, "Pipelining")
+    before = [_BEGIN] if begins and not commits else []
+    after = [_COMMIT] if commits and not begins else []
+    every = [*before, *statements, *after]
     pgconn.enter_pipeline_mode()
     fresh: dict[bytes, bytes] = {}
     is_prepared = [_send(pgconn, known, fresh, statement) for statement in every]
@@ -154,7 +162,7 @@ def _carry_out(
     known.names.update(fresh)
     answers = iter(results)
     found = [_after(answers, has_parse) for has_parse in is_prepared]
-    return found[begins : begins + len(statements)]
+    return found[len(before) : len(before) + len(statements)]
 
 
 def _after(answers: Any, has_parse: bool) -> pq.abc.PGresult:
@@ -170,13 +178,14 @@ def _send(
 ) -> bool:
     """Put a statement into the buffer; whether its preparation goes before it."""
     sql, names = _numbered(statement.sql)
-    values = [_text(statement.arguments[name]) for name in names]
-    formats = [isinstance(statement.arguments[name], bytes) for name in names]
+    arguments = [statement.arguments[name] for name in names]
+    values = [_text(one) for one in arguments]
+    formats = [one.__class__ is bytes for one in arguments]
     name = known.names.get(sql) or fresh.get(sql)
     if name is not None:
         pgconn.send_query_prepared(name, values, formats, pq.Format.BINARY)
         return False
-    if len(known.names) + len(fresh) >= known.statements_max:
+    if len(known.names) + len(fresh) >= STATEMENTS_MAX:
         pgconn.send_query_params(sql, values, None, formats, pq.Format.BINARY)
         return False
     fresh[sql] = name = b"ts_%d" % next(known.numbers)  # never one that a failure left behind
@@ -227,11 +236,11 @@ def _text(value: Any) -> bytes | None:
     """An argument as PostgreSQL reads it."""
     if type(value) is int:
         return b"%d" % value
-    if value is None or isinstance(value, bytes):
+    if value is None or type(value) is bytes:
         return value
     if value is True or value is False:
         return b"t" if value else b"f"
-    text = str(value).encode()
-    if b"\0" in text:
+    text = str(value)
+    if "\0" in text:
         raise psycopg.DataError("PostgreSQL text fields cannot contain NUL (0x00) bytes")
-    return text
+    return text.encode()

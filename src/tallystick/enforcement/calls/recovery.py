@@ -12,13 +12,15 @@ import logging
 from collections.abc import Callable
 from typing import NamedTuple
 
+import msgspec
+
 from tallystick.access import OPERATOR
 from tallystick.clock import DAY, HOUR, SECOND, Clock
 from tallystick.enforcement.calls.details import CallDetails, permit_of, read_details
 from tallystick.enforcement.calls.facts import CallFact, CallFacts
 from tallystick.enforcement.calls.model import CallPermit, Usage
 from tallystick.enforcement.calls.store import CallStore, OpenCall, ResolvedCall
-from tallystick.enforcement.calls.usage_event import event_id_of, write_events
+from tallystick.enforcement.calls.usage_event import event_id_of, messages_of
 from tallystick.errors import Conflict, TallystickError
 from tallystick.events.redaction import Redactor
 from tallystick.ledger import CaptureRequest, Ledger, LimitPart
@@ -172,7 +174,7 @@ def estimated_event(permit: CallPermit, event_id: str) -> bytes:
         tokens_output=permit.tokens_output,
         quality="estimated",
     )
-    (event,) = write_events(
+    messages = messages_of(
         permit,
         usage,
         event_id=event_id,
@@ -182,7 +184,7 @@ def estimated_event(permit: CallPermit, event_id: str) -> bytes:
         provider_request_id="",
         served_model="",
     )
-    return b"[" + event + b"]"
+    return msgspec.json.encode(messages)
 
 
 def _permit(call: ResolvedCall, details: CallDetails) -> CallPermit:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict
 from collections.abc import Sequence
+from typing import Any
 
 import msgspec
 from psycopg_pool import ConnectionPool
@@ -51,11 +52,15 @@ from tallystick.enforcement.calls.model import (
 from tallystick.enforcement.calls.prices import CallPrices, CallSettings
 from tallystick.enforcement.calls.recovery import SETTLE_KEY
 from tallystick.enforcement.calls.store import CallStore, OpenCall
-from tallystick.enforcement.calls.usage_event import check_usage, event_id_of, write_events
+from tallystick.enforcement.calls.usage_event import (
+    check_usage,
+    event_id_of,
+    events_of,
+    messages_of,
+)
 from tallystick.errors import (
     Blocked,
     Conflict,
-    InvalidInput,
     NotFound,
     TallystickError,
     TooManyRequests,
@@ -63,6 +68,7 @@ from tallystick.errors import (
 from tallystick.events.door import Door
 from tallystick.ledger import CaptureRequest, ExtendRequest, HoldRequest, Ledger, LimitPart, Outcome
 from tallystick.plumbing.clickhouse import ClickHouse
+from tallystick.plumbing.log import Verdict
 from tallystick.rating import Rated, Rater
 from tallystick.units import CREDIT
 
@@ -355,7 +361,7 @@ class Calls:
         rater = await self.prices.rater()
         rated = self.prices.price(rater, permit, usage)
         event_id = event_id_of(permit.hold_id, permit.tenant_id, self._redactor)
-        events = write_events(
+        messages = messages_of(
             permit,
             usage,
             event_id=event_id,
@@ -365,7 +371,7 @@ class Calls:
             provider_request_id=provider_request_id,
             served_model=served_model,
         )
-        await self._append(events)
+        await self._append(messages)
         if not error_code:
             self.prices.outputs.saw(permit.tenant_id, permit.model, usage.tokens_output)
         if is_waiting or self._later.is_full:
@@ -374,24 +380,17 @@ class Calls:
         self._later.put(lambda: self._capture(permit, usage, rated, is_waiting=False))
         return projection_of(permit, event_id, rated)
 
-    async def _append(self, events: Sequence[bytes]) -> None:
+    async def _append(self, messages: Sequence[dict[str, Any]]) -> None:
         """Return once a call's events are durable; a repeat is a success.
 
         Raises Conflict when the call's id stands for other usage already, InvalidInput when
         an event cannot be one, and what the door raises.
         """
-        receipt = await self._door.accept(
-            b"[" + b",".join(events) + b"]",
-            content_type="application/json",
-            content_encoding="",
-            headers={},
-        )
-        for rejection in receipt.rejected:
-            if rejection.code == "event_id_conflict":
-                raise Conflict(
-                    "the call was settled before with other usage", code="call_settled_otherwise"
-                )
-            raise InvalidInput(rejection.reason, code=rejection.code)
+        events = events_of(messages, self._clock.now(), self._redactor)
+        if Verdict.CONFLICT in await self._door.append(events):
+            raise Conflict(
+                "the call was settled before with other usage", code="call_settled_otherwise"
+            )
 
     async def _capture(
         self, permit: CallPermit, usage: Usage, rated: Rated, *, is_waiting: bool

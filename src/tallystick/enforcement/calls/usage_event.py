@@ -7,7 +7,7 @@ keeps: whoever settles says the same.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import msgspec
@@ -17,7 +17,9 @@ from tallystick.clock import format_time
 from tallystick.enforcement.calls.audio import AUDIO_TIER, split_audio
 from tallystick.enforcement.calls.model import CallPermit, Usage
 from tallystick.errors import InvalidInput
+from tallystick.events.model import Event
 from tallystick.events.redaction import Redactor
+from tallystick.events.rules import Refused, make_event
 
 _FIELDS = {
     "team": "team",
@@ -49,8 +51,6 @@ _COUNTS = (
 _TOOL_USES_MAX = 10_000
 """Each is an event of its own."""
 
-_encoder = msgspec.json.Encoder()
-
 
 def event_id_of(hold_id: str, tenant_id: str, redactor: Redactor) -> str:
     """The id of a call's event: nobody else can know it before, and take it."""
@@ -81,7 +81,7 @@ def check_usage(usage: Usage) -> None:
         raise InvalidInput("a tool's name has 1 to 128 printable characters", field="tools")
 
 
-def write_events(
+def messages_of(
     permit: CallPermit,
     usage: Usage,
     *,
@@ -91,8 +91,8 @@ def write_events(
     latency_ms: float | None,
     provider_request_id: str,
     served_model: str,
-) -> list[bytes]:
-    """The call's event, and one for each use of a paid tool, each as JSON."""
+) -> list[dict[str, Any]]:
+    """The call's event, and one for each use of a paid tool, as a sender would write them."""
     ask = permit.ask
     common = _common(permit)
     usage, audio = split_audio(usage)
@@ -124,7 +124,22 @@ def write_events(
     events = [event, *_tool_events(event_id, usage, common)]
     if audio is not None:
         events.append(_audio_event(event, audio))
-    return [_encoder.encode(one) for one in events]
+    return events
+
+
+def events_of(
+    messages: Sequence[dict[str, Any]], received_at: int, redactor: Redactor
+) -> list[Event]:
+    """The events that the door would make of messages; raises InvalidInput as it refuses.
+
+    They are read as they would be sent: an event's digest is over what was given, and a text
+    of ours that is a default would count as not given.
+    """
+    sent = msgspec.json.decode(msgspec.json.encode(messages))
+    try:
+        return [make_event(one, received_at=received_at, redactor=redactor) for one in sent]
+    except Refused as refused:
+        raise InvalidInput(refused.reason, code=refused.code) from refused
 
 
 def _common(permit: CallPermit) -> dict[str, Any]:

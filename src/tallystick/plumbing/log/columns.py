@@ -29,6 +29,8 @@ def shorten(column: Sequence[Any]) -> list[Any]:
 
 def columns_of_rows(rows: Sequence[Sequence[Any]]) -> Columns:
     """Transpose rows of one length; there must be at least one."""
+    if len(rows) == 1:
+        return [[value] for value in rows[0]]
     return [shorten(column) for column in zip(*rows, strict=True)]
 
 
@@ -51,6 +53,8 @@ def concat(parts: Sequence[tuple[int, Columns]]) -> Columns:
     """
     if len(parts) == 1:
         return parts[0][1]
+    if all(count == 1 for count, _ in parts):
+        return columns_of_rows([[column[0] for column in columns] for _, columns in parts])
     fields = zip(*(columns for _, columns in parts), strict=True)
     return [_join(values, [count for count, _ in parts]) for values in fields]
 

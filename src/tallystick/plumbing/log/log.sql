@@ -13,6 +13,17 @@ WITH batch AS (
 UPDATE log.head SET next_offset = %(offset_start)s::bigint + %(event_count)s
 WHERE partition = %(partition)s;
 
+-- name: append_batch_at
+-- The same when the head is where it was thought to be; else nothing is written.
+-- Locks: one row of log.head. Index: primary keys.
+WITH moved AS (
+    UPDATE log.head SET next_offset = %(offset_start)s::bigint + %(event_count)s
+    WHERE partition = %(partition)s AND next_offset = %(offset_start)s
+    RETURNING partition
+)
+INSERT INTO log.batch (partition, offset_start, event_count, received_at, payload)
+SELECT partition, %(offset_start)s, %(event_count)s, %(received_at)s, %(payload)s FROM moved;
+
 -- name: load_head
 -- The offset that the next event will get. Index: primary key.
 SELECT next_offset FROM log.head WHERE partition = %(partition)s;

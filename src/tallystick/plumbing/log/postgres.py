@@ -41,20 +41,30 @@ class PostgresLog:
         columns: Columns,
         received_at: int,
         judge: Callable[[int], bytes],
+        *,
+        likely_start: int | None = None,
     ) -> int:
         """Append one batch durably; return the offset of its first event.
 
-        `judge(offset_start)` is called once the offsets are known and locked, and returns
-        one verdict byte an event. Raises StoreUnavailable; then nothing was appended, or
-        (a lost answer) the batch stands and a resend of it is judged a duplicate.
+        `judge(offset_start)` returns one verdict byte an event, and its last answer counts. It
+        is asked for `likely_start` first: one round trip is enough if that is the head. Else it
+        is asked again when the head is known and locked. Raises StoreUnavailable; then nothing
+        was appended, or (a lost answer) the batch stands and a resend is judged a duplicate.
         """
-        lock = Statement(_SQL["lock_head"], {"partition": self.partition})
-        with transaction(self._pool) as connection:  # two round trips: every call waits for them
+        with transaction(self._pool) as connection:
+
+            def write(name: str, offset_start: int) -> bool:
+                batch = self._batch(offset_start, event_count, columns, received_at, judge)
+                append = Statement(_SQL[name], batch)
+                ((written,),) = exchange_blocking(connection, [append], commits=True)
+                return bool(written[0])
+
+            if likely_start is not None and write("append_batch_at", likely_start):
+                return likely_start
+            lock = Statement(_SQL["lock_head"], {"partition": self.partition})
             (found,) = exchange_blocking(connection, [lock], commits=False)
             offset_start = self._found(found[0] if found else None)
-            batch = self._batch(offset_start, event_count, columns, received_at, judge)
-            append = Statement(_SQL["append_batch"], batch)
-            exchange_blocking(connection, [append], commits=True)
+            write("append_batch", offset_start)
         return offset_start
 
     def append_within(
