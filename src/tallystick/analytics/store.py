@@ -249,7 +249,12 @@ class FactStore:
     def fold_deltas(self, table: str, starts: Offsets, ends: Offsets) -> None:
         """Fold what the steps added in the log ranges [start, end) into a coarser rollup."""
         condition = within("d.last_offset", starts, ends)
-        self._insert_select(table, _coarse_select(table, condition))
+        if table == "rollup_minute":
+            columns = ", ".join(name for name, _ in self._columns_of(table))
+            select = _SQL["copy_delta"].format(columns=columns, condition=condition)
+        else:
+            select = _coarse_select(table, condition)
+        self._insert_select(table, select)
 
     def delete_deltas(self, ends: Offsets) -> None:
         """Delete what every rollup has taken in long ago."""

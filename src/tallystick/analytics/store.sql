@@ -72,6 +72,10 @@ FROM tallystick.rollup_delta AS d
 WHERE {condition}
 GROUP BY bucket_at, tenant_id, {dimensions}, log_partition;
 
+-- name: copy_delta
+-- What the steps added, as it is: its buckets are minutes, and merges sum what falls together.
+SELECT {columns} FROM tallystick.rollup_delta AS d WHERE {condition};
+
 -- name: delete_deltas
 -- Rows that every rollup has taken in. Kept for a while, so that nothing races with a fold.
 DELETE FROM tallystick.rollup_delta WHERE {condition};
