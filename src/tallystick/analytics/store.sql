@@ -31,11 +31,9 @@ SELECT {keys},
         'credit_granted', 'credit_reserved', 'credit_charged', 'credit_refunded', 'cost',
         'data.import.error')) AS unknown_events,
     sumIf(sign, is_late) AS late_events,
-    uniqCombined64StateIf(17)(toString(tenant_id), run_id, is_run AND attempt = 1)
-        AS first_attempts,
-    uniqCombined64StateIf(17)(toString(tenant_id), run_id, is_run AND attempt != 1) AS retried_runs,
-    uniqCombined64StateIf(17)(toString(tenant_id), run_id, attempt, is_run AND attempt != 1)
-        AS retries,
+    groupUniqArrayIf(run_hash, is_run AND attempt = 1) AS first_attempts,
+    groupUniqArrayIf(run_hash, is_run AND attempt != 1) AS retried_runs,
+    groupUniqArrayIf(sipHash64(run_hash, attempt), is_run AND attempt != 1) AS retries,
     sumIf(sign, event_type = 'run_failed') AS runs_failed,
     sumIf(sign, is_call) AS calls,
     sumIf(sign, is_call AND cost_quality = 'unpriced') AS unpriced_calls,
@@ -54,7 +52,7 @@ SELECT {keys},
 FROM (
     SELECT *, event_type IN ('token_usage', 'cost') AND usage_scope != 'aggregate' AS is_call,
         event_type = 'tool_call_finished' AS is_tool_call,
-        run_id != '' AND sign = 1 AS is_run
+        run_id != '' AND sign = 1 AS is_run, sipHash64(toString(tenant_id), run_id) AS run_hash
     FROM tallystick.facts WHERE {condition}
 ) AS f
 GROUP BY {keys};
@@ -64,9 +62,9 @@ GROUP BY {keys};
 SELECT {bucket}(d.bucket_at) AS bucket_at, tenant_id, {dimensions}, log_partition,
     max(d.last_offset) AS last_offset,
     {sums},
-    uniqCombined64MergeState(17)(d.first_attempts) AS first_attempts,
-    uniqCombined64MergeState(17)(d.retried_runs) AS retried_runs,
-    uniqCombined64MergeState(17)(d.retries) AS retries,
+    groupUniqArrayArray(d.first_attempts) AS first_attempts,
+    groupUniqArrayArray(d.retried_runs) AS retried_runs,
+    groupUniqArrayArray(d.retries) AS retries,
     quantilesDDMergeState(0.01, 0.5, 0.95, 0.99)(d.latency) AS latency
 FROM tallystick.rollup_delta AS d
 WHERE {condition}
