@@ -202,7 +202,7 @@ def test_a_range_is_cut_into_whole_buckets() -> None:
     query = StatsQuery(START - HOUR - MINUTE, START + DAY + MINUTE, "none", ("team",))
     assert [table for table, _, _ in rollup_pieces(query)] == [
         "rollup_minute",
-        "rollup_hour",
+        "rollup_hour_model",
         "rollup_day_run",
         "rollup_minute",
     ]

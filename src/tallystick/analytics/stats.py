@@ -58,7 +58,7 @@ _USER_COLUMNS = {"tenant_id", *USER_KEYS}
 _COARSEST = {"minute": 1, "hour": 2, "day": 3, "month": 3, "none": 3}
 _ROLLUPS: Sequence[tuple[int, Sequence[str]]] = (
     (MINUTE, ("rollup_minute",)),
-    (HOUR, ("rollup_hour",)),
+    (HOUR, ("rollup_hour_model", "rollup_hour")),
     (DAY, ("rollup_day_run", "rollup_day_model", "rollup_day")),
 )
 """Rollups by the width of their buckets, those of the fewest dimensions first."""

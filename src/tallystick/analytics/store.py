@@ -78,6 +78,7 @@ class Coarse(NamedTuple):
 COARSE: Mapping[str, Coarse] = {
     "rollup_minute": Coarse("toStartOfMinute", ROLLUP_KEYS),
     "rollup_hour": Coarse("toStartOfHour", ROLLUP_KEYS),
+    "rollup_hour_model": Coarse("toStartOfHour", MODEL_KEYS),
     "rollup_day": Coarse("toStartOfDay", ROLLUP_KEYS),
     "rollup_day_model": Coarse("toStartOfDay", MODEL_KEYS),
     "rollup_day_run": Coarse("toStartOfDay", RUN_KEYS),

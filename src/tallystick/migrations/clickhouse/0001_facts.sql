@@ -129,7 +129,8 @@ ORDER BY (log_partition, last_offset)
 SETTINGS fsync_after_insert = 1, fsync_part_directory = 1;
 
 -- Sums of rollup_delta a minute. The log partition is part of the key, so that max(last_offset)
--- stays true for each of them.
+-- stays true for each of them. Small granules: a row is heavy with sets and a sketch, a tenant's
+-- rows of a bucket are few, and threads are to share even a few thousand rows.
 CREATE TABLE IF NOT EXISTS tallystick.rollup_minute (
     bucket_at DateTime('UTC'),
     tenant_id LowCardinality(String),
@@ -171,7 +172,7 @@ CREATE TABLE IF NOT EXISTS tallystick.rollup_minute (
 ) ENGINE = AggregatingMergeTree
 ORDER BY (bucket_at, tenant_id, team, product, feature, project_id, workflow, agent,
           customer_tier, environment, provider, model, tool, operation, error_code, log_partition)
-SETTINGS fsync_after_insert = 1, fsync_part_directory = 1;
+SETTINGS index_granularity = 512, fsync_after_insert = 1, fsync_part_directory = 1;
 
 -- The same, an hour.
 CREATE TABLE IF NOT EXISTS tallystick.rollup_hour (
@@ -215,7 +216,48 @@ CREATE TABLE IF NOT EXISTS tallystick.rollup_hour (
 ) ENGINE = AggregatingMergeTree
 ORDER BY (bucket_at, tenant_id, team, product, feature, project_id, workflow, agent,
           customer_tier, environment, provider, model, tool, operation, error_code, log_partition)
-SETTINGS fsync_after_insert = 1, fsync_part_directory = 1;
+SETTINGS index_granularity = 512, fsync_after_insert = 1, fsync_part_directory = 1;
+
+-- The same, an hour, without what varies most inside a run: see rollup_day_model.
+CREATE TABLE IF NOT EXISTS tallystick.rollup_hour_model (
+    bucket_at DateTime('UTC'),
+    tenant_id LowCardinality(String),
+    team LowCardinality(String),
+    product LowCardinality(String),
+    feature LowCardinality(String),
+    project_id LowCardinality(String),
+    workflow LowCardinality(String),
+    agent LowCardinality(String),
+    customer_tier LowCardinality(String),
+    environment LowCardinality(String),
+    provider LowCardinality(String),
+    model LowCardinality(String),
+    log_partition UInt16,
+    last_offset SimpleAggregateFunction(max, UInt64),
+    events SimpleAggregateFunction(sum, Int64),
+    unknown_events SimpleAggregateFunction(sum, Int64),
+    late_events SimpleAggregateFunction(sum, Int64),
+    first_attempts SimpleAggregateFunction(groupUniqArrayArray, Array(UInt64)),
+    retried_runs SimpleAggregateFunction(groupUniqArrayArray, Array(UInt64)),
+    retries SimpleAggregateFunction(groupUniqArrayArray, Array(UInt64)),
+    runs_failed SimpleAggregateFunction(sum, Int64),
+    calls SimpleAggregateFunction(sum, Int64),
+    unpriced_calls SimpleAggregateFunction(sum, Int64),
+    estimated_calls SimpleAggregateFunction(sum, Int64),
+    tool_calls SimpleAggregateFunction(sum, Int64),
+    errors SimpleAggregateFunction(sum, Int64),
+    tokens_input SimpleAggregateFunction(sum, Int64),
+    tokens_output SimpleAggregateFunction(sum, Int64),
+    tokens_cache_read SimpleAggregateFunction(sum, Int64),
+    tokens_cache_write_5m SimpleAggregateFunction(sum, Int64),
+    tokens_cache_write_1h SimpleAggregateFunction(sum, Int64),
+    tokens_reasoning SimpleAggregateFunction(sum, Int64),
+    cost_units SimpleAggregateFunction(sum, Int64),
+    latency AggregateFunction(quantilesDD(0.01, 0.5, 0.95, 0.99), Float64)
+) ENGINE = AggregatingMergeTree
+ORDER BY (bucket_at, tenant_id, team, product, feature, project_id, workflow, agent,
+          customer_tier, environment, provider, model, log_partition)
+SETTINGS index_granularity = 512, fsync_after_insert = 1, fsync_part_directory = 1;
 
 -- The same, a day (UTC).
 CREATE TABLE IF NOT EXISTS tallystick.rollup_day (
@@ -259,11 +301,10 @@ CREATE TABLE IF NOT EXISTS tallystick.rollup_day (
 ) ENGINE = AggregatingMergeTree
 ORDER BY (bucket_at, tenant_id, team, product, feature, project_id, workflow, agent,
           customer_tier, environment, provider, model, tool, operation, error_code, log_partition)
-SETTINGS fsync_after_insert = 1, fsync_part_directory = 1;
+SETTINGS index_granularity = 512, fsync_after_insert = 1, fsync_part_directory = 1;
 
 -- The same, a day, without what varies most inside a run. A run stands in up to seventeen rows of
--- rollup_day and in two of these, and counting it costs as much for each. Small granules: a row
--- holds hundreds of runs, and two threads are to share the rows of a month.
+-- rollup_day and in two of these, and counting it costs as much for each.
 CREATE TABLE IF NOT EXISTS tallystick.rollup_day_model (
     bucket_at DateTime('UTC'),
     tenant_id LowCardinality(String),
@@ -376,7 +417,7 @@ CREATE TABLE IF NOT EXISTS tallystick.rollup_user (
     latency AggregateFunction(quantilesDD(0.01, 0.5, 0.95, 0.99), Float64)
 ) ENGINE = AggregatingMergeTree
 ORDER BY (tenant_id, user_id, provider, model, tool, error_code, bucket_at, log_partition)
-SETTINGS fsync_after_insert = 1, fsync_part_directory = 1;
+SETTINGS index_granularity = 512, fsync_after_insert = 1, fsync_part_directory = 1;
 
 -- One row a run: the list of runs and its filters. Text takes the greatest value seen, so
 -- the row is the same in whatever order the events came.
