@@ -417,7 +417,7 @@ CREATE TABLE IF NOT EXISTS tallystick.rollup_user (
     latency AggregateFunction(quantilesDD(0.01, 0.5, 0.95, 0.99), Float64)
 ) ENGINE = AggregatingMergeTree
 ORDER BY (tenant_id, user_id, provider, model, tool, error_code, bucket_at, log_partition)
-SETTINGS index_granularity = 512, fsync_after_insert = 1, fsync_part_directory = 1;
+SETTINGS fsync_after_insert = 1, fsync_part_directory = 1;
 
 -- One row a run: the list of runs and its filters. Text takes the greatest value seen, so
 -- the row is the same in whatever order the events came.
