@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 
 from tallystick.analytics.stats import Stats, StatsQuery
-from tallystick.analytics.store import COARSE, FOLDED_FROM_FACTS, FactStore
+from tallystick.analytics.store import COARSE, FOLDED_FROM_FACTS, FactStore, LinePlan
 from tallystick.clock import DAY, HOUR, MINUTE, SystemClock
 from tallystick.plumbing.clickhouse import ClickHouse, migrate_clickhouse
 
@@ -20,15 +20,18 @@ TENANTS, USERS, TEAMS, FEATURES, MODELS, TOOLS = 50, 100_000, 20, 12, 8, 15
 PIECE = 1_000_000
 QUERIES = 200
 
+IS_RETRIED = "run % 19 = 0"
+"""Runs of which the first attempt failed halfway."""
+
 GENERATE = """
 INSERT INTO tallystick.facts (sign, tenant_id, charge_key, occurred_at, log_partition, log_offset,
     event_id, event_type, received_at, run_id, attempt, workflow, agent, user_id, team, product,
     feature, customer_tier, environment, provider, model, usage_scope, usage_quality, tokens_input,
     tokens_output, latency_ms, tool, error_code, cost_units, cost_quality, credit_units)
 SELECT 1, concat('tenant-', toString(run % {tenants})), concat('run-', toString(run)),
-    fromUnixTimestamp64Micro({start} + intDiv(n * {span}, {total}) + (n % 25) * 1000000, 'UTC'),
+    fromUnixTimestamp64Micro({start} + n * {apart} + (n % 25) * 1000000, 'UTC'),
     0, n, concat('e', toString(n)), type, fromUnixTimestamp64Micro({start}, 'UTC'),
-    concat('run-', toString(run)), 1, 'support', 'helper',
+    concat('run-', toString(run)), if({is_retried} AND n % 25 >= 12, 2, 1), 'support', 'helper',
     concat('user-', toString(cityHash64(run) % {users})), concat('team-', toString(run % {teams})),
     'assistant', concat('feature-', toString(run % {features})), ['free', 'pro'][run % 2 + 1],
     'production', if(type = 'token_usage', 'openai', ''),
@@ -45,8 +48,15 @@ FROM (
 """
 
 
+NEW_RUNS = """
+SELECT concat('tenant-', toString(run % {tenants})) AS tenant,
+    concat('run-', toString(run)) AS name, {is_retried} AS is_retried
+FROM (SELECT number + intDiv({first}, 25) AS run FROM numbers(intDiv({piece}, 25)))
+"""
+
+
 def ask(millions: int, folder: str = "") -> list[str]:
-    """Make facts, folded as they come, and time queries of a dashboard.
+    """Make facts, folded and charged as they come, and time queries of a dashboard.
 
     A `folder` is kept: what it holds is asked without being made again.
     """
@@ -67,7 +77,10 @@ def _ask(total: int, folder: Path) -> list[str]:
     for first in range(made, total, PIECE):
         _make(store, facts, first, total, now // DAY * DAY - DAYS * DAY, now)
     took = time.perf_counter() - began
-    lines = _time_queries(Stats(store), now)
+    latest = store.query_rows(
+        "SELECT toUnixTimestamp64Micro(max(occurred_at)) AS latest FROM tallystick.facts"
+    )
+    lines = _time_queries(Stats(store), int(latest[0]["latest"]))
     store.close()
     rss = psutil.Process().memory_info().rss / 1e6
     return [
@@ -88,19 +101,21 @@ def _make(
     store: ClickHouse, facts: FactStore, first: int, total: int, start: int, now: int
 ) -> None:
     """The next piece, folded while its parts are new: later, they are merged with all others."""
-    sizes = {"tenants": TENANTS, "users": USERS, "teams": TEAMS, "features": FEATURES}
     piece = min(PIECE, total - first)
-    store.command(
-        GENERATE.format(
-            **sizes, models=MODELS, tools=TOOLS, start=start, span=now - start,
-            total=total, first=first, piece=piece,
-        )
-    )  # fmt: skip
+    sizes = {
+        "tenants": TENANTS, "users": USERS, "teams": TEAMS, "features": FEATURES, "models": MODELS,
+        "tools": TOOLS, "is_retried": IS_RETRIED, "first": first, "piece": piece,
+    }  # fmt: skip
+    store.command(GENERATE.format(**sizes, start=start, apart=(now - start) // total))
     ends = {0: first + piece}
     for table in FOLDED_FROM_FACTS:
         facts.fold_facts(table, facts.query_watermarks(table), ends)
     for table in COARSE:
         facts.fold_deltas(table, facts.query_watermarks(table), ends)
+    rows = store.query_rows(NEW_RUNS.format(**sizes))
+    runs = [(row["tenant"], row["name"]) for row in rows]
+    wasted = [(row["tenant"], row["name"], 1) for row in rows if row["is_retried"]]
+    facts.post_lines(runs, LinePlan(wasted, [], wasted), now, new=runs)
 
 
 def _time_queries(stats: Stats, now: int) -> list[str]:

@@ -20,7 +20,121 @@ CREATE TABLE tallystick.charges
     `credit_units` Int64 COMMENT 'CREDIT/6, a signed delta: charged',
     `waste_credit_units` Int64 COMMENT 'CREDIT/6, a signed delta: rated, in attempts that do not count',
     `waste_cost_units` Int64 COMMENT 'USD/9, a signed delta: what those attempts cost',
-    `posted_at` DateTime64(6, 'UTC')
+    `posted_at` DateTime64(6, 'UTC'),
+    PROJECTION charges_minute
+    (
+        SELECT
+            toStartOfMinute(bucket_at) AS minute_at,
+            tenant_id,
+            team,
+            product,
+            feature,
+            project_id,
+            workflow,
+            agent,
+            customer_tier,
+            environment,
+            provider,
+            model,
+            tool,
+            operation,
+            error_code,
+            sum(toInt128(credit_units)),
+            sum(toInt128(waste_credit_units)),
+            sum(toInt128(waste_cost_units))
+        GROUP BY
+            minute_at,
+            tenant_id,
+            team,
+            product,
+            feature,
+            project_id,
+            workflow,
+            agent,
+            customer_tier,
+            environment,
+            provider,
+            model,
+            tool,
+            operation,
+            error_code
+    ),
+    PROJECTION charges_hour
+    (
+        SELECT
+            toStartOfHour(bucket_at) AS hour_at,
+            tenant_id,
+            team,
+            product,
+            feature,
+            project_id,
+            workflow,
+            agent,
+            customer_tier,
+            environment,
+            provider,
+            model,
+            tool,
+            operation,
+            error_code,
+            sum(toInt128(credit_units)),
+            sum(toInt128(waste_credit_units)),
+            sum(toInt128(waste_cost_units))
+        GROUP BY
+            hour_at,
+            tenant_id,
+            team,
+            product,
+            feature,
+            project_id,
+            workflow,
+            agent,
+            customer_tier,
+            environment,
+            provider,
+            model,
+            tool,
+            operation,
+            error_code
+    ),
+    PROJECTION charges_day
+    (
+        SELECT
+            toStartOfDay(bucket_at) AS day_at,
+            tenant_id,
+            team,
+            product,
+            feature,
+            project_id,
+            workflow,
+            agent,
+            customer_tier,
+            environment,
+            provider,
+            model,
+            tool,
+            operation,
+            error_code,
+            sum(toInt128(credit_units)),
+            sum(toInt128(waste_credit_units)),
+            sum(toInt128(waste_cost_units))
+        GROUP BY
+            day_at,
+            tenant_id,
+            team,
+            product,
+            feature,
+            project_id,
+            workflow,
+            agent,
+            customer_tier,
+            environment,
+            provider,
+            model,
+            tool,
+            operation,
+            error_code
+    )
 )
 ENGINE = MergeTree
 ORDER BY (tenant_id, charge_key, bucket_at)
@@ -135,8 +249,9 @@ CREATE TABLE tallystick.rollup_day
     `events` SimpleAggregateFunction(sum, Int64),
     `unknown_events` SimpleAggregateFunction(sum, Int64),
     `late_events` SimpleAggregateFunction(sum, Int64),
-    `runs` AggregateFunction(uniqCombined64(17), String, String),
-    `attempts` AggregateFunction(uniqCombined64(17), String, String, UInt32),
+    `first_attempts` SimpleAggregateFunction(groupUniqArrayArray, Array(UInt64)),
+    `retried_runs` SimpleAggregateFunction(groupUniqArrayArray, Array(UInt64)),
+    `retries` SimpleAggregateFunction(groupUniqArrayArray, Array(UInt64)),
     `runs_failed` SimpleAggregateFunction(sum, Int64),
     `calls` SimpleAggregateFunction(sum, Int64),
     `unpriced_calls` SimpleAggregateFunction(sum, Int64),
@@ -154,7 +269,87 @@ CREATE TABLE tallystick.rollup_day
 )
 ENGINE = AggregatingMergeTree
 ORDER BY (bucket_at, tenant_id, team, product, feature, project_id, workflow, agent, customer_tier, environment, provider, model, tool, operation, error_code, log_partition)
-SETTINGS fsync_after_insert = 1, fsync_part_directory = 1, index_granularity = 8192;
+SETTINGS index_granularity = 512, fsync_after_insert = 1, fsync_part_directory = 1;
+
+CREATE TABLE tallystick.rollup_day_model
+(
+    `bucket_at` DateTime('UTC'),
+    `tenant_id` LowCardinality(String),
+    `team` LowCardinality(String),
+    `product` LowCardinality(String),
+    `feature` LowCardinality(String),
+    `project_id` LowCardinality(String),
+    `workflow` LowCardinality(String),
+    `agent` LowCardinality(String),
+    `customer_tier` LowCardinality(String),
+    `environment` LowCardinality(String),
+    `provider` LowCardinality(String),
+    `model` LowCardinality(String),
+    `log_partition` UInt16,
+    `last_offset` SimpleAggregateFunction(max, UInt64),
+    `events` SimpleAggregateFunction(sum, Int64),
+    `unknown_events` SimpleAggregateFunction(sum, Int64),
+    `late_events` SimpleAggregateFunction(sum, Int64),
+    `first_attempts` SimpleAggregateFunction(groupUniqArrayArray, Array(UInt64)),
+    `retried_runs` SimpleAggregateFunction(groupUniqArrayArray, Array(UInt64)),
+    `retries` SimpleAggregateFunction(groupUniqArrayArray, Array(UInt64)),
+    `runs_failed` SimpleAggregateFunction(sum, Int64),
+    `calls` SimpleAggregateFunction(sum, Int64),
+    `unpriced_calls` SimpleAggregateFunction(sum, Int64),
+    `estimated_calls` SimpleAggregateFunction(sum, Int64),
+    `tool_calls` SimpleAggregateFunction(sum, Int64),
+    `errors` SimpleAggregateFunction(sum, Int64),
+    `tokens_input` SimpleAggregateFunction(sum, Int64),
+    `tokens_output` SimpleAggregateFunction(sum, Int64),
+    `tokens_cache_read` SimpleAggregateFunction(sum, Int64),
+    `tokens_cache_write_5m` SimpleAggregateFunction(sum, Int64),
+    `tokens_cache_write_1h` SimpleAggregateFunction(sum, Int64),
+    `tokens_reasoning` SimpleAggregateFunction(sum, Int64),
+    `cost_units` SimpleAggregateFunction(sum, Int64),
+    `latency` AggregateFunction(quantilesDD(0.01, 0.5, 0.95, 0.99), Float64)
+)
+ENGINE = AggregatingMergeTree
+ORDER BY (bucket_at, tenant_id, team, product, feature, project_id, workflow, agent, customer_tier, environment, provider, model, log_partition)
+SETTINGS index_granularity = 512, fsync_after_insert = 1, fsync_part_directory = 1;
+
+CREATE TABLE tallystick.rollup_day_run
+(
+    `bucket_at` DateTime('UTC'),
+    `tenant_id` LowCardinality(String),
+    `team` LowCardinality(String),
+    `product` LowCardinality(String),
+    `feature` LowCardinality(String),
+    `project_id` LowCardinality(String),
+    `workflow` LowCardinality(String),
+    `agent` LowCardinality(String),
+    `customer_tier` LowCardinality(String),
+    `environment` LowCardinality(String),
+    `log_partition` UInt16,
+    `last_offset` SimpleAggregateFunction(max, UInt64),
+    `events` SimpleAggregateFunction(sum, Int64),
+    `unknown_events` SimpleAggregateFunction(sum, Int64),
+    `late_events` SimpleAggregateFunction(sum, Int64),
+    `first_attempts` SimpleAggregateFunction(groupUniqArrayArray, Array(UInt64)),
+    `retried_runs` SimpleAggregateFunction(groupUniqArrayArray, Array(UInt64)),
+    `retries` SimpleAggregateFunction(groupUniqArrayArray, Array(UInt64)),
+    `runs_failed` SimpleAggregateFunction(sum, Int64),
+    `calls` SimpleAggregateFunction(sum, Int64),
+    `unpriced_calls` SimpleAggregateFunction(sum, Int64),
+    `estimated_calls` SimpleAggregateFunction(sum, Int64),
+    `tool_calls` SimpleAggregateFunction(sum, Int64),
+    `errors` SimpleAggregateFunction(sum, Int64),
+    `tokens_input` SimpleAggregateFunction(sum, Int64),
+    `tokens_output` SimpleAggregateFunction(sum, Int64),
+    `tokens_cache_read` SimpleAggregateFunction(sum, Int64),
+    `tokens_cache_write_5m` SimpleAggregateFunction(sum, Int64),
+    `tokens_cache_write_1h` SimpleAggregateFunction(sum, Int64),
+    `tokens_reasoning` SimpleAggregateFunction(sum, Int64),
+    `cost_units` SimpleAggregateFunction(sum, Int64),
+    `latency` AggregateFunction(quantilesDD(0.01, 0.5, 0.95, 0.99), Float64)
+)
+ENGINE = AggregatingMergeTree
+ORDER BY (bucket_at, tenant_id, team, product, feature, project_id, workflow, agent, customer_tier, environment, log_partition)
+SETTINGS index_granularity = 512, fsync_after_insert = 1, fsync_part_directory = 1;
 
 CREATE TABLE tallystick.rollup_delta
 (
@@ -178,8 +373,9 @@ CREATE TABLE tallystick.rollup_delta
     `events` Int64,
     `unknown_events` Int64,
     `late_events` Int64,
-    `runs` AggregateFunction(uniqCombined64(17), String, String),
-    `attempts` AggregateFunction(uniqCombined64(17), String, String, UInt32),
+    `first_attempts` Array(UInt64),
+    `retried_runs` Array(UInt64),
+    `retries` Array(UInt64),
     `runs_failed` Int64,
     `calls` Int64,
     `unpriced_calls` Int64,
@@ -221,8 +417,9 @@ CREATE TABLE tallystick.rollup_hour
     `events` SimpleAggregateFunction(sum, Int64),
     `unknown_events` SimpleAggregateFunction(sum, Int64),
     `late_events` SimpleAggregateFunction(sum, Int64),
-    `runs` AggregateFunction(uniqCombined64(17), String, String),
-    `attempts` AggregateFunction(uniqCombined64(17), String, String, UInt32),
+    `first_attempts` SimpleAggregateFunction(groupUniqArrayArray, Array(UInt64)),
+    `retried_runs` SimpleAggregateFunction(groupUniqArrayArray, Array(UInt64)),
+    `retries` SimpleAggregateFunction(groupUniqArrayArray, Array(UInt64)),
     `runs_failed` SimpleAggregateFunction(sum, Int64),
     `calls` SimpleAggregateFunction(sum, Int64),
     `unpriced_calls` SimpleAggregateFunction(sum, Int64),
@@ -240,7 +437,48 @@ CREATE TABLE tallystick.rollup_hour
 )
 ENGINE = AggregatingMergeTree
 ORDER BY (bucket_at, tenant_id, team, product, feature, project_id, workflow, agent, customer_tier, environment, provider, model, tool, operation, error_code, log_partition)
-SETTINGS fsync_after_insert = 1, fsync_part_directory = 1, index_granularity = 8192;
+SETTINGS index_granularity = 512, fsync_after_insert = 1, fsync_part_directory = 1;
+
+CREATE TABLE tallystick.rollup_hour_model
+(
+    `bucket_at` DateTime('UTC'),
+    `tenant_id` LowCardinality(String),
+    `team` LowCardinality(String),
+    `product` LowCardinality(String),
+    `feature` LowCardinality(String),
+    `project_id` LowCardinality(String),
+    `workflow` LowCardinality(String),
+    `agent` LowCardinality(String),
+    `customer_tier` LowCardinality(String),
+    `environment` LowCardinality(String),
+    `provider` LowCardinality(String),
+    `model` LowCardinality(String),
+    `log_partition` UInt16,
+    `last_offset` SimpleAggregateFunction(max, UInt64),
+    `events` SimpleAggregateFunction(sum, Int64),
+    `unknown_events` SimpleAggregateFunction(sum, Int64),
+    `late_events` SimpleAggregateFunction(sum, Int64),
+    `first_attempts` SimpleAggregateFunction(groupUniqArrayArray, Array(UInt64)),
+    `retried_runs` SimpleAggregateFunction(groupUniqArrayArray, Array(UInt64)),
+    `retries` SimpleAggregateFunction(groupUniqArrayArray, Array(UInt64)),
+    `runs_failed` SimpleAggregateFunction(sum, Int64),
+    `calls` SimpleAggregateFunction(sum, Int64),
+    `unpriced_calls` SimpleAggregateFunction(sum, Int64),
+    `estimated_calls` SimpleAggregateFunction(sum, Int64),
+    `tool_calls` SimpleAggregateFunction(sum, Int64),
+    `errors` SimpleAggregateFunction(sum, Int64),
+    `tokens_input` SimpleAggregateFunction(sum, Int64),
+    `tokens_output` SimpleAggregateFunction(sum, Int64),
+    `tokens_cache_read` SimpleAggregateFunction(sum, Int64),
+    `tokens_cache_write_5m` SimpleAggregateFunction(sum, Int64),
+    `tokens_cache_write_1h` SimpleAggregateFunction(sum, Int64),
+    `tokens_reasoning` SimpleAggregateFunction(sum, Int64),
+    `cost_units` SimpleAggregateFunction(sum, Int64),
+    `latency` AggregateFunction(quantilesDD(0.01, 0.5, 0.95, 0.99), Float64)
+)
+ENGINE = AggregatingMergeTree
+ORDER BY (bucket_at, tenant_id, team, product, feature, project_id, workflow, agent, customer_tier, environment, provider, model, log_partition)
+SETTINGS index_granularity = 512, fsync_after_insert = 1, fsync_part_directory = 1;
 
 CREATE TABLE tallystick.rollup_minute
 (
@@ -264,8 +502,9 @@ CREATE TABLE tallystick.rollup_minute
     `events` SimpleAggregateFunction(sum, Int64),
     `unknown_events` SimpleAggregateFunction(sum, Int64),
     `late_events` SimpleAggregateFunction(sum, Int64),
-    `runs` AggregateFunction(uniqCombined64(17), String, String),
-    `attempts` AggregateFunction(uniqCombined64(17), String, String, UInt32),
+    `first_attempts` SimpleAggregateFunction(groupUniqArrayArray, Array(UInt64)),
+    `retried_runs` SimpleAggregateFunction(groupUniqArrayArray, Array(UInt64)),
+    `retries` SimpleAggregateFunction(groupUniqArrayArray, Array(UInt64)),
     `runs_failed` SimpleAggregateFunction(sum, Int64),
     `calls` SimpleAggregateFunction(sum, Int64),
     `unpriced_calls` SimpleAggregateFunction(sum, Int64),
@@ -283,7 +522,7 @@ CREATE TABLE tallystick.rollup_minute
 )
 ENGINE = AggregatingMergeTree
 ORDER BY (bucket_at, tenant_id, team, product, feature, project_id, workflow, agent, customer_tier, environment, provider, model, tool, operation, error_code, log_partition)
-SETTINGS fsync_after_insert = 1, fsync_part_directory = 1, index_granularity = 8192;
+SETTINGS index_granularity = 512, fsync_after_insert = 1, fsync_part_directory = 1;
 
 CREATE TABLE tallystick.rollup_user
 (
@@ -299,8 +538,9 @@ CREATE TABLE tallystick.rollup_user
     `events` SimpleAggregateFunction(sum, Int64),
     `unknown_events` SimpleAggregateFunction(sum, Int64),
     `late_events` SimpleAggregateFunction(sum, Int64),
-    `runs` AggregateFunction(uniqCombined64(17), String, String),
-    `attempts` AggregateFunction(uniqCombined64(17), String, String, UInt32),
+    `first_attempts` SimpleAggregateFunction(groupUniqArrayArray, Array(UInt64)),
+    `retried_runs` SimpleAggregateFunction(groupUniqArrayArray, Array(UInt64)),
+    `retries` SimpleAggregateFunction(groupUniqArrayArray, Array(UInt64)),
     `runs_failed` SimpleAggregateFunction(sum, Int64),
     `calls` SimpleAggregateFunction(sum, Int64),
     `unpriced_calls` SimpleAggregateFunction(sum, Int64),

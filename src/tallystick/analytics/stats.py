@@ -14,7 +14,14 @@ from decimal import Decimal
 from statistics import NormalDist
 from typing import Any, NamedTuple
 
-from tallystick.analytics.store import ADDITIVE, ROLLUP_KEYS, USER_KEYS, fold_facts_sql
+from tallystick.analytics.store import (
+    ADDITIVE,
+    COARSE,
+    MERGED,
+    ROLLUP_KEYS,
+    USER_KEYS,
+    fold_facts_sql,
+)
 from tallystick.clock import DAY, HOUR, MINUTE, format_time, to_datetime
 from tallystick.errors import InvalidInput
 from tallystick.plumbing.clickhouse import ClickHouse
@@ -47,11 +54,27 @@ INTERVALS: Mapping[str, str] = {
     "none": "",
 }
 
-_ROLLUP_COLUMNS = {"tenant_id", *ROLLUP_KEYS}
 _USER_COLUMNS = {"tenant_id", *USER_KEYS}
 _COARSEST = {"minute": 1, "hour": 2, "day": 3, "month": 3, "none": 3}
-_ROLLUPS = (("rollup_minute", MINUTE), ("rollup_hour", HOUR), ("rollup_day", DAY))
+_ROLLUPS: Sequence[tuple[int, Sequence[str]]] = (
+    (MINUTE, ("rollup_minute",)),
+    (HOUR, ("rollup_hour_model", "rollup_hour")),
+    (DAY, ("rollup_day_run", "rollup_day_model", "rollup_day")),
+)
+"""Rollups by the width of their buckets, those of the fewest dimensions first."""
+
 _COUNTS = tuple(name for name in ADDITIVE if name != "cost_units")
+_DISTINCT = "uniqCombined64Array(17)"
+"""Counts hashes of runs or attempts: exactly up to some 16,000, within 1% above."""
+
+_CREDITS = ("credit_units", "waste_credit_units", "waste_cost_units")
+_CHARGE_BUCKETS = (
+    ("toStartOfMinute(bucket_at)", MINUTE),
+    ("toStartOfHour(bucket_at)", HOUR),
+    ("toStartOfDay(bucket_at)", DAY),
+)
+"""Buckets by which the table of charges keeps sums (its projections)."""
+
 _ROWS_MAX = 10_000
 
 
@@ -92,7 +115,7 @@ class Stats:
         if not merged and not keys:
             merged[()] = {}
         ordered = sorted(merged.items(), key=lambda item: tuple(map(str, item[0])))
-        return [_present(query, row) for _, row in ordered]
+        return [_present(query, row) for _, row in ordered[:_ROWS_MAX]]
 
     def _query_usage(self, query: StatsQuery, groups: Sequence[str]) -> list[dict[str, Any]]:
         bucket = INTERVALS[query.interval].format(column="bucket_at")
@@ -100,48 +123,76 @@ class Stats:
         sums = ", ".join(f"sum(s.{name}) AS {name}" for name in _COUNTS)
         sql = (
             f"SELECT {''.join(f'{key}, ' for key in keys)}"
-            "uniqCombined64Merge(17)(s.runs) AS runs, "
-            "uniqCombined64Merge(17)(s.attempts) AS attempts, "
+            f"{_DISTINCT}(arrayConcat(s.first_attempts, s.retried_runs)) AS runs, "
+            f"{_DISTINCT}(arrayConcat(s.first_attempts, s.retries)) AS attempts, "
             f"{sums}, toString(sum(toInt128(s.cost_units))) AS cost_units, "
             "quantilesDDMerge(0.01, 0.5, 0.95, 0.99)(s.latency) AS latency "
-            f"FROM ({self._usage_source(query)}) AS s"
+            f"FROM ({_usage_source(query, groups)}) AS s"
         )
         return self._grouped(sql, keys, query)
 
-    def _usage_source(self, query: StatsQuery) -> str:
-        pieces = rollup_pieces(query)
-        if pieces:
-            return " UNION ALL ".join(
-                f"SELECT * FROM tallystick.{table} WHERE "
-                + _condition(query, "bucket_at", as_text(start), as_text(end))
-                for table, start, end in pieces
-            )
-        names = ", ".join(("tenant_id", *ROLLUP_KEYS, "user_id"))
-        return fold_facts_sql(
-            f"toStartOfMinute(occurred_at) AS bucket_at, {names}",
-            f"bucket_at, {names}",
-            _condition(query, "occurred_at"),
-        )
-
     def _query_credits(self, query: StatsQuery, groups: Sequence[str]) -> list[dict[str, Any]]:
-        bucket = INTERVALS[query.interval].format(column="bucket_at")
-        keys = ([f"{bucket} AS bucket"] if bucket else []) + list(groups)
-        sql = (
-            f"SELECT {''.join(f'{key}, ' for key in keys)}"
-            "toString(sum(toInt128(c.credit_units))) AS credit_units, "
-            "toString(sum(toInt128(c.waste_credit_units))) AS waste_credit_units, "
-            "toString(sum(toInt128(c.waste_cost_units))) AS waste_cost_units "
-            f"FROM tallystick.charges AS c WHERE {_condition(query, 'bucket_at')}"
-        )
+        source = _credits_source(query, groups)
+        if not source:
+            return []
+        keys = (["bucket"] if query.interval != "none" else []) + list(groups)
+        sums = ", ".join(f"toString(sum(s.{name})) AS {name}" for name in _CREDITS)
+        sql = f"SELECT {''.join(f'{key}, ' for key in keys)}{sums} FROM ({source}) AS s"
         return self._grouped(sql, keys, query)
 
     def _grouped(self, sql: str, keys: Sequence[str], query: StatsQuery) -> list[dict[str, Any]]:
         names = [key.rpartition(" AS ")[2] for key in keys]
         if names:
             sql += f" GROUP BY {', '.join(names)} ORDER BY {', '.join(names)} LIMIT {_ROWS_MAX}"
-        else:
-            sql += " HAVING count() > 0"
-        return self._store.query_rows(sql, _parameters(query))
+        return self._store.query_rows(f"{sql} SETTINGS {_settings(query)}", _parameters(query))
+
+
+def _usage_source(query: StatsQuery, groups: Sequence[str]) -> str:
+    """Rows of the rollups that answer a query, or of the same SELECT over the facts."""
+    columns = ", ".join(("bucket_at", *groups, *ADDITIVE, *MERGED))
+    pieces = rollup_pieces(query)
+    if pieces:
+        return " UNION ALL ".join(
+            f"SELECT {columns} FROM tallystick.{table} WHERE "
+            + _condition(query, "bucket_at", start, end)
+            for table, start, end in pieces
+        )
+    names = ", ".join(("tenant_id", *ROLLUP_KEYS, "user_id"))
+    return fold_facts_sql(
+        f"toStartOfMinute(occurred_at) AS bucket_at, {names}",
+        f"bucket_at, {names}",
+        _condition(query, "occurred_at", query.from_at, query.to_at),
+    )
+
+
+def _credits_source(query: StatsQuery, groups: Sequence[str]) -> str:
+    """Sums of the charge lines, each piece written so that a projection answers it."""
+    sums = ", ".join(f"sum(toInt128(c.{name})) AS {name}" for name in _CREDITS)
+    pieces = []
+    for column, start, end in charge_pieces(query):
+        bucket = INTERVALS[query.interval].format(column=column)
+        keys = ([f"{bucket} AS bucket"] if bucket else []) + list(groups)
+        names = [key.rpartition(" AS ")[2] for key in keys]
+        pieces.append(
+            f"SELECT {''.join(f'{key}, ' for key in keys)}{sums} FROM tallystick.charges AS c "
+            f"WHERE {_condition(query, column, start, end)}"
+            + (f" GROUP BY {', '.join(names)}" if names else "")
+        )
+    return " UNION ALL ".join(pieces)
+
+
+def _settings(query: StatsQuery) -> str:
+    """Rows of sets are few and heavy, so threads share even a few thousand of them.
+
+    Users of a tenant are read in their order: only the first of them are answered, and what
+    comes behind those is not read.
+    """
+    shared = (
+        "merge_tree_min_rows_for_concurrent_read = 1024, "
+        "merge_tree_min_bytes_for_concurrent_read = 1048576"
+    )
+    is_by_user = query.interval == "none" and query.group_by[:1] == ("user",)
+    return f"{shared}, optimize_aggregation_in_order = 1" if is_by_user else shared
 
 
 def check_query(query: StatsQuery) -> None:
@@ -169,15 +220,42 @@ def rollup_pieces(query: StatsQuery) -> list[tuple[str, int, int]]:
     >>> rollup_pieces(StatsQuery(23 * HOUR, 49 * HOUR))[0][0]
     'rollup_hour'
     """
-    columns = {DIMENSIONS[name] for name in (*query.group_by, *query.filters)}
+    columns = columns_of(query)
     if query.from_at % MINUTE or query.to_at % MINUTE:
         return []
-    if columns <= _ROLLUP_COLUMNS:
-        return _cut(query.from_at, query.to_at, _ROLLUPS[: _COARSEST[query.interval]])
+    if columns <= {"tenant_id", *ROLLUP_KEYS}:
+        rollups = [
+            (
+                next(table for table in tables if columns <= {"tenant_id", *COARSE[table].keys}),
+                width,
+            )
+            for width, tables in _ROLLUPS[: _COARSEST[query.interval]]
+        ]
+        return _cut(query.from_at, query.to_at, rollups)
     is_days = query.from_at % DAY == query.to_at % DAY == 0 and _COARSEST[query.interval] == 3
     if columns <= _USER_COLUMNS and is_days:
         return [("rollup_user", query.from_at, query.to_at)]
     return []
+
+
+def _narrowest(tables: Sequence[str], columns: set[str]) -> str:
+    return next(table for table in tables if columns <= {"tenant_id", *COARSE[table].keys})
+
+
+def columns_of(query: StatsQuery) -> set[str]:
+    """The columns that a query groups or filters by."""
+    return {DIMENSIONS[name] for name in (*query.group_by, *query.filters)}
+
+
+def charge_pieces(query: StatsQuery) -> list[tuple[str, int, int]]:
+    """How the charge lines of a query are summed: (bucket, start, end) in micros.
+
+    A line stands at its minute, so a range that begins inside of one begins with the next.
+    """
+    start, end = (-(-at // MINUTE) * MINUTE for at in (query.from_at, query.to_at))
+    if "user" in (*query.group_by, *query.filters):
+        return [("bucket_at", start, end)]
+    return _cut(start, end, _CHARGE_BUCKETS[: _COARSEST[query.interval]])
 
 
 def _cut(start: int, end: int, rollups: Sequence[tuple[str, int]]) -> list[tuple[str, int, int]]:
@@ -195,17 +273,17 @@ def _cut(start: int, end: int, rollups: Sequence[tuple[str, int]]) -> list[tuple
     ]
 
 
-def _condition(query: StatsQuery, column: str, start: str = "", end: str = "") -> str:
-    begins = f"toDateTime64('{start}', 6, 'UTC')" if start else "{from_at:DateTime64(6)}"
-    ends = f"toDateTime64('{end}', 6, 'UTC')" if end else "{to_at:DateTime64(6)}"
-    clauses = [f"{column} >= {begins}", f"{column} < {ends}"]
+def _condition(query: StatsQuery, column: str, start: int, end: int) -> str:
+    clauses = [
+        f"{column} >= toDateTime64('{as_text(start)}', 6, 'UTC')",
+        f"{column} < toDateTime64('{as_text(end)}', 6, 'UTC')",
+    ]
     clauses += [f"{DIMENSIONS[name]} = {{is_{name}:String}}" for name in query.filters]
     return " AND ".join(clauses)
 
 
 def _parameters(query: StatsQuery) -> dict[str, Any]:
-    times = {"from_at": as_text(query.from_at), "to_at": as_text(query.to_at)}
-    return {**times, **{f"is_{name}": value for name, value in query.filters.items()}}
+    return {f"is_{name}": value for name, value in query.filters.items()}
 
 
 def as_text(micros: int) -> str:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 _SQL = load_statements("tallystick.analytics", "store.sql")
 
-ROLLUP_KEYS = (
+RUN_KEYS = (
     "team",
     "product",
     "feature",
@@ -29,12 +29,13 @@ ROLLUP_KEYS = (
     "agent",
     "customer_tier",
     "environment",
-    "provider",
-    "model",
-    "tool",
-    "operation",
-    "error_code",
 )
+"""Dimensions that usually do not vary inside a run."""
+
+MODEL_KEYS = (*RUN_KEYS, "provider", "model")
+"""The same and those of a model call."""
+
+ROLLUP_KEYS = (*MODEL_KEYS, "tool", "operation", "error_code")
 """Dimensions of the minute rollup besides the bucket and the tenant."""
 
 LINE_KEYS = ("bucket_at", *ROLLUP_KEYS, "user_id")
@@ -63,12 +64,26 @@ ADDITIVE = (
 )
 """Sums of a rollup row, all signed integers."""
 
-COARSE = {
-    "rollup_minute": "toStartOfMinute",
-    "rollup_hour": "toStartOfHour",
-    "rollup_day": "toStartOfDay",
+MERGED = ("first_attempts", "retried_runs", "retries", "latency")
+"""States of a rollup row: three sets and a sketch."""
+
+
+class Coarse(NamedTuple):
+    """What a rollup sums over: the function of its bucket and its dimensions."""
+
+    bucket: str
+    keys: tuple[str, ...]
+
+
+COARSE: Mapping[str, Coarse] = {
+    "rollup_minute": Coarse("toStartOfMinute", ROLLUP_KEYS),
+    "rollup_hour": Coarse("toStartOfHour", ROLLUP_KEYS),
+    "rollup_hour_model": Coarse("toStartOfHour", MODEL_KEYS),
+    "rollup_day": Coarse("toStartOfDay", ROLLUP_KEYS),
+    "rollup_day_model": Coarse("toStartOfDay", MODEL_KEYS),
+    "rollup_day_run": Coarse("toStartOfDay", RUN_KEYS),
 }
-"""Rollups folded from what each step added: table -> the start of its bucket."""
+"""Rollups folded from what each step added."""
 
 FOLDED_FROM_FACTS = ("rollup_delta", "runs", "rollup_user")
 DERIVED_TABLES = ("facts", "deliveries", "charges", *FOLDED_FROM_FACTS, *COARSE)
@@ -139,9 +154,10 @@ def _user_select(condition: str) -> str:
 
 
 def _coarse_select(table: str, condition: str) -> str:
+    bucket, keys = COARSE[table]
     return _SQL["fold_delta"].format(
-        bucket=COARSE[table],
-        dimensions=", ".join(ROLLUP_KEYS),
+        bucket=bucket,
+        dimensions=", ".join(keys),
         sums=", ".join(f"sum(d.{name}) AS {name}" for name in ADDITIVE),
         condition=condition,
     )
@@ -234,7 +250,12 @@ class FactStore:
     def fold_deltas(self, table: str, starts: Offsets, ends: Offsets) -> None:
         """Fold what the steps added in the log ranges [start, end) into a coarser rollup."""
         condition = within("d.last_offset", starts, ends)
-        self._insert_select(table, _coarse_select(table, condition))
+        if table == "rollup_minute":
+            columns = ", ".join(name for name, _ in self._columns_of(table))
+            select = _SQL["copy_delta"].format(columns=columns, condition=condition)
+        else:
+            select = _coarse_select(table, condition)
+        self._insert_select(table, select)
 
     def delete_deltas(self, ends: Offsets) -> None:
         """Delete what every rollup has taken in long ago."""

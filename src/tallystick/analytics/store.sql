@@ -21,6 +21,8 @@ GROUP BY log_partition;
 -- name: fold_facts
 -- The one definition of what a rollup row counts; {keys} are its dimensions.
 -- A call is a model call (aggregate usage repeats its children and counts nothing).
+-- Runs are those of first_attempts and retried_runs, attempts are first_attempts and retries:
+-- attempts after the first are few, so a run is remembered about once and not twice.
 SELECT {keys},
     max(log_offset) AS last_offset,
     sum(sign) AS events,
@@ -29,9 +31,9 @@ SELECT {keys},
         'credit_granted', 'credit_reserved', 'credit_charged', 'credit_refunded', 'cost',
         'data.import.error')) AS unknown_events,
     sumIf(sign, is_late) AS late_events,
-    uniqCombined64StateIf(17)(toString(tenant_id), run_id, run_id != '' AND sign = 1) AS runs,
-    uniqCombined64StateIf(17)(toString(tenant_id), run_id, attempt, run_id != '' AND sign = 1)
-        AS attempts,
+    groupUniqArrayIf(run_hash, is_run AND attempt = 1) AS first_attempts,
+    groupUniqArrayIf(run_hash, is_run AND attempt != 1) AS retried_runs,
+    groupUniqArrayIf(sipHash64(run_hash, attempt), is_run AND attempt != 1) AS retries,
     sumIf(sign, event_type = 'run_failed') AS runs_failed,
     sumIf(sign, is_call) AS calls,
     sumIf(sign, is_call AND cost_quality = 'unpriced') AS unpriced_calls,
@@ -49,7 +51,8 @@ SELECT {keys},
         (is_call OR is_tool_call) AND latency_ms IS NOT NULL AND correction_id = '') AS latency
 FROM (
     SELECT *, event_type IN ('token_usage', 'cost') AND usage_scope != 'aggregate' AS is_call,
-        event_type = 'tool_call_finished' AS is_tool_call
+        event_type = 'tool_call_finished' AS is_tool_call,
+        run_id != '' AND sign = 1 AS is_run, sipHash64(toString(tenant_id), run_id) AS run_hash
     FROM tallystick.facts WHERE {condition}
 ) AS f
 GROUP BY {keys};
@@ -59,12 +62,17 @@ GROUP BY {keys};
 SELECT {bucket}(d.bucket_at) AS bucket_at, tenant_id, {dimensions}, log_partition,
     max(d.last_offset) AS last_offset,
     {sums},
-    uniqCombined64MergeState(17)(d.runs) AS runs,
-    uniqCombined64MergeState(17)(d.attempts) AS attempts,
+    groupUniqArrayArray(d.first_attempts) AS first_attempts,
+    groupUniqArrayArray(d.retried_runs) AS retried_runs,
+    groupUniqArrayArray(d.retries) AS retries,
     quantilesDDMergeState(0.01, 0.5, 0.95, 0.99)(d.latency) AS latency
 FROM tallystick.rollup_delta AS d
 WHERE {condition}
 GROUP BY bucket_at, tenant_id, {dimensions}, log_partition;
+
+-- name: copy_delta
+-- What the steps added, as it is: its buckets are minutes, and merges sum what falls together.
+SELECT {columns} FROM tallystick.rollup_delta AS d WHERE {condition};
 
 -- name: delete_deltas
 -- Rows that every rollup has taken in. Kept for a while, so that nothing races with a fold.

@@ -20,7 +20,7 @@ from tallystick.plumbing.sql import load_statements
 
 _SQL = load_statements("tallystick.reconcile", "verify.sql")
 _PENDING = b"SELECT tenant_id, charge_key FROM charger.pending_run"
-_COMPARED = {**COARSE, "rollup_user": "toStartOfDay"}
+_COMPARED = {**{name: one.bucket for name, one in COARSE.items()}, "rollup_user": "toStartOfDay"}
 CHECKED = {
     "INV-01": "entries of an operation sum to zero",
     "INV-02": "a balance equals the fold of its entries",

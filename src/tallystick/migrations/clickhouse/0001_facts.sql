@@ -82,6 +82,10 @@ SETTINGS fsync_after_insert = 1, fsync_part_directory = 1;
 -- What each step of the sink added, by minute and every dimension of low cardinality. One INSERT
 -- is one part: it lands whole or not at all, so the greatest last_offset of a log partition says
 -- exactly what has landed. The rollups below are folded from these rows, which are then deleted.
+-- Runs and attempts are kept as sets of 64-bit hashes, which /v1/stats counts: runs by their first
+-- attempt, and the few other attempts by their run and by themselves. So runs are the first two
+-- sets, attempts the first and the third, and a run is remembered once and not twice. Plain arrays:
+-- a state of uniqCombined64 took three times as long to read, for it is a hash table made anew.
 CREATE TABLE IF NOT EXISTS tallystick.rollup_delta (
     bucket_at DateTime('UTC'),
     tenant_id LowCardinality(String),
@@ -103,8 +107,9 @@ CREATE TABLE IF NOT EXISTS tallystick.rollup_delta (
     events Int64,
     unknown_events Int64,
     late_events Int64,
-    runs AggregateFunction(uniqCombined64(17), String, String),
-    attempts AggregateFunction(uniqCombined64(17), String, String, UInt32),
+    first_attempts Array(UInt64),
+    retried_runs Array(UInt64),
+    retries Array(UInt64),
     runs_failed Int64,
     calls Int64,
     unpriced_calls Int64,
@@ -124,7 +129,8 @@ ORDER BY (log_partition, last_offset)
 SETTINGS fsync_after_insert = 1, fsync_part_directory = 1;
 
 -- Sums of rollup_delta a minute. The log partition is part of the key, so that max(last_offset)
--- stays true for each of them.
+-- stays true for each of them. Small granules: a row is heavy with sets and a sketch, a tenant's
+-- rows of a bucket are few, and threads are to share even a few thousand rows.
 CREATE TABLE IF NOT EXISTS tallystick.rollup_minute (
     bucket_at DateTime('UTC'),
     tenant_id LowCardinality(String),
@@ -146,8 +152,9 @@ CREATE TABLE IF NOT EXISTS tallystick.rollup_minute (
     events SimpleAggregateFunction(sum, Int64),
     unknown_events SimpleAggregateFunction(sum, Int64),
     late_events SimpleAggregateFunction(sum, Int64),
-    runs AggregateFunction(uniqCombined64(17), String, String),
-    attempts AggregateFunction(uniqCombined64(17), String, String, UInt32),
+    first_attempts SimpleAggregateFunction(groupUniqArrayArray, Array(UInt64)),
+    retried_runs SimpleAggregateFunction(groupUniqArrayArray, Array(UInt64)),
+    retries SimpleAggregateFunction(groupUniqArrayArray, Array(UInt64)),
     runs_failed SimpleAggregateFunction(sum, Int64),
     calls SimpleAggregateFunction(sum, Int64),
     unpriced_calls SimpleAggregateFunction(sum, Int64),
@@ -165,7 +172,7 @@ CREATE TABLE IF NOT EXISTS tallystick.rollup_minute (
 ) ENGINE = AggregatingMergeTree
 ORDER BY (bucket_at, tenant_id, team, product, feature, project_id, workflow, agent,
           customer_tier, environment, provider, model, tool, operation, error_code, log_partition)
-SETTINGS fsync_after_insert = 1, fsync_part_directory = 1;
+SETTINGS index_granularity = 512, fsync_after_insert = 1, fsync_part_directory = 1;
 
 -- The same, an hour.
 CREATE TABLE IF NOT EXISTS tallystick.rollup_hour (
@@ -189,8 +196,9 @@ CREATE TABLE IF NOT EXISTS tallystick.rollup_hour (
     events SimpleAggregateFunction(sum, Int64),
     unknown_events SimpleAggregateFunction(sum, Int64),
     late_events SimpleAggregateFunction(sum, Int64),
-    runs AggregateFunction(uniqCombined64(17), String, String),
-    attempts AggregateFunction(uniqCombined64(17), String, String, UInt32),
+    first_attempts SimpleAggregateFunction(groupUniqArrayArray, Array(UInt64)),
+    retried_runs SimpleAggregateFunction(groupUniqArrayArray, Array(UInt64)),
+    retries SimpleAggregateFunction(groupUniqArrayArray, Array(UInt64)),
     runs_failed SimpleAggregateFunction(sum, Int64),
     calls SimpleAggregateFunction(sum, Int64),
     unpriced_calls SimpleAggregateFunction(sum, Int64),
@@ -208,7 +216,48 @@ CREATE TABLE IF NOT EXISTS tallystick.rollup_hour (
 ) ENGINE = AggregatingMergeTree
 ORDER BY (bucket_at, tenant_id, team, product, feature, project_id, workflow, agent,
           customer_tier, environment, provider, model, tool, operation, error_code, log_partition)
-SETTINGS fsync_after_insert = 1, fsync_part_directory = 1;
+SETTINGS index_granularity = 512, fsync_after_insert = 1, fsync_part_directory = 1;
+
+-- The same, an hour, without what varies most inside a run: see rollup_day_model.
+CREATE TABLE IF NOT EXISTS tallystick.rollup_hour_model (
+    bucket_at DateTime('UTC'),
+    tenant_id LowCardinality(String),
+    team LowCardinality(String),
+    product LowCardinality(String),
+    feature LowCardinality(String),
+    project_id LowCardinality(String),
+    workflow LowCardinality(String),
+    agent LowCardinality(String),
+    customer_tier LowCardinality(String),
+    environment LowCardinality(String),
+    provider LowCardinality(String),
+    model LowCardinality(String),
+    log_partition UInt16,
+    last_offset SimpleAggregateFunction(max, UInt64),
+    events SimpleAggregateFunction(sum, Int64),
+    unknown_events SimpleAggregateFunction(sum, Int64),
+    late_events SimpleAggregateFunction(sum, Int64),
+    first_attempts SimpleAggregateFunction(groupUniqArrayArray, Array(UInt64)),
+    retried_runs SimpleAggregateFunction(groupUniqArrayArray, Array(UInt64)),
+    retries SimpleAggregateFunction(groupUniqArrayArray, Array(UInt64)),
+    runs_failed SimpleAggregateFunction(sum, Int64),
+    calls SimpleAggregateFunction(sum, Int64),
+    unpriced_calls SimpleAggregateFunction(sum, Int64),
+    estimated_calls SimpleAggregateFunction(sum, Int64),
+    tool_calls SimpleAggregateFunction(sum, Int64),
+    errors SimpleAggregateFunction(sum, Int64),
+    tokens_input SimpleAggregateFunction(sum, Int64),
+    tokens_output SimpleAggregateFunction(sum, Int64),
+    tokens_cache_read SimpleAggregateFunction(sum, Int64),
+    tokens_cache_write_5m SimpleAggregateFunction(sum, Int64),
+    tokens_cache_write_1h SimpleAggregateFunction(sum, Int64),
+    tokens_reasoning SimpleAggregateFunction(sum, Int64),
+    cost_units SimpleAggregateFunction(sum, Int64),
+    latency AggregateFunction(quantilesDD(0.01, 0.5, 0.95, 0.99), Float64)
+) ENGINE = AggregatingMergeTree
+ORDER BY (bucket_at, tenant_id, team, product, feature, project_id, workflow, agent,
+          customer_tier, environment, provider, model, log_partition)
+SETTINGS index_granularity = 512, fsync_after_insert = 1, fsync_part_directory = 1;
 
 -- The same, a day (UTC).
 CREATE TABLE IF NOT EXISTS tallystick.rollup_day (
@@ -232,8 +281,9 @@ CREATE TABLE IF NOT EXISTS tallystick.rollup_day (
     events SimpleAggregateFunction(sum, Int64),
     unknown_events SimpleAggregateFunction(sum, Int64),
     late_events SimpleAggregateFunction(sum, Int64),
-    runs AggregateFunction(uniqCombined64(17), String, String),
-    attempts AggregateFunction(uniqCombined64(17), String, String, UInt32),
+    first_attempts SimpleAggregateFunction(groupUniqArrayArray, Array(UInt64)),
+    retried_runs SimpleAggregateFunction(groupUniqArrayArray, Array(UInt64)),
+    retries SimpleAggregateFunction(groupUniqArrayArray, Array(UInt64)),
     runs_failed SimpleAggregateFunction(sum, Int64),
     calls SimpleAggregateFunction(sum, Int64),
     unpriced_calls SimpleAggregateFunction(sum, Int64),
@@ -251,7 +301,88 @@ CREATE TABLE IF NOT EXISTS tallystick.rollup_day (
 ) ENGINE = AggregatingMergeTree
 ORDER BY (bucket_at, tenant_id, team, product, feature, project_id, workflow, agent,
           customer_tier, environment, provider, model, tool, operation, error_code, log_partition)
-SETTINGS fsync_after_insert = 1, fsync_part_directory = 1;
+SETTINGS index_granularity = 512, fsync_after_insert = 1, fsync_part_directory = 1;
+
+-- The same, a day, without what varies most inside a run. A run stands in up to seventeen rows of
+-- rollup_day and in two of these, and counting it costs as much for each.
+CREATE TABLE IF NOT EXISTS tallystick.rollup_day_model (
+    bucket_at DateTime('UTC'),
+    tenant_id LowCardinality(String),
+    team LowCardinality(String),
+    product LowCardinality(String),
+    feature LowCardinality(String),
+    project_id LowCardinality(String),
+    workflow LowCardinality(String),
+    agent LowCardinality(String),
+    customer_tier LowCardinality(String),
+    environment LowCardinality(String),
+    provider LowCardinality(String),
+    model LowCardinality(String),
+    log_partition UInt16,
+    last_offset SimpleAggregateFunction(max, UInt64),
+    events SimpleAggregateFunction(sum, Int64),
+    unknown_events SimpleAggregateFunction(sum, Int64),
+    late_events SimpleAggregateFunction(sum, Int64),
+    first_attempts SimpleAggregateFunction(groupUniqArrayArray, Array(UInt64)),
+    retried_runs SimpleAggregateFunction(groupUniqArrayArray, Array(UInt64)),
+    retries SimpleAggregateFunction(groupUniqArrayArray, Array(UInt64)),
+    runs_failed SimpleAggregateFunction(sum, Int64),
+    calls SimpleAggregateFunction(sum, Int64),
+    unpriced_calls SimpleAggregateFunction(sum, Int64),
+    estimated_calls SimpleAggregateFunction(sum, Int64),
+    tool_calls SimpleAggregateFunction(sum, Int64),
+    errors SimpleAggregateFunction(sum, Int64),
+    tokens_input SimpleAggregateFunction(sum, Int64),
+    tokens_output SimpleAggregateFunction(sum, Int64),
+    tokens_cache_read SimpleAggregateFunction(sum, Int64),
+    tokens_cache_write_5m SimpleAggregateFunction(sum, Int64),
+    tokens_cache_write_1h SimpleAggregateFunction(sum, Int64),
+    tokens_reasoning SimpleAggregateFunction(sum, Int64),
+    cost_units SimpleAggregateFunction(sum, Int64),
+    latency AggregateFunction(quantilesDD(0.01, 0.5, 0.95, 0.99), Float64)
+) ENGINE = AggregatingMergeTree
+ORDER BY (bucket_at, tenant_id, team, product, feature, project_id, workflow, agent,
+          customer_tier, environment, provider, model, log_partition)
+SETTINGS index_granularity = 512, fsync_after_insert = 1, fsync_part_directory = 1;
+
+-- The same, a day, of nothing but what usually does not vary inside a run: it stands in one row.
+CREATE TABLE IF NOT EXISTS tallystick.rollup_day_run (
+    bucket_at DateTime('UTC'),
+    tenant_id LowCardinality(String),
+    team LowCardinality(String),
+    product LowCardinality(String),
+    feature LowCardinality(String),
+    project_id LowCardinality(String),
+    workflow LowCardinality(String),
+    agent LowCardinality(String),
+    customer_tier LowCardinality(String),
+    environment LowCardinality(String),
+    log_partition UInt16,
+    last_offset SimpleAggregateFunction(max, UInt64),
+    events SimpleAggregateFunction(sum, Int64),
+    unknown_events SimpleAggregateFunction(sum, Int64),
+    late_events SimpleAggregateFunction(sum, Int64),
+    first_attempts SimpleAggregateFunction(groupUniqArrayArray, Array(UInt64)),
+    retried_runs SimpleAggregateFunction(groupUniqArrayArray, Array(UInt64)),
+    retries SimpleAggregateFunction(groupUniqArrayArray, Array(UInt64)),
+    runs_failed SimpleAggregateFunction(sum, Int64),
+    calls SimpleAggregateFunction(sum, Int64),
+    unpriced_calls SimpleAggregateFunction(sum, Int64),
+    estimated_calls SimpleAggregateFunction(sum, Int64),
+    tool_calls SimpleAggregateFunction(sum, Int64),
+    errors SimpleAggregateFunction(sum, Int64),
+    tokens_input SimpleAggregateFunction(sum, Int64),
+    tokens_output SimpleAggregateFunction(sum, Int64),
+    tokens_cache_read SimpleAggregateFunction(sum, Int64),
+    tokens_cache_write_5m SimpleAggregateFunction(sum, Int64),
+    tokens_cache_write_1h SimpleAggregateFunction(sum, Int64),
+    tokens_reasoning SimpleAggregateFunction(sum, Int64),
+    cost_units SimpleAggregateFunction(sum, Int64),
+    latency AggregateFunction(quantilesDD(0.01, 0.5, 0.95, 0.99), Float64)
+) ENGINE = AggregatingMergeTree
+ORDER BY (bucket_at, tenant_id, team, product, feature, project_id, workflow, agent,
+          customer_tier, environment, log_partition)
+SETTINGS index_granularity = 512, fsync_after_insert = 1, fsync_part_directory = 1;
 
 -- Sums a day for each user: high cardinality, so sorted by tenant and user and of few dimensions.
 CREATE TABLE IF NOT EXISTS tallystick.rollup_user (
@@ -267,8 +398,9 @@ CREATE TABLE IF NOT EXISTS tallystick.rollup_user (
     events SimpleAggregateFunction(sum, Int64),
     unknown_events SimpleAggregateFunction(sum, Int64),
     late_events SimpleAggregateFunction(sum, Int64),
-    runs AggregateFunction(uniqCombined64(17), String, String),
-    attempts AggregateFunction(uniqCombined64(17), String, String, UInt32),
+    first_attempts SimpleAggregateFunction(groupUniqArrayArray, Array(UInt64)),
+    retried_runs SimpleAggregateFunction(groupUniqArrayArray, Array(UInt64)),
+    retries SimpleAggregateFunction(groupUniqArrayArray, Array(UInt64)),
     runs_failed SimpleAggregateFunction(sum, Int64),
     calls SimpleAggregateFunction(sum, Int64),
     unpriced_calls SimpleAggregateFunction(sum, Int64),
@@ -324,7 +456,8 @@ ORDER BY (tenant_id, run_id, log_partition)
 SETTINGS fsync_after_insert = 1, fsync_part_directory = 1;
 
 -- What each run was charged, as signed deltas by the dimensions of the usage behind it.
--- Their sum per run equals the run's target in the ledger.
+-- Their sum per run equals the run's target in the ledger. Sorted by run for the charger; the
+-- projections are the sums of /v1/stats. They are part of each part, so they cannot lag or differ.
 CREATE TABLE IF NOT EXISTS tallystick.charges (
     tenant_id LowCardinality(String),
     charge_key String,
@@ -346,7 +479,28 @@ CREATE TABLE IF NOT EXISTS tallystick.charges (
     credit_units Int64 COMMENT 'CREDIT/6, a signed delta: charged',
     waste_credit_units Int64 COMMENT 'CREDIT/6, a signed delta: rated, in attempts that do not count',
     waste_cost_units Int64 COMMENT 'USD/9, a signed delta: what those attempts cost',
-    posted_at DateTime64(6, 'UTC')
+    posted_at DateTime64(6, 'UTC'),
+    PROJECTION charges_minute (
+        SELECT toStartOfMinute(bucket_at) AS minute_at, tenant_id, team, product, feature, project_id,
+            workflow, agent, customer_tier, environment, provider, model, tool, operation, error_code,
+            sum(toInt128(credit_units)), sum(toInt128(waste_credit_units)),
+            sum(toInt128(waste_cost_units))
+        GROUP BY minute_at, tenant_id, team, product, feature, project_id, workflow, agent,
+            customer_tier, environment, provider, model, tool, operation, error_code),
+    PROJECTION charges_hour (
+        SELECT toStartOfHour(bucket_at) AS hour_at, tenant_id, team, product, feature, project_id,
+            workflow, agent, customer_tier, environment, provider, model, tool, operation, error_code,
+            sum(toInt128(credit_units)), sum(toInt128(waste_credit_units)),
+            sum(toInt128(waste_cost_units))
+        GROUP BY hour_at, tenant_id, team, product, feature, project_id, workflow, agent,
+            customer_tier, environment, provider, model, tool, operation, error_code),
+    PROJECTION charges_day (
+        SELECT toStartOfDay(bucket_at) AS day_at, tenant_id, team, product, feature, project_id,
+            workflow, agent, customer_tier, environment, provider, model, tool, operation, error_code,
+            sum(toInt128(credit_units)), sum(toInt128(waste_credit_units)),
+            sum(toInt128(waste_cost_units))
+        GROUP BY day_at, tenant_id, team, product, feature, project_id, workflow, agent,
+            customer_tier, environment, provider, model, tool, operation, error_code)
 ) ENGINE = MergeTree
 ORDER BY (tenant_id, charge_key, bucket_at)
 SETTINGS index_granularity = 2048, fsync_after_insert = 1, fsync_part_directory = 1;
