@@ -68,11 +68,13 @@ COARSE = {
     "rollup_hour": "toStartOfHour",
     "rollup_day": "toStartOfDay",
 }
-"""Rollups folded from what each step added: table -> the start of its bucket."""
+"""Rollups of every dimension: table -> the start of its bucket."""
 
-FOLDED_FROM_FACTS = ("rollup_delta", "runs", "rollup_user")
-DERIVED_TABLES = ("facts", "deliveries", "charges", *FOLDED_FROM_FACTS, *COARSE)
-_OFFSETS_PER_FOLD = {"rollup_delta": 200_000, "runs": 200_000, "rollup_user": 1_000_000}
+FOLDED_FROM_FACTS = ("rollup_minute", "rollup_delta", "runs", "rollup_user")
+FOLDED_FROM_DELTAS = tuple(table for table in COARSE if table not in FOLDED_FROM_FACTS)
+DERIVED_TABLES = ("facts", "deliveries", "charges", *FOLDED_FROM_FACTS, *FOLDED_FROM_DELTAS)
+_OFFSETS_PER_FOLD = {"rollup_user": 1_000_000}
+_OFFSETS_PER_FOLD_ELSE = 200_000
 _DELTAS_KEPT = 1_000_000
 """Offsets behind the slowest rollup whose deltas are kept."""
 
@@ -218,9 +220,10 @@ class FactStore:
 
     def fold_facts(self, table: str, starts: Offsets, ends: Offsets) -> None:
         """Fold facts of the log ranges [start, end) into `table`, in bounded pieces."""
+        offsets_max = _OFFSETS_PER_FOLD.get(table, _OFFSETS_PER_FOLD_ELSE)
         while any(starts.get(partition, 0) < end for partition, end in ends.items()):
             piece = {
-                partition: min(starts.get(partition, 0) + _OFFSETS_PER_FOLD[table], end)
+                partition: min(starts.get(partition, 0) + offsets_max, end)
                 for partition, end in ends.items()
             }
             condition = f"({within('log_offset', starts, piece)})"
@@ -231,8 +234,13 @@ class FactStore:
             self._insert_select(table, select)
             starts = {**starts, **piece}
 
+    def has_before(self, moment: int, starts: Offsets, ends: Offsets) -> bool:
+        """Whether events of before `moment` (micros) are in the log ranges [start, end)."""
+        sql = _SQL["has_before"].format(condition=within("log_offset", starts, ends))
+        return bool(self._store.query_rows(sql, {"moment": moment}))
+
     def fold_deltas(self, table: str, starts: Offsets, ends: Offsets) -> None:
-        """Fold what the steps added in the log ranges [start, end) into a coarser rollup."""
+        """Fold deltas of the log ranges [start, end) into a coarser rollup."""
         condition = within("d.last_offset", starts, ends)
         self._insert_select(table, _coarse_select(table, condition))
 
