@@ -38,13 +38,13 @@ from tallystick.workers.roles import enforcement, pipeline
 from tallystick.workers.roles.parts import Parts
 
 _EVERY_SECONDS = {
-    "sink": 0.35,
-    "rollups": 0.35,
+    "sink": 0.5,
+    "rollups": 0.5,
     "vault": 0.5,
-    "charger": 1.0,
+    "charger": 2.0,
     "archiver": 1.0,
     "sealer": 0.5,
-    "overrun": 1.0,
+    "overrun": 2.0,
     "merges": 1.0,
 }
 """How far apart the steps of each are that find something to do."""
