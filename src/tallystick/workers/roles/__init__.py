@@ -33,8 +33,8 @@ _KEEPER = (
 _IDLE_SECONDS = {"sink": 0.2, "archiver": 1.0, "overrun": 2.0}
 _IDLE_SECONDS_ELSE = 0.5
 EVERY_SECONDS = {"sink": 0.5, "rollups": 0.25, "vault": 0.5, "charger": 2.0, "archiver": 1.0}
-"""How far apart steps begin: each has a cost of its own, whatever it takes in. The sink's spacing is
-most of what an event waits until it is seen; rollups go when the sink wakes them."""
+"""How far apart steps begin: each has a cost of its own, whatever it takes in. An event waits for
+the sink most of the time until it is seen; rollups go when the sink wakes them."""
 
 
 class Roles:
