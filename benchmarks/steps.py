@@ -22,7 +22,7 @@ import psutil
 
 from benchmarks.run import bodies
 from tallystick.catalog import Catalog
-from tallystick.clock import SECOND, SystemClock
+from tallystick.clock import SECOND, FixedClock, SystemClock
 from tallystick.events.appending import JudgingAppender
 from tallystick.events.dedup import DedupIndex
 from tallystick.events.door import Door
@@ -43,16 +43,6 @@ _PACE = {**EVERY_SECONDS, "rollups": EVERY_SECONDS["sink"], "sealer": 0.5, "over
 _TICK_SECONDS = 0.05
 
 
-class HandClock(SystemClock):
-    """The time that it was moved to."""
-
-    def __init__(self) -> None:
-        self.at = super().now()
-
-    def now(self) -> int:
-        return self.at
-
-
 def run(rate: int, seconds: float, events_per_run: int) -> list[str]:
     """Return a table with a line for each follower."""
     gc.set_threshold(100_000, 50, 100)  # as the engine does
@@ -63,7 +53,7 @@ def run(rate: int, seconds: float, events_per_run: int) -> list[str]:
         migrate_postgres(postgres.url)
         store = ClickHouse(f"chdb://{Path(name) / 'clickhouse'}")
         migrate_clickhouse(store)
-        clock = HandClock()
+        clock = FixedClock(SystemClock().now())
         archive = str(Path(name) / "archive")
         url = f"chdb://{Path(name) / 'clickhouse'}"
         options = EngineOptions(postgres.url, url, "", data=name, archive_url=archive)
@@ -81,7 +71,7 @@ def run(rate: int, seconds: float, events_per_run: int) -> list[str]:
     return lines
 
 
-def measure(parts: Parts, clock: HandClock, requests: list[bytes]) -> list[str]:
+def measure(parts: Parts, clock: FixedClock, requests: list[bytes]) -> list[str]:
     """Append what comes in a tick, then let everybody step whose time has come."""
     index = DedupIndex(Path(parts.options.data) / "index")
     door = Door(JudgingAppender(PostgresLog(parts.pool), index), Redactor(b"k" * 32), clock)
@@ -99,7 +89,7 @@ def measure(parts: Parts, clock: HandClock, requests: list[bytes]) -> list[str]:
         )
         asyncio.run(accepted)
         at = number * _TICK_SECONDS
-        clock.at += int(_TICK_SECONDS * SECOND)
+        clock.micros += int(_TICK_SECONDS * SECOND)
         for follower in followers:
             if at + _TICK_SECONDS / 2 < due[follower.name]:
                 continue
