@@ -75,7 +75,7 @@ _CHARGE_BUCKETS = (
 )
 """Buckets by which the table of charges keeps sums (its projections)."""
 
-_ROWS_MAX = 10_000
+ROWS_MAX = 10_000
 
 
 class StatsQuery(NamedTuple):
@@ -94,8 +94,8 @@ class Stats:
     def __init__(self, store: ClickHouse) -> None:
         self._store = store
 
-    def query(self, query: StatsQuery) -> list[dict[str, Any]]:
-        """Return rows ready for JSON: counts as integers, amounts as decimal strings.
+    def query(self, query: StatsQuery, *, rows_max: int = ROWS_MAX) -> list[dict[str, Any]]:
+        """Return rows ready for JSON, the first ones: counts as integers, amounts as text.
 
         Each row has `bucket_at` (unless the interval is "none"), the grouped dimensions,
         runs, attempts, calls, tool_calls, errors, error_rate, tokens_*, cost_usd,
@@ -106,18 +106,20 @@ class Stats:
         groups = [DIMENSIONS[name] for name in query.group_by]
         merged: dict[tuple[Any, ...], dict[str, Any]] = {}
         keys = (["bucket"] if query.interval != "none" else []) + groups
-        for row in self._query_usage(query, groups):
+        for row in self._query_usage(query, groups, rows_max):
             merged[tuple(row[key] for key in keys)] = row
-        for row in self._query_credits(query, groups):
+        for row in self._query_credits(query, groups, rows_max):
             key = tuple(row[name] for name in keys)
             known = merged.setdefault(key, {name: row[name] for name in keys})
             known.update(row)
         if not merged and not keys:
             merged[()] = {}
         ordered = sorted(merged.items(), key=lambda item: tuple(map(str, item[0])))
-        return [_present(query, row) for _, row in ordered[:_ROWS_MAX]]
+        return [_present(query, row) for _, row in ordered[:rows_max]]
 
-    def _query_usage(self, query: StatsQuery, groups: Sequence[str]) -> list[dict[str, Any]]:
+    def _query_usage(
+        self, query: StatsQuery, groups: Sequence[str], rows_max: int
+    ) -> list[dict[str, Any]]:
         bucket = INTERVALS[query.interval].format(column="bucket_at")
         keys = ([f"{bucket} AS bucket"] if bucket else []) + list(groups)
         sums = ", ".join(f"sum(s.{name}) AS {name}" for name in _COUNTS)
@@ -129,21 +131,25 @@ class Stats:
             "quantilesDDMerge(0.01, 0.5, 0.95, 0.99)(s.latency) AS latency "
             f"FROM ({_usage_source(query, groups)}) AS s"
         )
-        return self._grouped(sql, keys, query)
+        return self._grouped(sql, keys, query, rows_max)
 
-    def _query_credits(self, query: StatsQuery, groups: Sequence[str]) -> list[dict[str, Any]]:
+    def _query_credits(
+        self, query: StatsQuery, groups: Sequence[str], rows_max: int
+    ) -> list[dict[str, Any]]:
         source = _credits_source(query, groups)
         if not source:
             return []
         keys = (["bucket"] if query.interval != "none" else []) + list(groups)
         sums = ", ".join(f"toString(sum(s.{name})) AS {name}" for name in _CREDITS)
         sql = f"SELECT {''.join(f'{key}, ' for key in keys)}{sums} FROM ({source}) AS s"
-        return self._grouped(sql, keys, query)
+        return self._grouped(sql, keys, query, rows_max)
 
-    def _grouped(self, sql: str, keys: Sequence[str], query: StatsQuery) -> list[dict[str, Any]]:
+    def _grouped(
+        self, sql: str, keys: Sequence[str], query: StatsQuery, rows_max: int
+    ) -> list[dict[str, Any]]:
         names = [key.rpartition(" AS ")[2] for key in keys]
         if names:
-            sql += f" GROUP BY {', '.join(names)} ORDER BY {', '.join(names)} LIMIT {_ROWS_MAX}"
+            sql += f" GROUP BY {', '.join(names)} ORDER BY {', '.join(names)} LIMIT {rows_max}"
         return self._store.query_rows(f"{sql} SETTINGS {_settings(query)}", _parameters(query))
 
 

@@ -83,11 +83,21 @@ COARSE: Mapping[str, Coarse] = {
     "rollup_day_model": Coarse("toStartOfDay", MODEL_KEYS),
     "rollup_day_run": Coarse("toStartOfDay", RUN_KEYS),
 }
-"""Rollups folded from what each step added."""
+"""Rollups by time, each with its bucket and its dimensions."""
 
-FOLDED_FROM_FACTS = ("rollup_delta", "runs", "rollup_user")
-DERIVED_TABLES = ("facts", "deliveries", "charges", *FOLDED_FROM_FACTS, *COARSE)
-_OFFSETS_PER_FOLD = {"rollup_delta": 200_000, "runs": 200_000, "rollup_user": 1_000_000}
+FOLDED_FROM_FACTS = ("rollup_minute", "rollup_delta", "runs", "rollup_user")
+FOLDED_FROM_DELTAS = tuple(table for table in COARSE if table not in FOLDED_FROM_FACTS)
+DERIVED_TABLES = ("facts", "deliveries", "charges", *FOLDED_FROM_FACTS, *FOLDED_FROM_DELTAS)
+_OFFSETS_PER_FOLD = {"rollup_user": 1_000_000}
+_OFFSETS_PER_FOLD_ELSE = 200_000
+_ONE_PART = (
+    "SETTINGS max_threads = 1, max_insert_threads = 1, "
+    "min_insert_block_size_rows = 1000000000, min_insert_block_size_bytes = 0"
+)
+"""An INSERT of a SELECT is cut into parts of a million rows or 256 MB, and a crash between them
+would lose the second: the first says already how far the whole has come."""
+
+_ALWAYS = "1"
 _DELTAS_KEPT = 1_000_000
 """Offsets behind the slowest rollup whose deltas are kept."""
 
@@ -207,7 +217,9 @@ class FactStore:
         types = dict(self._columns_of(table))
         structure = ", ".join(f"{name} {types[name]}" for name in rows.column_names)
         structure = structure.replace("\\", "\\\\").replace("'", "\\'")
-        self._store.insert_arrow_if(table, structure, rows, self._may_write())
+        self._write(
+            lambda may_write: self._store.insert_arrow_if(table, structure, rows, may_write)
+        )
 
     def announce(self, epochs: Mapping[str, int]) -> None:
         """Fence off earlier owners of leases: none of their inserts begins after this."""
@@ -218,7 +230,7 @@ class FactStore:
         """The condition that no later owner of our leases is known; true without a fence."""
         epochs = self._fence() if self._fence is not None else None
         if epochs is None:
-            return "1"
+            return _ALWAYS
         if not epochs:
             raise LeaseLost("this process holds no lease to write under")
         ours = ", ".join(f"('{name}', {epoch})" for name, epoch in sorted(epochs.items()))
@@ -227,6 +239,18 @@ class FactStore:
             f"GROUP BY name) WHERE (name, latest) IN ({ours})) = {len(epochs)}"
         )
 
+    def _write(self, write: Callable[[str], None]) -> None:
+        """Write under a condition; raise LeaseLost when it no longer held, and nothing landed.
+
+        Epochs only grow: a condition that holds after a write has held before it.
+        """
+        condition = self._may_write()
+        write(condition)
+        if condition != _ALWAYS:
+            (row,) = self._store.query_rows(f"SELECT {condition} AS holds")
+            if not row["holds"]:
+                raise LeaseLost("another process took over while this one was writing")
+
     def query_watermarks(self, table: str) -> Offsets:
         """The offset after the last one that a rollup holds, by log partition."""
         rows = self._store.query_rows(_SQL["query_watermarks"].format(table=table))
@@ -234,9 +258,11 @@ class FactStore:
 
     def fold_facts(self, table: str, starts: Offsets, ends: Offsets) -> None:
         """Fold facts of the log ranges [start, end) into `table`, in bounded pieces."""
-        while any(starts.get(partition, 0) < end for partition, end in ends.items()):
+        offsets_max = _OFFSETS_PER_FOLD.get(table, _OFFSETS_PER_FOLD_ELSE)
+        while moving := [one for one, end in ends.items() if starts.get(one, 0) < end]:
+            each = max(offsets_max // len(moving), 1)
             piece = {
-                partition: min(starts.get(partition, 0) + _OFFSETS_PER_FOLD[table], end)
+                partition: min(starts.get(partition, 0) + each, end)
                 for partition, end in ends.items()
             }
             condition = f"({within('log_offset', starts, piece)})"
@@ -247,8 +273,13 @@ class FactStore:
             self._insert_select(table, select)
             starts = {**starts, **piece}
 
+    def has_before(self, moment: int, starts: Offsets, ends: Offsets) -> bool:
+        """Whether events of before `moment` (micros) are in the log ranges [start, end)."""
+        sql = _SQL["has_before"].format(condition=within("log_offset", starts, ends))
+        return bool(self._store.query_rows(sql, {"moment": moment}))
+
     def fold_deltas(self, table: str, starts: Offsets, ends: Offsets) -> None:
-        """Fold what the steps added in the log ranges [start, end) into a coarser rollup."""
+        """Fold deltas of the log ranges [start, end) into a coarser rollup."""
         condition = within("d.last_offset", starts, ends)
         if table == "rollup_minute":
             columns = ", ".join(name for name, _ in self._columns_of(table))
@@ -267,10 +298,11 @@ class FactStore:
 
     def _insert_select(self, table: str, select: str) -> None:
         columns = ", ".join(name for name, _ in self._columns_of(table))
-        self._store.command(
-            f"INSERT INTO tallystick.{table} ({columns}) SELECT {columns} FROM ({select}) "
-            f"WHERE {self._may_write()} "
-            "SETTINGS max_threads = 1, max_insert_threads = 1, optimize_on_insert = 0"
+        self._write(
+            lambda may_write: self._store.command(
+                f"INSERT INTO tallystick.{table} ({columns}) SELECT {columns} FROM ({select}) "
+                f"WHERE {may_write} {_ONE_PART}, optimize_on_insert = 0"
+            )
         )
 
     def _columns_of(self, table: str) -> list[tuple[str, str]]:
@@ -316,11 +348,15 @@ class FactStore:
             known=_SQL["known_lines"].format(dimensions=dimensions) if known else "",
             is_charged=_is_charged(plan),
             is_wasted=_is_among("wasted") if plan.wasted else "false",
-            may_write=self._may_write(),
+            may_write="{may_write}",
         )
         lists = {**plan._asdict(), "runs": runs, "known": known}
         parameters = {name: _as_lines(rows) for name, rows in lists.items() if rows}
-        self._store.command(sql, {"now": now, **parameters})
+        self._write(
+            lambda may_write: self._store.command(
+                sql.replace("{may_write}", may_write), {"now": now, **parameters}
+            )
+        )
 
     def query_counts(self) -> dict[str, int]:
         """Facts, duplicates and conflicts counted so far."""

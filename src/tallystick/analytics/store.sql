@@ -57,8 +57,14 @@ FROM (
 ) AS f
 GROUP BY {keys};
 
+-- name: has_before
+-- Whether a log range holds an event of before a moment. Index: minmax on log_offset.
+SELECT 1 AS found FROM tallystick.facts
+WHERE ({condition}) AND occurred_at < fromUnixTimestamp64Micro({{moment:Int64}}, 'UTC')
+LIMIT 1;
+
 -- name: fold_delta
--- A coarser rollup, from what the steps added: the same sums over longer buckets.
+-- A coarser rollup, from deltas: the same sums over longer buckets.
 SELECT {bucket}(d.bucket_at) AS bucket_at, tenant_id, {dimensions}, log_partition,
     max(d.last_offset) AS last_offset,
     {sums},

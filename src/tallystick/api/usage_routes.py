@@ -8,7 +8,7 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import Response
 
-from tallystick.analytics.stats import DIMENSIONS, StatsQuery
+from tallystick.analytics.stats import DIMENSIONS, ROWS_MAX, StatsQuery
 from tallystick.api.requests import (
     credits_text,
     read_body,
@@ -49,8 +49,9 @@ async def get_stats(services: Services, request: Request) -> Response:
     query = StatsQuery(
         from_at, to_at, parameters.get("interval", "none"), tuple(dict.fromkeys(group_by)), filters
     )
-    rows = await asyncio.to_thread(services.stats.query, query)
-    return respond({"from": format_time(from_at), "to": format_time(to_at), "rows": rows})
+    rows = await asyncio.to_thread(services.stats.query, query, rows_max=ROWS_MAX + 1)
+    answer = {"from": format_time(from_at), "to": format_time(to_at), "rows": rows[:ROWS_MAX]}
+    return respond({**answer, "has_more": len(rows) > ROWS_MAX})
 
 
 def _own_filters(request: Request, parameters: dict[str, str], known: set[str]) -> dict[str, str]:
@@ -177,7 +178,12 @@ ROUTES: tuple[RouteEntry, ...] = (
         "/v1/stats",
         get_stats,
         "Usage, cost and credits over time and by dimension",
-        {"from": "2026-11-20T00:00:00Z", "to": "2026-11-21T00:00:00Z", "rows": [_STATS_ROW]},
+        {
+            "from": "2026-11-20T00:00:00Z",
+            "to": "2026-11-21T00:00:00Z",
+            "rows": [_STATS_ROW],
+            "has_more": False,
+        },
         query=("from", "to", "interval", "group_by", "tenant_id"),
         needs="usage:read",
     ),

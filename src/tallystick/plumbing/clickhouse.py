@@ -68,7 +68,7 @@ class ClickHouse:
     def insert_arrow(self, table: str, rows: pa.Table) -> None:
         """Append an Arrow table; returns once it is on disk."""
         try:
-            self._client.insert_arrow(f"{DATABASE}.{table}", rows)
+            self._client.insert_arrow(f"{DATABASE}.{table}", rows, settings=_ANY_MONTHS)
         except (ClickHouseError, OSError) as error:
             raise StoreUnavailable(f"ClickHouse refused rows: {_first_line(error)}") from error
 
@@ -82,7 +82,8 @@ class ClickHouse:
         names = ", ".join(rows.column_names)
         sql = (
             f"INSERT INTO {DATABASE}.{table} ({names}) SELECT {names} "
-            f"FROM input('{structure}') WHERE {condition} FORMAT Arrow"
+            f"FROM input('{structure}') WHERE {condition} "
+            "SETTINGS max_partitions_per_insert_block = 0 FORMAT Arrow"
         )
         try:
             self._client.command(sql, data=_Rows(sink.getvalue()))
@@ -92,6 +93,10 @@ class ClickHouse:
     def close(self) -> None:
         """Let the connection go."""
         self._client.close()
+
+
+_ANY_MONTHS = {"max_partitions_per_insert_block": 0}
+"""Events of a whole history may come at once; by default more than 100 months are refused."""
 
 
 class _Rows(bytes):

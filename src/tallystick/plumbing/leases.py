@@ -71,8 +71,11 @@ class Leases:
         return set(ours)
 
     def epochs(self) -> dict[str, int]:
-        """The leases that are ours for certain, with their epochs."""
-        return {name: self._epochs[name] for name in self._until if self.left(name) > 0}
+        """The leases that we took, with their epochs: also those whose time is over.
+
+        Who takes one over is known by a greater epoch; to leave it out would be to write without.
+        """
+        return {name: self._epochs[name] for name in self._until}
 
     def keep(self, names: Iterable[str]) -> None:
         """Renew what has less than two thirds of its time left; raise LeaseLost when taken."""
@@ -111,6 +114,8 @@ class Leases:
         with transaction(self._pool) as connection:
             row = connection.execute(_SQL["count_owners"], arguments).fetchone()
         most = -(-count // max(int(row[0]) if row else 1, 1))
+        for name in [one for one in self._until if one.startswith(prefix) and self.left(one) <= 0]:
+            del self._until[name]
         held = [number for number in range(count) if self.left(f"{prefix}{number}") > 0]
         self.release(f"{prefix}{number}" for number in held[most:])
         names = [f"{prefix}{number}" for number in held[:most]]

@@ -2,31 +2,33 @@
 
 It follows the sink. What it has folded is read from the rollups themselves (each row carries
 the last log offset that it counts, each INSERT lands whole or not at all), so a crash at any
-point is finished by folding the rest. Coarse rollups are folded from what the steps added,
-not from the facts again.
+point is finished by folding the rest.
+
+A statement costs much by itself and little more for each fact, so a step folds only what
+somebody waits for: the minutes, from which this hour is read. Runs follow every few seconds.
+Everything else is folded seldom, and at once when nothing more comes or when an event of an
+hour that is over came: that is read from the hours and days. Those are folded from deltas
+(`rollup_delta`, made of the facts just before), not from the facts again. Of many facts a step
+makes the delta at once and copies the minutes from it: then it is the facts that cost.
 """
 
 from __future__ import annotations
 
-from tallystick.analytics.store import COARSE, FOLDED_FROM_FACTS, FactStore, Offsets
+from tallystick.analytics.store import FOLDED_FROM_DELTAS, FOLDED_FROM_FACTS, FactStore, Offsets
 from tallystick.clock import HOUR, SECOND, Clock
 from tallystick.plumbing.log import Positions
 from tallystick.workers.loop import Progress
 
 _OFFSETS_PER_STEP = 400_000
-COARSE_EVERY = 5 * SECOND
-"""How often the coarser rollups are folded while deliveries keep coming.
+_MANY = 10_000
+"""Deliveries in a step of which to fold the facts twice costs more than one statement more."""
 
-Nobody waits for them: what is of this hour is read from the minutes.
-"""
+RUNS_EVERY = 5 * SECOND
+"""How often the runs are folded, and hours that are over looked after."""
 
-_WAITING_MIN, _WAITING_MAX = 20_000, 1_000_000
-"""Deliveries between which the rollup of users waits for more, or until nothing more comes.
-
-A step has few events of a user, and a row of a user costs what many of its events would. It is
-read for whole days only, so nobody looks at what waits but whoever asks about a day that got
-late events a moment ago.
-"""
+COARSE_EVERY = 20 * SECOND
+"""How often all rollups are folded while deliveries keep coming: the position is then moved, too,
+and a follower that does not move for 30 s counts as stalled."""
 
 QUIET_SECONDS = 2.0
 """Deliveries keep coming when one came so recently: longer than the sink's steps are apart."""
@@ -41,59 +43,80 @@ class Rollups:
         self._positions = positions
         self._facts = facts
         self._clock = clock
-        self._folded: dict[str, Offsets] | None = None
+        self._folded: dict[str, Offsets] = {}
         self._committed: Offsets = {}
+        self._minutes_at = 0
+        self._runs_at = 0
         self._coarse_at = 0
-        self._delta_at = 0
         self._deleted_at = clock.now()
 
     def recover(self) -> None:
         """Read what was folded from the rollups."""
-        self._folded = None
+        self._folded = {}
 
     def step(self) -> Progress:
         """Fold what the sink has added."""
-        if self._folded is None:
-            tables = (*FOLDED_FROM_FACTS, *COARSE)
+        if not self._folded:
+            tables = (*FOLDED_FROM_FACTS, *FOLDED_FROM_DELTAS)
             self._folded = {table: self._facts.query_watermarks(table) for table in tables}
         landed = {one: found.offset for one, found in self._positions.load("sink").items()}
-        begun = self._folded["rollup_delta"]
+        begun = self._folded["rollup_minute"]
         ends = {
             partition: min(end, begun.get(partition, 0) + _OFFSETS_PER_STEP)
             for partition, end in landed.items()
         }
-        progress = Progress.FULL if ends != landed else Progress.SOME
-        if self._fold("rollup_delta", ends):
-            self._fold("rollup_minute", ends)
-            self._delta_at = self._clock.now()
-            if self._delta_at - self._coarse_at < COARSE_EVERY:
-                return progress
-        elif self._committed == ends:
-            return Progress.SOME if self._fold("rollup_user", ends) else Progress.NOTHING
-        elif self._clock.now() - self._delta_at < QUIET_SECONDS * SECOND:
+        now = self._clock.now()
+        if self._fold_minutes(ends):
+            self._minutes_at = now
+            if now - self._runs_at >= RUNS_EVERY:
+                self._follow(ends, now)
+            return Progress.FULL if ends != landed else Progress.SOME
+        if self._committed == ends or now - self._minutes_at < QUIET_SECONDS * SECOND:
             return Progress.NOTHING
-        self._fold_coarse(ends)
-        return progress
+        self._fold_all(ends, now)
+        return Progress.SOME
 
-    def _fold_coarse(self, ends: Offsets) -> None:
-        for table in (*FOLDED_FROM_FACTS, *COARSE):
-            if table != "rollup_user" or not self._may_wait(table, ends):
-                self._fold(table, ends)
-        self._coarse_at = self._clock.now()
-        self._positions.commit(self.name, ends, self._coarse_at)
+    def _fold_minutes(self, ends: Offsets) -> bool:
+        begun = dict(self._folded["rollup_minute"])
+        count = sum(max(end - begun.get(one, 0), 0) for one, end in ends.items())
+        if count < _MANY:
+            return self._fold("rollup_minute", ends)
+        self._fold("rollup_delta", begun)  # apart: deltas of before must not be copied again
+        self._fold("rollup_delta", ends)
+        self._facts.fold_deltas("rollup_minute", begun, ends)
+        self._folded["rollup_minute"].update(ends)
+        return True
+
+    def _follow(self, ends: Offsets, now: int) -> None:
+        """While deliveries keep coming: the runs, and of the others what somebody waits for."""
+        if now - self._coarse_at >= COARSE_EVERY:
+            self._fold_all(ends, now)
+            return
+        self._fold("runs", ends)
+        self._runs_at = now
+        this_hour = now // HOUR * HOUR
+        if self._facts.has_before(this_hour, self._folded["rollup_hour"], ends):
+            self._fold_coarse(ends)
+
+    def _fold_all(self, ends: Offsets, now: int) -> None:
+        self._fold("runs", ends)
+        self._fold("rollup_user", ends)
+        self._fold_coarse(ends)
+        self._runs_at = self._coarse_at = now
+        self._positions.commit(self.name, ends, now)
         self._committed = ends
         self._delete_old(ends)
 
-    def _may_wait(self, table: str, ends: Offsets) -> bool:
-        folded = (self._folded or {})[table]
-        waiting = sum(end - folded.get(partition, 0) for partition, end in ends.items())
-        return _WAITING_MIN < waiting < _WAITING_MAX
+    def _fold_coarse(self, ends: Offsets) -> None:
+        for table in ("rollup_delta", *FOLDED_FROM_DELTAS):
+            self._fold(table, ends)
 
     def _fold(self, table: str, ends: Offsets) -> bool:
-        folded = (self._folded or {})[table]
+        folded = self._folded[table]
         if all(folded.get(partition, 0) >= end for partition, end in ends.items()):
             return False
-        fold = self._facts.fold_deltas if table in COARSE else self._facts.fold_facts
+        is_of_deltas = table in FOLDED_FROM_DELTAS
+        fold = self._facts.fold_deltas if is_of_deltas else self._facts.fold_facts
         fold(table, folded, ends)
         folded.update(ends)
         return True

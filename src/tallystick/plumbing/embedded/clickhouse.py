@@ -90,7 +90,10 @@ class _Handler(BaseHTTPRequestHandler):
         query = arguments.get("query", "")
         if (insert := _ARROW_INSERT.fullmatch(query)) is not None:
             table, columns = insert.groups()
-            sql = f"INSERT INTO {table} ({columns}) SELECT {columns} FROM {{source}}"
+            sql = (
+                f"INSERT INTO {table} ({columns}) SELECT {columns} FROM {{source}} "
+                "SETTINGS max_partitions_per_insert_block = 0"
+            )
             self._insert(sql, "", body, arguments)
             return
         if (guarded := _GUARDED_INSERT.fullmatch(query)) is not None:

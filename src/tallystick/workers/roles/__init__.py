@@ -30,10 +30,11 @@ _KEEPER = (
     enforcement.alerts,
     enforcement.overrun,
 )
-_IDLE_SECONDS = {"sink": 0.2, "archiver": 1.0, "overrun": 1.0}
+_IDLE_SECONDS = {"sink": 0.2, "archiver": 1.0, "overrun": 2.0}
 _IDLE_SECONDS_ELSE = 0.5
-_EVERY_SECONDS = {"sink": 0.35, "rollups": 0.25, "vault": 0.5, "charger": 1.0, "archiver": 1.0}
-"""How far apart steps begin: each has a cost of its own, whatever it takes in."""
+EVERY_SECONDS = {"sink": 0.5, "rollups": 0.25, "vault": 0.5, "charger": 2.0, "archiver": 1.0}
+"""How far apart steps begin: each has a cost of its own, whatever it takes in. An event waits for
+the sink most of the time until it is seen; rollups go when the sink wakes them."""
 
 
 class Roles:
@@ -80,6 +81,6 @@ def _loop(follower: Follower, *, wakes: FollowerLoop | None = None) -> FollowerL
     return FollowerLoop(
         follower,
         idle_seconds=_IDLE_SECONDS.get(follower.name, _IDLE_SECONDS_ELSE),
-        every_seconds=_EVERY_SECONDS.get(follower.name, 0.0),
+        every_seconds=EVERY_SECONDS.get(follower.name, 0.0),
         wakes=wakes,
     )
