@@ -8,8 +8,10 @@ from __future__ import annotations
 import threading
 from collections.abc import Mapping
 
+import pytest
+
 from tallystick.analytics.store import FactStore
-from tallystick.errors import StoreUnavailable
+from tallystick.errors import LeaseLost, StoreUnavailable
 from tallystick.plumbing.clickhouse import ClickHouse
 from tallystick.plumbing.leases import Leases
 from tallystick.plumbing.postgres import open_pool
@@ -75,6 +77,39 @@ def test_a_request_from_before_a_failure_lands_no_more(
     assert landed(clickhouse) == ["row-0", "row-0", "row-1", "row-2"]
     assert told == [{LANE: 1}, {LANE: 2}]
     leases.release_all()
+    pool.close()
+
+
+def test_a_lease_that_is_over_stays_in_the_fence(postgres_url: str, clickhouse: ClickHouse) -> None:
+    """One of two leases ran out while the owner hung, and another took it over: nothing lands."""
+    pool, facts = open_pool(postgres_url, connections_max=2), FactStore(clickhouse)
+    now = [0.0]
+    names = ["sink/fence-0", "sink/fence-1"]
+    slow, quick = (
+        Leases(pool, owner, seconds=30, announce=facts.announce, tick=lambda: now[0])
+        for owner in ("slow", "quick")
+    )
+    slow.take(names[:1])
+    now[0] = 9.0
+    slow.take(names[1:])
+    now[0] = 31.0
+    with pool.connection() as connection:
+        connection.execute(
+            b"UPDATE log.lease SET expires_at = clock_timestamp() - interval '1 s' WHERE name = %s",
+            names[:1],
+        )
+    quick.take(names[:1])
+    before = len(landed(clickhouse))
+    with pytest.raises(LeaseLost):
+        FactStore(clickhouse, slow.epochs)._write(
+            lambda may_write: clickhouse.command(
+                "INSERT INTO tallystick.deliveries (tenant_id, event_id) "
+                f"SELECT 'fence', 'too-late' WHERE {may_write}"
+            )
+        )
+    assert len(landed(clickhouse)) == before
+    for one in (slow, quick):
+        one.release_all()
     pool.close()
 
 

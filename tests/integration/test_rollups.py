@@ -123,3 +123,51 @@ def test_who_takes_over_in_between_folds_each_event_once(
         pass
     assert counted(busy_world) == dict.fromkeys(TABLES, 9)
     assert busy_world.verifier.rollup_differences() == []
+
+
+def test_many_facts_become_deltas_of_which_the_minutes_are_copied(
+    busy_world: World, clock: FixedClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Few and many by turns, restarted in between: each event counts once everywhere."""
+    for number in range(3, 11):
+        monkeypatch.setattr(rollups_module, "_MANY", 1 if number % 3 else 1_000)
+        clock.micros += SECOND
+        take_in(busy_world, event(number, clock.micros), event(number, clock.micros))
+        if number % 2:
+            busy_world.restart_followers()
+    assert counted(busy_world)["rollup_minute"] == counted(busy_world)["rollup_delta"] == 19
+    clock.micros += COARSE_EVERY
+    while busy_world.rollups.step():
+        clock.micros += COARSE_EVERY
+    assert counted(busy_world) == dict.fromkeys(TABLES, 19)
+    assert busy_world.verifier.rollup_differences() == []
+
+
+def test_a_fold_is_one_part_however_large(busy_world: World, clock: FixedClock) -> None:
+    """INV-10: its first part would say of the whole that it has landed."""
+    store = busy_world.facts._store
+    store.command("SET min_insert_block_size_rows = 1, max_block_size = 1, max_threads = 1")
+    events = [event(number, clock.micros) for number in range(100, 120)]
+    assert busy_world.send(events).accepted == 20
+    while busy_world.sink.step():
+        pass
+    store.command("SYSTEM STOP MERGES tallystick.runs")
+    parts = "SELECT count() AS n FROM system.parts WHERE active AND table = 'runs'"
+    before = int(store.query_rows(parts)[0]["n"])
+    starts = busy_world.facts.query_watermarks("runs")
+    ends = {one: found.offset for one, found in busy_world.positions.load("sink").items()}
+    busy_world.facts.fold_facts("runs", starts, ends)
+    after = int(store.query_rows(parts)[0]["n"])
+    store.command("SYSTEM START MERGES tallystick.runs")
+    store.command("SET min_insert_block_size_rows = DEFAULT, max_block_size = DEFAULT")
+    assert after == before + 1
+
+
+def test_events_of_any_number_of_months_land(busy_world: World) -> None:
+    """A history that is imported must not stop the sink for everybody."""
+    months = [event(number, number * 31 * 24 * HOUR) for number in range(110)]
+    take_in(busy_world, *months)
+    (row,) = busy_world.facts._store.query_rows(
+        "SELECT uniqExact(toYYYYMM(occurred_at)) AS n FROM tallystick.facts"
+    )
+    assert int(row["n"]) >= 110
