@@ -120,6 +120,29 @@ def test_a_full_spool_refuses_but_not_what_is_owed(small: Spool) -> None:
     small.append(b"y" * 60)
 
 
+def test_a_segment_that_cannot_be_begun_harms_no_file_of_the_application(tmp_path: Path) -> None:
+    spool = FileSpool(tmp_path / "spool", 10**6, segment_bytes=10)
+    spool.append(b"first")
+    (spool.folder / "000002.seg").mkdir()  # as a full disk does: the next cannot be opened
+    with pytest.raises(SpoolFull):
+        spool.append(b"second")
+    with (tmp_path / "customers.db").open("w+b") as theirs:
+        theirs.write(b"precious")
+        theirs.flush()
+        with pytest.raises(SpoolFull):
+            spool.append(b"third")
+        assert os.fstat(theirs.fileno()).st_size == len(b"precious")
+    assert (spool.pending_records, spool.read(10)) == (1, [b"first"])
+    (spool.folder / "000002.seg").rmdir()
+    spool.append(b"fourth")
+    assert spool.read(10) == [b"first"]
+    spool.advance(1)
+    assert spool.read(10) == [b"fourth"]
+    spool.advance(1)
+    spool.close()
+    assert not spool.folder.exists()
+
+
 class Ear:
     """The server's side in memory: hears what is posted, or is away."""
 

@@ -59,10 +59,12 @@ class FileSpool:
         return self.folder / f"{serial:06d}.seg"
 
     def _new_segment(self) -> int:
+        """Open the next segment; it is one of ours only once it is there."""
+        flags = os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_APPEND
+        segment = os.open(self._path(self._serial + 1), flags, 0o600)
         self._serial += 1
         self._sizes[self._serial] = 0
-        flags = os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_APPEND
-        return os.open(self._path(self._serial), flags, 0o600)
+        return segment
 
     def append(self, record: bytes, *, is_owed: bool = False) -> None:
         """Add a record; SpoolFull over the bound, unless its work has happened."""
@@ -80,9 +82,18 @@ class FileSpool:
             self.pending_bytes += len(framed)
 
     def _rotate(self) -> None:
-        self._flush()
-        os.close(self._segment)
-        self._segment = self._new_segment()
+        """Begin the next segment; until it is open the old one stays in use.
+
+        A descriptor that is closed first would, when the next cannot be opened, be given to
+        the next file of the application, and frames would be written into that.
+        """
+        before = self._segment
+        try:
+            self._flush()
+            self._segment = self._new_segment()
+        except OSError as error:
+            raise SpoolFull(f"the spool cannot be written: {error.strerror}") from error
+        os.close(before)
 
     def _write(self, framed: bytes) -> None:
         """One write; half of one (a full disk) is taken back."""
