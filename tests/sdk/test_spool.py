@@ -209,6 +209,59 @@ def test_what_is_refused_is_kept_aside_and_counted(tmp_path: Path) -> None:
     ]
 
 
+def test_a_full_disk_for_what_is_refused_does_not_stop_the_good(tmp_path: Path) -> None:
+    (tmp_path / "refused.ndjson").symlink_to("/dev/full")
+    ear, spool = Ear(), FileSpool(tmp_path, 10**6)
+    sender = Sender(spool, ear, folder=tmp_path)
+    for name in ("bad-1", "a", "b"):
+        spool.append(_event(name))
+    assert sender.flush(5)
+    assert (sender.counts.delivered, sender.counts.refused) == (2, 1)
+    sender.close(1)
+    spool.close()
+
+
+def test_a_spool_that_cannot_be_read_is_tried_again_until_it_can(tmp_path: Path) -> None:
+    ear, spool = Ear(), FileSpool(tmp_path, 10**6)
+    sender = Sender(spool, ear, folder=tmp_path, backoff=Backoff(0.01, 0.02, lambda: 1.0))
+    spool.append(_event("a"))
+    segment = spool.folder / "000001.seg"
+    aside = segment.rename(tmp_path / "aside")
+    assert not sender.flush(0.2)
+    aside.rename(segment)
+    assert sender.flush(5), "the thread lives"
+    sender.close(1)
+    spool.close()
+    assert ear.heard == {"a": 1}
+
+
+def test_a_leftover_whose_disk_fails_waits_and_the_others_are_delivered(tmp_path: Path) -> None:
+    damaged, whole = [FileSpool(tmp_path, 10**6) for _ in range(2)]
+    for name, left in (("damaged", damaged), ("whole", whole)):
+        left.append(_event(name))
+        left.abandon()
+    with (damaged.folder / "000001.seg").open("ab") as segment:
+        segment.write(b"no frame at all")
+    (damaged.folder / "000001.damaged").symlink_to("/dev/full")
+    (tmp_path / "foreign" / "lock").mkdir(parents=True)  # cannot be opened as a lock
+    ear, spool = Ear(), FileSpool(tmp_path, 10**6)
+    sender = Sender(spool, ear, folder=tmp_path)
+    spool.append(_event("own"))
+    assert sender.flush(5)
+    sender.close(1)
+    assert ear.heard == {"whole": 1, "own": 1}
+    (damaged.folder / "000001.damaged").unlink()
+    heir = Sender(spool, ear, folder=tmp_path)
+    heir.start()
+    deadline = time.monotonic() + 10
+    while "damaged" not in ear.heard and time.monotonic() < deadline:
+        time.sleep(0.02)
+    heir.close(1)
+    spool.close()
+    assert ear.heard == {"whole": 1, "own": 1, "damaged": 1}
+    assert (damaged.folder / "000001.damaged").read_bytes() == b"no frame at all"
+
+
 def test_a_wrong_key_keeps_everything(tmp_path: Path) -> None:
     ear, spool = Ear(), FileSpool(tmp_path, 10**6)
     ear.status = 401
