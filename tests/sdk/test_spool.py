@@ -235,6 +235,22 @@ def test_a_spool_that_cannot_be_read_is_tried_again_until_it_can(tmp_path: Path)
     assert ear.heard == {"a": 1}
 
 
+def test_a_late_settlement_waits_for_a_spool_that_cannot_be_written(tmp_path: Path) -> None:
+    ear, spool = Ear(), FileSpool(tmp_path, 10**6, segment_bytes=10)
+    ear.is_away = True
+    sender = Sender(spool, ear, folder=tmp_path, backoff=Backoff(0.01, 0.02, lambda: 1.0))
+    spool.append(_event("a"))
+    (spool.folder / "000002.seg").mkdir()
+    sender.late.put(_event("late"))
+    assert not sender.flush(0.2)
+    (spool.folder / "000002.seg").rmdir()
+    ear.is_away = False
+    assert sender.flush(5)
+    sender.close(1)
+    spool.close()
+    assert ear.heard == {"a": 1, "late": 1}
+
+
 def test_a_leftover_whose_disk_fails_waits_and_the_others_are_delivered(tmp_path: Path) -> None:
     damaged, whole = [FileSpool(tmp_path, 10**6) for _ in range(2)]
     for name, left in (("damaged", damaged), ("whole", whole)):

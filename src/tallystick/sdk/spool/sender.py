@@ -199,14 +199,17 @@ class Sender:
         return wait
 
     def _take_late(self) -> None:
-        try:
-            while True:
-                self._spool.append(self.late.get_nowait(), is_owed=True)
-        except Empty:
-            pass
-        except SpoolFull:
-            self.counts.not_taken += 1
-            _log.error("the spool cannot be written; a settlement was lost")
+        while True:
+            try:
+                record = self.late.get_nowait()
+            except Empty:
+                return
+            try:
+                self._spool.append(record, is_owed=True)
+            except SpoolFull as full:
+                self.late.put(record)
+                _log.error("a settlement waits in memory: %s", full)
+                return
 
     def _adopt(self) -> None:
         if self._folder is None or time.monotonic() < self._adopt_at:
