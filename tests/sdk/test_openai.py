@@ -122,6 +122,44 @@ def test_raw_and_streamed_responses_and_helpers_work(
     assert counts(usage_of(server, client, r.run_id)) == (INPUT, OUTPUT, CACHED)
 
 
+@pytest.fixture
+def encoding(provider: Provider) -> Iterator[Provider]:
+    """The provider, whose encoding a test may force."""
+    yield provider
+    provider.encoding = ""
+
+
+def keep(openai: OpenAI, **options: Any) -> Any:
+    body: Any = {"model": "gpt-4o", "messages": [{"role": "user", "content": "hi"}], **options}
+    return openai.chat.completions.with_streaming_response.create(**body)
+
+
+@pytest.mark.parametrize("forced", ["", "gzip"])
+def test_a_streamed_response_is_read_also_compressed(
+    server: Server, client: Tallystick, openai: OpenAI, encoding: Provider, forced: str
+) -> None:
+    encoding.encoding = forced
+    with client.run() as r, keep(openai) as kept:
+        assert kept.headers.get("content-encoding", "") == forced, "plain is asked for"
+        assert b"Tally" in kept.read()
+    assert counts(usage_of(server, client, r.run_id)) == (INPUT, OUTPUT, CACHED)
+    with client.run() as r:
+        assert len(list(ask(openai, stream=True))) > len(PIECES)
+    assert counts(usage_of(server, client, r.run_id)) == (INPUT, OUTPUT, CACHED)
+
+
+@pytest.mark.parametrize("way", ["unknown", "left"])
+def test_an_answer_that_nobody_reads_pays_the_output_that_was_set_aside(
+    server: Server, client: Tallystick, openai: OpenAI, encoding: Provider, way: str
+) -> None:
+    encoding.encoding = "unheard-of" if way == "unknown" else ""
+    with client.run() as r, keep(openai, max_tokens=77) as kept:
+        if way == "unknown":
+            kept.read()
+    call = usage_of(server, client, r.run_id)
+    assert (call["tokens_output"], call["usage_quality"]) == (77, "estimated")
+
+
 def test_responses_and_embeddings(server: Server, client: Tallystick, openai: OpenAI) -> None:
     with client.run() as r:
         openai.responses.create(model="gpt-4o", input="hello")

@@ -86,7 +86,11 @@ class MeteredCall:
         self.call.check_budget()
 
     def _take_authorization(self, answer: Answer) -> None:
-        self.call.authorize(check_answer(answer))
+        content = check_answer(answer)
+        bound = content.get("tokens_output_max")
+        if isinstance(bound, int):
+            self.reading.tokens_output_bound = bound
+        self.call.authorize(content)
 
     def _go_on_or_raise(self, away: Unreachable) -> None:
         if away.may_have_arrived:
