@@ -13,6 +13,7 @@ import httpx
 import pytest
 from openai import APIError, APIStatusError, AsyncOpenAI, OpenAI
 
+from tallystick.errors import InvalidInput
 from tallystick.sdk import LimitReached, Tallystick, instrument
 from tests.sdk.provider import CACHED, INPUT, OUTPUT, PIECES, REASONING, Provider
 from tests.sdk.serving import story_of, usage_of
@@ -173,6 +174,17 @@ def test_responses_and_embeddings(server: Server, client: Tallystick, openai: Op
     with client.run() as r:
         openai.embeddings.create(model="text-embedding-3-small", input="hello")
     assert counts(usage_of(server, client, r.run_id)) == (8, 0, 0)
+
+
+@pytest.mark.parametrize("is_stream", [False, True])
+def test_a_background_response_is_refused_because_its_usage_comes_later(
+    client: Tallystick, provider: Provider, openai: OpenAI, is_stream: bool
+) -> None:
+    seen = len(provider.seen)
+    with client.run(), pytest.raises(InvalidInput) as caught:
+        openai.responses.create(model="gpt-4o", input="hi", background=True, stream=is_stream)
+    assert caught.value.code == "background_not_supported"
+    assert len(provider.seen) == seen, "the provider was never asked"
 
 
 def test_a_retry_is_a_call_of_its_own_and_a_refused_one_costs_nothing(
