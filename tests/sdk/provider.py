@@ -7,6 +7,7 @@ is the script: "status 500", "stall", "cut", "long", "no usage", anything else i
 
 from __future__ import annotations
 
+import gzip
 import json
 import socket
 import threading
@@ -53,6 +54,12 @@ MESSAGE_START_USAGE = {
 }
 
 
+def _event(name: str, content: Any) -> bytes:
+    text = content if isinstance(content, str) else json.dumps(content)
+    head = f"event: {name}\n" if name else ""
+    return f"{head}data: {text}\n\n".encode()
+
+
 class Provider:
     """One provider; `seen` holds the bodies that it was sent."""
 
@@ -61,6 +68,8 @@ class Provider:
         self.headers: list[dict[str, str]] = []
         self.answered = 0
         self.extra_headers: dict[str, str] = {}
+        self.encoding = ""
+        """What answers are said to be encoded by; gzip when the caller takes it."""
         routes = [
             Route("/v1/chat/completions", self.chat, methods=["POST"]),
             Route("/v1/responses", self.responses, methods=["POST"]),
@@ -113,18 +122,28 @@ class Provider:
 
     def _answer(self, content: dict[str, Any]) -> Response:
         self.answered += 1
-        return JSONResponse(content, headers={"x-request-id": "req-1", **self.extra_headers})
+        answer = JSONResponse(content, headers={"x-request-id": "req-1", **self.extra_headers})
+        if encoding := self._encoding():
+            answer.headers["content-encoding"] = encoding
+            answer.body = gzip.compress(bytes(answer.body))
+            answer.headers["content-length"] = str(len(answer.body))
+        return answer
+
+    def _encoding(self) -> str:
+        return self.encoding or ("gzip" if "gzip" in self.headers[-1]["accept-encoding"] else "")
 
     def _events(self, events: list[tuple[str, Any]], script: str) -> Response:
         self.answered += 1
+        pieces = [_event(name, content) for name, content in events]
+        if encoding := self._encoding():
+            headers = {"content-encoding": encoding, "content-type": "text/event-stream"}
+            return Response(gzip.compress(b"".join(pieces)), headers=headers)
 
         async def flow() -> AsyncIterator[bytes]:
-            for index, (name, content) in enumerate(events):
+            for index, piece in enumerate(pieces):
                 if script == "cut" and index == 3:
                     self.cut()
-                text = content if isinstance(content, str) else json.dumps(content)
-                head = f"event: {name}\n" if name else ""
-                yield f"{head}data: {text}\n\n".encode()
+                yield piece
 
         return StreamingResponse(flow(), media_type="text/event-stream")
 

@@ -13,6 +13,7 @@ import httpx
 import pytest
 from openai import APIError, APIStatusError, AsyncOpenAI, OpenAI
 
+from tallystick.errors import InvalidInput
 from tallystick.sdk import LimitReached, Tallystick, instrument
 from tests.sdk.provider import CACHED, INPUT, OUTPUT, PIECES, REASONING, Provider
 from tests.sdk.serving import story_of, usage_of
@@ -122,6 +123,44 @@ def test_raw_and_streamed_responses_and_helpers_work(
     assert counts(usage_of(server, client, r.run_id)) == (INPUT, OUTPUT, CACHED)
 
 
+@pytest.fixture
+def encoding(provider: Provider) -> Iterator[Provider]:
+    """The provider, whose encoding a test may force."""
+    yield provider
+    provider.encoding = ""
+
+
+def keep(openai: OpenAI, **options: Any) -> Any:
+    body: Any = {"model": "gpt-4o", "messages": [{"role": "user", "content": "hi"}], **options}
+    return openai.chat.completions.with_streaming_response.create(**body)
+
+
+@pytest.mark.parametrize("forced", ["", "gzip"])
+def test_a_streamed_response_is_read_also_compressed(
+    server: Server, client: Tallystick, openai: OpenAI, encoding: Provider, forced: str
+) -> None:
+    encoding.encoding = forced
+    with client.run() as r, keep(openai) as kept:
+        assert kept.headers.get("content-encoding", "") == forced, "plain is asked for"
+        assert b"Tally" in kept.read()
+    assert counts(usage_of(server, client, r.run_id)) == (INPUT, OUTPUT, CACHED)
+    with client.run() as r:
+        assert len(list(ask(openai, stream=True))) > len(PIECES)
+    assert counts(usage_of(server, client, r.run_id)) == (INPUT, OUTPUT, CACHED)
+
+
+@pytest.mark.parametrize("way", ["unknown", "left"])
+def test_an_answer_that_nobody_reads_pays_the_output_that_was_set_aside(
+    server: Server, client: Tallystick, openai: OpenAI, encoding: Provider, way: str
+) -> None:
+    encoding.encoding = "unheard-of" if way == "unknown" else ""
+    with client.run() as r, keep(openai, max_tokens=77) as kept:
+        if way == "unknown":
+            kept.read()
+    call = usage_of(server, client, r.run_id)
+    assert (call["tokens_output"], call["usage_quality"]) == (77, "estimated")
+
+
 def test_responses_and_embeddings(server: Server, client: Tallystick, openai: OpenAI) -> None:
     with client.run() as r:
         openai.responses.create(model="gpt-4o", input="hello")
@@ -135,6 +174,17 @@ def test_responses_and_embeddings(server: Server, client: Tallystick, openai: Op
     with client.run() as r:
         openai.embeddings.create(model="text-embedding-3-small", input="hello")
     assert counts(usage_of(server, client, r.run_id)) == (8, 0, 0)
+
+
+@pytest.mark.parametrize("is_stream", [False, True])
+def test_a_background_response_is_refused_because_its_usage_comes_later(
+    client: Tallystick, provider: Provider, openai: OpenAI, is_stream: bool
+) -> None:
+    seen = len(provider.seen)
+    with client.run(), pytest.raises(InvalidInput) as caught:
+        openai.responses.create(model="gpt-4o", input="hi", background=True, stream=is_stream)
+    assert caught.value.code == "background_not_supported"
+    assert len(provider.seen) == seen, "the provider was never asked"
 
 
 def test_a_retry_is_a_call_of_its_own_and_a_refused_one_costs_nothing(

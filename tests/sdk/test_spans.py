@@ -27,6 +27,8 @@ from tallystick.sdk import (
 )
 from tallystick.sdk.asgi import TallystickMiddleware
 from tallystick.sdk.context import here
+from tallystick.sdk.metering.bodies import read_request
+from tallystick.sdk.metering.meter import begin
 from tests.sdk.recording import NOWHERE, recording, shapes
 
 
@@ -247,12 +249,13 @@ def test_requests_are_runs_of_their_callers() -> None:
     with recording() as (client, events):
         wary = TallystickMiddleware(app, client=client, attribution=lambda _: {"feature": "api"})
         open_hearted = TallystickMiddleware(app, client=client, trusts=lambda _: True)
-        joining = TallystickMiddleware(app, client=client, emits_runs=False)
+        joining = TallystickMiddleware(app, client=client, trusts=lambda _: True, emits_runs=False)
         for middleware in (wary, open_hearted, wary, joining):
             asyncio.run(_serve(middleware, headers))
     first = events[0]
-    assert (first["parent_run_id"], first["root_run_id"]) == ("caller", "top")
+    assert (first["parent_run_id"], first["root_run_id"]) == ("caller", first["run_id"])
     assert (first.get("team"), first["feature"]) == (None, "api")
+    assert (events[2]["parent_run_id"], events[2]["root_run_id"]) == ("caller", "top")
     assert events[2]["team"] == "intruders"
     assert [event["event_type"] for event in events] == [
         *["run_started", "run_completed"] * 2,
@@ -262,6 +265,31 @@ def test_requests_are_runs_of_their_callers() -> None:
     assert seen[0]["traceparent"] == "00-ab-cd-01"
     assert seen[0]["X-Tallystick-Parent-Run"] == "caller"
     assert seen[3]["X-Tallystick-Run"] == "caller"
+
+
+@pytest.mark.parametrize("emits_runs", [True, False])
+def test_a_stranger_names_neither_run_nor_root_nor_attempt(emits_runs: bool) -> None:
+    asked: list[dict[str, Any]] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        found = read_request("POST", "/v1/embeddings", b'{"model":"m","input":"hi"}')
+        assert found is not None
+        asked.append(begin(found, "openai", None).call.ask().content)
+        await send({"type": "http.response.start", "status": 200})
+
+    with recording() as (client, events):
+        middleware = TallystickMiddleware(app, client=client, emits_runs=emits_runs)
+        for attempt_number in ("1", "2"):
+            headers = {"X-Tallystick-Run": "victim", "X-Tallystick-Parent-Run": "above"}
+            headers |= {"X-Tallystick-Attempt": attempt_number}
+            asyncio.run(_serve(middleware, headers))
+            asyncio.run(_serve(middleware, headers | {"X-Tallystick-Root-Run": "victims-root"}))
+    runs = [ask["run_id"] for ask in asked]
+    assert len({*runs, "victim"}) == 5, "each request is a run of its own, and is charged"
+    assert [ask["root_run_id"] for ask in asked] == runs, "and draws on no budget but its own"
+    assert {ask["parent_run_id"] for ask in asked} == {"victim"}
+    assert {ask["attempt"] for ask in asked} == {1}
+    assert {event["root_run_id"] for event in events} == set(runs)
 
 
 class RecordingSpan(trace.NonRecordingSpan):

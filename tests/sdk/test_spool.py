@@ -120,6 +120,29 @@ def test_a_full_spool_refuses_but_not_what_is_owed(small: Spool) -> None:
     small.append(b"y" * 60)
 
 
+def test_a_segment_that_cannot_be_begun_harms_no_file_of_the_application(tmp_path: Path) -> None:
+    spool = FileSpool(tmp_path / "spool", 10**6, segment_bytes=10)
+    spool.append(b"first")
+    (spool.folder / "000002.seg").mkdir()  # as a full disk does: the next cannot be opened
+    with pytest.raises(SpoolFull):
+        spool.append(b"second")
+    with (tmp_path / "customers.db").open("w+b") as theirs:
+        theirs.write(b"precious")
+        theirs.flush()
+        with pytest.raises(SpoolFull):
+            spool.append(b"third")
+        assert os.fstat(theirs.fileno()).st_size == len(b"precious")
+    assert (spool.pending_records, spool.read(10)) == (1, [b"first"])
+    (spool.folder / "000002.seg").rmdir()
+    spool.append(b"fourth")
+    assert spool.read(10) == [b"first"]
+    spool.advance(1)
+    assert spool.read(10) == [b"fourth"]
+    spool.advance(1)
+    spool.close()
+    assert not spool.folder.exists()
+
+
 class Ear:
     """The server's side in memory: hears what is posted, or is away."""
 
@@ -184,6 +207,75 @@ def test_what_is_refused_is_kept_aside_and_counted(tmp_path: Path) -> None:
         ("bad", "bad-1"),
         ("scripted", "c"),
     ]
+
+
+def test_a_full_disk_for_what_is_refused_does_not_stop_the_good(tmp_path: Path) -> None:
+    (tmp_path / "refused.ndjson").symlink_to("/dev/full")
+    ear, spool = Ear(), FileSpool(tmp_path, 10**6)
+    sender = Sender(spool, ear, folder=tmp_path)
+    for name in ("bad-1", "a", "b"):
+        spool.append(_event(name))
+    assert sender.flush(5)
+    assert (sender.counts.delivered, sender.counts.refused) == (2, 1)
+    sender.close(1)
+    spool.close()
+
+
+def test_a_spool_that_cannot_be_read_is_tried_again_until_it_can(tmp_path: Path) -> None:
+    ear, spool = Ear(), FileSpool(tmp_path, 10**6)
+    sender = Sender(spool, ear, folder=tmp_path, backoff=Backoff(0.01, 0.02, lambda: 1.0))
+    spool.append(_event("a"))
+    segment = spool.folder / "000001.seg"
+    aside = segment.rename(tmp_path / "aside")
+    assert not sender.flush(0.2)
+    aside.rename(segment)
+    assert sender.flush(5), "the thread lives"
+    sender.close(1)
+    spool.close()
+    assert ear.heard == {"a": 1}
+
+
+def test_a_late_settlement_waits_for_a_spool_that_cannot_be_written(tmp_path: Path) -> None:
+    ear, spool = Ear(), FileSpool(tmp_path, 10**6, segment_bytes=10)
+    ear.is_away = True
+    sender = Sender(spool, ear, folder=tmp_path, backoff=Backoff(0.01, 0.02, lambda: 1.0))
+    spool.append(_event("a"))
+    (spool.folder / "000002.seg").mkdir()
+    sender.late.put(_event("late"))
+    assert not sender.flush(0.2)
+    (spool.folder / "000002.seg").rmdir()
+    ear.is_away = False
+    assert sender.flush(5)
+    sender.close(1)
+    spool.close()
+    assert ear.heard == {"a": 1, "late": 1}
+
+
+def test_a_leftover_whose_disk_fails_waits_and_the_others_are_delivered(tmp_path: Path) -> None:
+    damaged, whole = [FileSpool(tmp_path, 10**6) for _ in range(2)]
+    for name, left in (("damaged", damaged), ("whole", whole)):
+        left.append(_event(name))
+        left.abandon()
+    with (damaged.folder / "000001.seg").open("ab") as segment:
+        segment.write(b"no frame at all")
+    (damaged.folder / "000001.damaged").symlink_to("/dev/full")
+    (tmp_path / "foreign" / "lock").mkdir(parents=True)  # cannot be opened as a lock
+    ear, spool = Ear(), FileSpool(tmp_path, 10**6)
+    sender = Sender(spool, ear, folder=tmp_path)
+    spool.append(_event("own"))
+    assert sender.flush(5)
+    sender.close(1)
+    assert ear.heard == {"whole": 1, "own": 1}
+    (damaged.folder / "000001.damaged").unlink()
+    heir = Sender(spool, ear, folder=tmp_path)
+    heir.start()
+    deadline = time.monotonic() + 10
+    while "damaged" not in ear.heard and time.monotonic() < deadline:
+        time.sleep(0.02)
+    heir.close(1)
+    spool.close()
+    assert ear.heard == {"whole": 1, "own": 1, "damaged": 1}
+    assert (damaged.folder / "000001.damaged").read_bytes() == b"no frame at all"
 
 
 def test_a_wrong_key_keeps_everything(tmp_path: Path) -> None:

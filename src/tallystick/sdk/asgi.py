@@ -2,11 +2,14 @@
 
     app = TallystickMiddleware(app, workflow="api", attribution=lambda scope: {"feature": ...})
 
-Headers that are read: X-Tallystick-Run (the caller's run, which becomes the parent),
--Root-Run, and `traceparent`, which is kept and passed on by `propagated_headers()`. Headers
-that say who pays (X-Tallystick-Team, -Feature, -User ...) are read only from callers that
-`trusts` names: anybody can send a header. With `emits_runs=False` the work counts as part of
-the caller's run and no run of its own is recorded.
+Headers that are read: X-Tallystick-Run (the caller's run, which becomes the parent) and
+`traceparent`, which is kept and passed on by `propagated_headers()`. All that moves money is
+read only from callers that `trusts` names, because anybody can send a header: who pays
+(X-Tallystick-Team, -Feature, -User ...), and -Root-Run, whose budget is drawn on. A stranger's
+parent is a link in the tree of runs and no more: the run is the root of its own. With
+`emits_runs=False` the work of a caller that is trusted counts as part of its run, under its
+attempt, and no run of its own is recorded; a stranger's request is a run of its own as ever,
+else attempts that it counts up would make all but the last of its calls free.
 """
 
 from __future__ import annotations
@@ -61,17 +64,28 @@ class TallystickMiddleware:
             await self._app(scope, receive, send)
             return
         told = read_headers(scope["headers"])
-        attribution = told.attribution if self._trusts(scope) else {}
+        is_trusted = self._trusts(scope)
+        attribution = told.attribution if is_trusted else {}
         if self._attribution is not None:
             attribution = attribution | clean_attribution(self._attribution(scope))
-        if told.run_id and not self._emits_runs:
+        if is_trusted and told.run_id and not self._emits_runs:
             await self._join(told, attribution, scope, receive, send)
-        else:
-            await self._run(told, attribution, scope, receive, send)
+            return
+        run_id = stand(self._client)[0].ids.next_id()
+        root_run_id = told.root_run_id if is_trusted else run_id
+        one = Run(
+            self._client,
+            workflow=self._workflow,
+            run_id=run_id,
+            budget_usd=None,
+            attribution=attribution,
+            parent_run_id=told.run_id,
+            root_run_id=root_run_id,
+            traceparent=told.traceparent,
+        )
+        await self._run(one, scope, receive, send)
 
-    async def _run(
-        self, told: Told, attribution: dict[str, str], scope: Scope, receive: Receive, send: Send
-    ) -> None:
+    async def _run(self, one: Run, scope: Scope, receive: Receive, send: Send) -> None:
         statuses: list[int] = []
 
         async def noting(message: Message) -> None:
@@ -79,16 +93,6 @@ class TallystickMiddleware:
                 statuses.append(message["status"])
             await send(message)
 
-        one = Run(
-            self._client,
-            workflow=self._workflow,
-            run_id="",
-            budget_usd=None,
-            attribution=attribution,
-            parent_run_id=told.run_id,
-            root_run_id=told.root_run_id,
-            traceparent=told.traceparent,
-        )
         try:
             async with one:
                 await self._app(scope, receive, noting)

@@ -157,8 +157,10 @@ class Recorder:
         self._is_closed = True
         _open_recorders.discard(self)
         self.sender.close(timeout)
-        left = self._spool.pending_records
-        if left and self.settings.spool is None:
+        left = self.sender.late.qsize()
+        if self.settings.spool is None:
+            left += self._spool.pending_records
+        if left:
             self.sender.counts.lost += left
             _log.error("%d event(s) could not be delivered and are lost; give a spool", left)
         self._spool.close()

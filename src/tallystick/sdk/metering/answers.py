@@ -91,22 +91,30 @@ class Reading:
         self._is_final = False
         self._pieces = 0
         self._bytes = 0
+        self._is_unread = False
+        self.tokens_output_bound = request.tokens_output_max or 0
+        """The output that was set aside: what an answer is taken for that nobody can read."""
         self.served_model = ""
         self.answer_id = ""
         self.error_code = ""
 
-    def take_answer(self, body: bytes) -> None:
-        """Read a whole answer."""
+    def take_answer(self, body: bytes) -> bool:
+        """Read a whole answer; False when it is none."""
         try:
             content = msgspec.json.decode(body)
         except msgspec.DecodeError:
-            return
+            return False
         if isinstance(content, dict):
             self._take_head(content)
             self._take_usage(content.get("usage"), is_final=True)
             if self.usage.quality == "estimated":
                 for name in ("choices", "content", "output"):
                     self._take_piece(content.get(name))
+        return True
+
+    def take_unread(self) -> None:
+        """The provider has made an answer that could not be read, or was not to its end."""
+        self._is_unread = True
 
     def take_event(self, content: dict[str, Any]) -> bool:
         """Read one event of a stream; True when it says nothing but usage."""
@@ -177,6 +185,8 @@ class Reading:
         if self._is_final and (told.tokens_input or told.tokens_output):
             return told  # a report of nothing is none: no answer is free
         output = max(self._pieces, -(-self._bytes // _BYTES_PER_OUTPUT_TOKEN))
+        if self._is_unread:
+            output = max(output, self.tokens_output_bound)
         return msgspec.structs.replace(
             told,
             tokens_input=told.tokens_input or self._request.tokens_input,

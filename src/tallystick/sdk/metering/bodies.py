@@ -54,6 +54,8 @@ class ModelRequest(NamedTuple):
     tokens_input: int
     tokens_output_max: int | None
     is_stream: bool
+    is_background: bool
+    """It is answered at once and worked on later: its usage is told to no request of ours."""
     has_cache_write: bool
     has_audio: bool
     """Sound goes in, or is asked for."""
@@ -83,6 +85,7 @@ def read_request(method: str, path: str, body: bytes) -> ModelRequest | None:
         tokens_input=min(bound_tokens(content), TOKENS_MAX),
         tokens_output_max=_output_max(dialect, content),
         is_stream=is_stream,
+        is_background=dialect is Dialect.RESPONSES and content.get("background") is True,
         has_cache_write=b'"cache_control"' in body,
         has_audio=_has_audio(content, body),
         service_tier=_tier(content.get("service_tier")),

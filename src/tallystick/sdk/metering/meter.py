@@ -12,6 +12,7 @@ import time
 
 import msgspec
 
+from tallystick.errors import InvalidInput
 from tallystick.sdk.client import stand
 from tallystick.sdk.errors import LimitReached, SpoolFull, Unreachable
 from tallystick.sdk.metering.answers import Reading
@@ -80,13 +81,25 @@ class MeteredCall:
             raise
 
     def _check_before(self) -> None:
+        if self.call.request.is_background:
+            raise InvalidInput(
+                "background responses cannot be limited or charged here: they end after their "
+                "request; leave background out, or use a client that is not instrumented and "
+                "report the usage",
+                code="background_not_supported",
+                field="background",
+            )
         self.recorder.sender.start()
         if not self.recorder.has_room:
             raise SpoolFull("too much waits for the server; the call was not made")
         self.call.check_budget()
 
     def _take_authorization(self, answer: Answer) -> None:
-        self.call.authorize(check_answer(answer))
+        content = check_answer(answer)
+        bound = content.get("tokens_output_max")
+        if isinstance(bound, int):
+            self.reading.tokens_output_bound = bound
+        self.call.authorize(content)
 
     def _go_on_or_raise(self, away: Unreachable) -> None:
         if away.may_have_arrived:

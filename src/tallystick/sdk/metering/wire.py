@@ -48,7 +48,7 @@ class Wire:
 
     def send(self, request: Any, **options: Any) -> Any:
         """Authorize, send, settle."""
-        prepared = self._prepare(request)
+        prepared = self._prepare(request, is_raw=bool(options.get("stream")))
         if prepared is None:
             return self._send(request, **options)
         request, metered = prepared
@@ -75,7 +75,7 @@ class Wire:
 
     async def send_async(self, request: Any, **options: Any) -> Any:
         """Authorize, send, settle."""
-        prepared = self._prepare(request)
+        prepared = self._prepare(request, is_raw=bool(options.get("stream")))
         if prepared is None:
             return await self._send(request, **options)
         request, metered = prepared
@@ -100,7 +100,7 @@ class Wire:
             await metered.settle_async("completed")
         return response
 
-    def _prepare(self, request: Any) -> tuple[Any, MeteredCall] | None:
+    def _prepare(self, request: Any, *, is_raw: bool) -> tuple[Any, MeteredCall] | None:
         """The request as it is sent and its call; None when it is not metered."""
         if self.is_gateway:
             request.headers.update(propagated_headers())
@@ -112,6 +112,8 @@ class Wire:
         found = read_request(request.method, request.url.path, body)
         if found is None:
             return None
+        if is_raw:
+            request.headers["accept-encoding"] = "identity"  # read as it passes
         return _asking_for_usage(request, found), begin(found, self._provider, self._recorder)
 
     def _is_unbilled(self, response: Any) -> bool:
@@ -132,9 +134,6 @@ class Wire:
 
 
 def _asking_for_usage(request: Any, found: ModelRequest) -> Any:
-    if not found.is_stream:
-        return request
-    request.headers["accept-encoding"] = "identity"  # events are read as they pass
     if not found.hides_usage:
         return request
     headers = request.headers.copy()

@@ -14,6 +14,7 @@ which a forked child must close (`abandon`) and a killed process closes by dying
 from __future__ import annotations
 
 import fcntl
+import logging
 import os
 import secrets
 import shutil
@@ -24,6 +25,8 @@ from typing import Literal
 
 from tallystick.sdk.errors import SpoolFull
 from tallystick.sdk.spool.frames import PAYLOAD_BYTES_MAX, frame, scan
+
+_log = logging.getLogger("tallystick.sdk")
 
 SEGMENT_BYTES = 1024 * 1024
 Fsync = Literal["always", "group", "never"]
@@ -59,10 +62,12 @@ class FileSpool:
         return self.folder / f"{serial:06d}.seg"
 
     def _new_segment(self) -> int:
+        """Open the next segment; it is one of ours only once it is there."""
+        flags = os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_APPEND
+        segment = os.open(self._path(self._serial + 1), flags, 0o600)
         self._serial += 1
         self._sizes[self._serial] = 0
-        flags = os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_APPEND
-        return os.open(self._path(self._serial), flags, 0o600)
+        return segment
 
     def append(self, record: bytes, *, is_owed: bool = False) -> None:
         """Add a record; SpoolFull over the bound, unless its work has happened."""
@@ -80,9 +85,18 @@ class FileSpool:
             self.pending_bytes += len(framed)
 
     def _rotate(self) -> None:
-        self._flush()
-        os.close(self._segment)
-        self._segment = self._new_segment()
+        """Begin the next segment; until it is open the old one stays in use.
+
+        A descriptor that is closed first would, when the next cannot be opened, be given to
+        the next file of the application, and frames would be written into that.
+        """
+        before = self._segment
+        try:
+            self._flush()
+            self._segment = self._new_segment()
+        except OSError as error:
+            raise SpoolFull(f"the spool cannot be written: {error.strerror}") from error
+        os.close(before)
 
     def _write(self, framed: bytes) -> None:
         """One write; half of one (a full disk) is taken back."""
@@ -121,14 +135,15 @@ class FileSpool:
             serial = next(iter(self._sizes))
             if self._read_offset < self._sizes[serial]:
                 return
-            self._read_offset = 0
             if serial == self._serial:  # all is sent: begin the segment again
                 os.ftruncate(self._segment, 0)
                 self._sizes[serial] = 0
+                self._read_offset = 0
                 self._is_dirty = False
             else:
                 del self._sizes[serial]
-                self._path(serial).unlink()
+                self._read_offset = 0
+                self._path(serial).unlink(missing_ok=True)
 
     def sync(self) -> None:
         """Flush to the disk what waits, by policy."""
@@ -192,10 +207,10 @@ class Leftover:
     def _load(self, path: Path) -> None:
         content = path.read_bytes()
         found = scan(content)
-        self._records.extend(found.payloads)
-        if found.rest == "damaged":
-            self.damaged_bytes += len(content) - found.end
+        if found.rest == "damaged":  # kept first: the segment goes once its records are sent
             path.with_suffix(".damaged").write_bytes(content[found.end :])
+            self.damaged_bytes += len(content) - found.end
+        self._records.extend(found.payloads)
 
     def advance(self, count: int) -> None:
         """Forget the oldest `count` records; a segment that is delivered is removed."""
@@ -219,6 +234,9 @@ def adopt_leftovers(folder: Path) -> list[Leftover]:
             lock_file = os.open(lock, os.O_RDWR)
         except FileNotFoundError:
             continue  # its owner ended meanwhile
+        except OSError as error:
+            _log.warning("what waits in %s cannot be taken over: %s", lock.parent, error.strerror)
+            continue
         try:
             fcntl.flock(lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             is_there = lock.exists() and os.fstat(lock_file).st_nlink > 0
@@ -236,5 +254,5 @@ def adopt_leftovers(folder: Path) -> list[Leftover]:
 def _changed_at(path: Path) -> float:
     try:
         return path.stat().st_mtime
-    except FileNotFoundError:
+    except OSError:
         return 0.0

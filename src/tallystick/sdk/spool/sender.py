@@ -4,7 +4,8 @@ It lingers a moment so that events travel together, sends what is pending, and w
 server is away waits longer each time (full jitter, so that a fleet does not return as one).
 It ends when its owner closes it, after the last try. Nothing is removed from the spool
 before the server has answered; what the server refuses for ever is counted, logged by its
-code alone, and kept in `refused.ndjson` beside the spool as long as that file is small.
+code alone, and kept in `refused.ndjson` beside the spool as long as that file is small. A
+disk that fails is an outage like the server's: logged, waited for, and the thread goes on.
 """
 
 from __future__ import annotations
@@ -174,28 +175,41 @@ class Sender:
 
     def _run(self) -> None:
         while not self._is_closing:
-            self._take_late()
-            self._adopt()
-            wait = self._deliver()
+            wait = self._work()
             if wait is None:
                 self._wake.wait(1.0)
                 self._wake.clear()
                 if not self._urgent.is_set() and self._spool.pending_records < _RECORDS_PER_READ:
                     self._urgent.wait(self._linger_seconds)
             else:
-                self._spool.sync()  # the server is away: what waits goes to the disk
                 self._urgent.wait(wait)
             self._urgent.clear()
 
-    def _take_late(self) -> None:
+    def _work(self) -> float | None:
+        """Do what is to be done; return seconds to wait when the server or the disk fails."""
         try:
-            while True:
-                self._spool.append(self.late.get_nowait(), is_owed=True)
-        except Empty:
-            pass
-        except SpoolFull:
-            self.counts.not_taken += 1
-            _log.error("the spool cannot be written; a settlement was lost")
+            self._take_late()
+            self._adopt()
+            wait = self._deliver()
+            if wait is not None:
+                self._spool.sync()  # the server is away: what waits goes to the disk
+        except OSError as error:  # what is spooled stays, and the thread lives
+            _log.error("the spool's disk fails: %s; what waits is tried again", error)
+            return self._backoff.next_wait()
+        return wait
+
+    def _take_late(self) -> None:
+        while True:
+            try:
+                record = self.late.get_nowait()
+            except Empty:
+                return
+            try:
+                self._spool.append(record, is_owed=True)
+            except SpoolFull as full:
+                self.late.put(record)
+                _log.error("a settlement waits in memory: %s", full)
+                return
 
     def _adopt(self) -> None:
         if self._folder is None or time.monotonic() < self._adopt_at:
@@ -209,7 +223,7 @@ class Sender:
         """Send what is pending; return seconds to wait when the server is away."""
         try:
             while self._leftovers:
-                self._drain(self._leftovers[0])
+                self._drain_leftover(self._leftovers[0])
                 self.counts.damaged_bytes += self._leftovers[0].damaged_bytes
                 self._leftovers.pop(0).close()
             self._drain(self._spool)
@@ -217,6 +231,12 @@ class Sender:
             self.counts.retries += 1
             return self._backoff.next_wait(away.wait_seconds)
         return None
+
+    def _drain_leftover(self, leftover: Leftover) -> None:
+        try:
+            self._drain(leftover)
+        except OSError as error:  # it stays on disk and is adopted again; ours goes on
+            _log.error("what a dead process left cannot be delivered now: %s", error)
 
     def _drain(self, source: Spool | Leftover) -> None:
         limit = _RECORDS_PER_READ
@@ -272,10 +292,18 @@ class Sender:
         _log.error("the server refused %d record(s): %s", len(posts), code)
         if self._folder is None:
             return
-        path = self._folder / "refused.ndjson"
-        if path.exists() and path.stat().st_size > _REFUSED_FILE_BYTES_MAX:
-            return
-        with path.open("ab") as kept:
-            for post in posts:
-                line = {"code": code, "path": post.path, "body": msgspec.Raw(post.body)}
-                kept.write(msgspec.json.encode(line) + b"\n")
+        lines = [
+            msgspec.json.encode({"code": code, "path": one.path, "body": msgspec.Raw(one.body)})
+            for one in posts
+        ]
+        try:
+            _keep_lines(self._folder / "refused.ndjson", lines)
+        except OSError as error:  # good records wait behind them: go on
+            _log.error("%d refused record(s) could not be kept aside: %s", len(posts), error)
+
+
+def _keep_lines(path: Path, lines: list[bytes]) -> None:
+    if path.exists() and path.stat().st_size > _REFUSED_FILE_BYTES_MAX:
+        return
+    with path.open("ab") as kept:
+        kept.writelines(line + b"\n" for line in lines)
