@@ -260,7 +260,9 @@ CREATE TABLE charger.pending_run (
     charge_key text NOT NULL,
     has_ended boolean NOT NULL,
     touched_at bigint NOT NULL,
-    shard smallint GENERATED ALWAYS AS ((abs((hashtextextended(((tenant_id || ' '::text) || charge_key), (0)::bigint) % (8)::bigint)))::smallint) STORED NOT NULL
+    shard smallint GENERATED ALWAYS AS ((abs((hashtextextended(((tenant_id || ' '::text) || charge_key), (0)::bigint) % (8)::bigint)))::smallint) STORED NOT NULL,
+    refused_at bigint DEFAULT 0 NOT NULL,
+    refusal text DEFAULT ''::text NOT NULL
 )
 WITH (fillfactor='70');
 ALTER TABLE ONLY charger.pending_run FORCE ROW LEVEL SECURITY;

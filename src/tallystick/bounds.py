@@ -26,7 +26,8 @@ TOKENS_MAX = 10**9
 """Tokens in one event: far above any call; at the dearest price still far from 2**63."""
 
 AMOUNT_MAX = 10**6
-"""USD in one stated cost: sums of thousands of the largest stay within 64 bits."""
+"""USD in one stated cost: 9,223 of the largest fit into one 64-bit row of a rollup. What is
+charged is summed in 128 bits, and bounded by the ledger."""
 
 LATENCY_MS_MAX = 10**10
 """Milliseconds in one event: 115 days."""

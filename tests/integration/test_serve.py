@@ -113,6 +113,13 @@ PROBLEMS = [
     ("POST", "/v1/rate-cards/credits/versions",
      {"kind": "credit", "effective_at": "2026-01-01T00:00:00Z", "content": {"token_markup": 3}},
      400, "bad_rate_card"),
+    ("POST", "/v1/rate-cards/nan/versions",
+     {"kind": "credit", "effective_at": "2026-01-01T00:00:00Z", "tenant_id": "nan",
+      "content": {"runtime_credits_per_second": "NaN"}}, 400, "bad_rate_card"),
+    ("POST", "/v1/rate-cards/vast/versions",
+     {"kind": "cost", "effective_at": "2026-01-01T00:00:00Z", "tenant_id": "vast",
+      "content": {"providers": [{"id": "p", "models": [{"id": "m", "match": {"equals": "m"},
+                  "prices": [{"rates": {"input": "1e30"}}]}]}]}}, 400, "bad_rate_card"),
 ]  # fmt: skip
 
 

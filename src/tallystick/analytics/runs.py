@@ -37,6 +37,11 @@ _EVENT_FILTERS = {
 
 _STATUSES = ("running", "completed", "failed")
 LIMIT_MAX = 500
+TIMELINE_MAX = 20_000
+"""Events, attempts, repeats and children that the story of one run shows."""
+
+_ALL = 2**32 - 1
+
 _DETAILS = (
     "source",
     "provider",
@@ -78,8 +83,9 @@ _TOKENS = (
 class Runs:
     """Answers questions about runs from ClickHouse."""
 
-    def __init__(self, store: ClickHouse) -> None:
+    def __init__(self, store: ClickHouse, timeline_max: int = TIMELINE_MAX) -> None:
         self._store = store
+        self._timeline_max = timeline_max
 
     def page(
         self, filters: Mapping[str, str], *, cursor: str | None = None, limit: int = 50
@@ -111,29 +117,35 @@ class Runs:
     def get(self, run_id: str, tenant_id: str | None = None) -> dict[str, Any]:
         """Return the story of one run.
 
+        Counts and the attempts' sums are over all of it; of more than TIMELINE_MAX events the
+        timeline shows the first, and `is_timeline_cut` says so.
+
         Without `tenant_id` the run id must belong to one tenant only. Raises NotFound, or
         InvalidInput (`ambiguous_run`) naming that a tenant_id is needed.
         """
         head = self._find(run_id, tenant_id)
         tenant = head["tenant_id"]
-        parameters = {"tenant": tenant, "run": run_id}
-        facts = _standing(self._store.query_rows(_SQL["query_run_facts"], parameters))
+        parameters = {"tenant": tenant, "run": run_id, "most": self._timeline_max}
+        counts = self._store.query_rows(_SQL["query_run_counts"], parameters)[0]
+        attempts = self._store.query_rows(_SQL["query_run_attempts"], parameters)
+        facts = self._store.query_rows(
+            _SQL["query_run_facts"], {**parameters, "most": self._timeline_max + 1}
+        )
         others = self._store.query_rows(_SQL["query_run_deliveries"], parameters)
         lines = self._store.query_rows(_SQL["query_run_charges"], parameters)
-        children = self._children(tenant, run_id)
+        children, children_units = self._children(tenant, run_id)
         return {
             **_present_run(head),
-            "counts": {
-                "events": len(facts),
-                "late": sum(bool(fact["is_late"]) for fact in facts),
-                "duplicates": sum(other["kind"] == "duplicate" for other in others),
-                "conflicts": sum(other["kind"] == "conflict" for other in others),
-            },
-            "attempts": _attempts(facts),
-            "timeline": [_present_fact(fact) for fact in facts],
+            "counts": {name: int(count) for name, count in counts.items()},
+            "attempts": [_present_attempt(attempt) for attempt in attempts],
+            "timeline": [_present_fact(fact) for fact in _standing(facts[: self._timeline_max])],
+            "is_timeline_cut": len(facts) > self._timeline_max,
             "duplicates": [_present_delivery(other) for other in others],
             "charge_lines": [_present_line(line) for line in lines],
-            "cost_tree": _cost_tree(head, children),
+            "cost_tree": {
+                **_cost_tree(head, children[: self._timeline_max], children_units),
+                "is_cut": len(children) > self._timeline_max,
+            },
         }
 
     def query_versions(self, since: int, tenant_id: str = "") -> list[tuple[int, int]]:
@@ -159,15 +171,21 @@ class Runs:
             )
         return rows[0]
 
-    def _children(self, tenant: str, run_id: str) -> list[dict[str, Any]]:
+    def _children(self, tenant: str, run_id: str) -> tuple[list[dict[str, Any]], int]:
+        """Runs below a run, one more than are shown, and what all of them cost."""
         having = (
             "tenant_id = {tenant:String} AND run_id != {run:String} AND "
             "(parent_run_id = {run:String} OR root_run_id = {run:String})"
         )
-        return self._store.query_rows(
-            _SQL["query_runs"].format(having=having),
-            {"tenant": tenant, "run": run_id, "limit": 10_000},
+        sql = _SQL["query_runs"].format(having=having)
+        parameters = {"tenant": tenant, "run": run_id, "limit": self._timeline_max + 1}
+        rows = self._store.query_rows(sql, parameters)
+        if len(rows) <= self._timeline_max:
+            return rows, sum(int(row["cost_units"]) for row in rows)
+        cost = self._store.query_rows(
+            _SQL["query_runs_cost"].format(runs=sql), {**parameters, "limit": _ALL}
         )
+        return rows, int(cost[0]["cost_units"])
 
 
 def _list_conditions(filters: Mapping[str, str]) -> tuple[list[str], dict[str, Any]]:
@@ -313,47 +331,22 @@ def _present_line(line: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _attempts(facts: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    attempts: dict[int, dict[str, Any]] = {}
-    for fact in facts:
-        known = attempts.setdefault(
-            fact["attempt"],
-            {
-                "calls": 0,
-                "tool_calls": 0,
-                "errors": 0,
-                "cost_units": 0,
-                "started_at": fact["occurred_at"],
-            },
-        )
-        is_call = (
-            fact["event_type"] in ("token_usage", "cost") and fact["usage_scope"] != "aggregate"
-        )
-        is_tool_call = fact["event_type"] == "tool_call_finished"
-        known["calls"] += is_call
-        known["tool_calls"] += is_tool_call
-        known["errors"] += (is_call or is_tool_call) and fact["error_code"] != ""
-        known["cost_units"] += int(fact["cost_units"])
-        known["ended_at"] = fact["occurred_at"]
-    return [
-        {
-            "attempt": number,
-            "calls": known["calls"],
-            "tool_calls": known["tool_calls"],
-            "errors": known["errors"],
-            "cost_usd": format_amount(known["cost_units"], USD),
-            "started_at": format_time(micros_of(known["started_at"])),
-            "ended_at": format_time(micros_of(known["ended_at"])),
-        }
-        for number, known in sorted(attempts.items())
-    ]
-
-
-def _cost_tree(head: dict[str, Any], children: list[dict[str, Any]]) -> dict[str, Any]:
-    total = int(head["cost_units"]) + sum(int(child["cost_units"]) for child in children)
+def _present_attempt(row: dict[str, Any]) -> dict[str, Any]:
     return {
-        "own_cost_usd": format_amount(int(head["cost_units"]), USD),
-        "total_cost_usd": format_amount(total, USD),
+        **{name: int(row[name]) for name in ("attempt", "calls", "tool_calls", "errors")},
+        "cost_usd": format_amount(int(row["cost_units"]), USD),
+        "started_at": format_time(micros_of(row["started_at"])),
+        "ended_at": format_time(micros_of(row["ended_at"])),
+    }
+
+
+def _cost_tree(
+    head: dict[str, Any], children: list[dict[str, Any]], children_units: int
+) -> dict[str, Any]:
+    own = int(head["cost_units"])
+    return {
+        "own_cost_usd": format_amount(own, USD),
+        "total_cost_usd": format_amount(own + children_units, USD),
         "children": [
             {
                 "run_id": child["run_id"],

@@ -18,19 +18,56 @@ HAVING {having}
 ORDER BY started_at DESC, tenant_id DESC, run_id DESC
 LIMIT {{limit:UInt32}};
 
+-- name: query_runs_cost
+-- What the runs that a statement lists cost together. Index: that statement's.
+SELECT toString(sum(toInt128(c.cost_units))) AS cost_units FROM ({runs}) AS c;
+
 -- name: query_run_facts
--- Everything that happened in a run, in time order. Index: primary key.
+-- What happened in a run, in time order, the beginning of it. Index: primary key.
 SELECT * EXCEPT (content_digest) FROM tallystick.facts
 WHERE tenant_id = {tenant:String} AND charge_key = {run:String}
 ORDER BY occurred_at, log_offset
-LIMIT 20000;
+LIMIT {most:UInt32};
+
+-- name: query_run_counts
+-- How many events a run has, and how many came late, twice or in conflict. Index: primary key.
+SELECT f.events AS events, f.late AS late, d.duplicates AS duplicates, d.conflicts AS conflicts
+FROM (
+    SELECT sum(sign) AS events, sumIf(sign, is_late) AS late FROM tallystick.facts
+    WHERE tenant_id = {tenant:String} AND charge_key = {run:String}
+) AS f CROSS JOIN (
+    SELECT countIf(kind = 'duplicate') AS duplicates, countIf(kind = 'conflict') AS conflicts
+    FROM tallystick.deliveries WHERE tenant_id = {tenant:String} AND run_id = {run:String}
+) AS d;
+
+-- name: query_run_attempts
+-- A run's attempts: sums over all of its facts, begin and end of those that count as now.
+-- Index: primary key.
+SELECT attempt, sum(net_calls) AS calls, sum(net_tool_calls) AS tool_calls,
+    sum(net_errors) AS errors, toString(sum(net_units)) AS cost_units,
+    minIf(at, net > 0) AS started_at, maxIf(at, net > 0) AS ended_at
+FROM (
+    SELECT attempt, f.occurred_at AS at, sum(sign) AS net,
+        sumIf(sign, is_call) AS net_calls, sumIf(sign, is_tool_call) AS net_tool_calls,
+        sumIf(sign, (is_call OR is_tool_call) AND error_code != '') AS net_errors,
+        sum(toInt128(sign * f.cost_units)) AS net_units
+    FROM (
+        SELECT *, event_type IN ('token_usage', 'cost') AND usage_scope != 'aggregate' AS is_call,
+            event_type = 'tool_call_finished' AS is_tool_call
+        FROM tallystick.facts WHERE tenant_id = {tenant:String} AND charge_key = {run:String}
+    ) AS f
+    GROUP BY attempt, at
+)
+GROUP BY attempt HAVING sum(net) > 0
+ORDER BY attempt
+LIMIT {most:UInt32};
 
 -- name: query_run_deliveries
--- What arrived twice or in conflict. Index: primary key.
+-- What arrived twice or in conflict, the first of it. Index: primary key.
 SELECT * FROM tallystick.deliveries
 WHERE tenant_id = {tenant:String} AND run_id = {run:String}
 ORDER BY log_offset
-LIMIT 20000;
+LIMIT {most:UInt32};
 
 -- name: query_run_charges
 -- What the run was charged, by line. Index: primary key.

@@ -128,11 +128,12 @@ FROM tallystick.facts
 WHERE event_id IN {{ids:Array(String)}} AND correction_id = '';
 
 -- name: query_attempts
--- Rated credits of runs by attempt: what the decision on a run's charge needs.
--- Index: primary key.
+-- Rated credits of runs by attempt: what the decision on a run's charge needs. Sums are of 128
+-- bits: the largest events of one run can pass 64. Index: primary key.
 SELECT tenant_id, charge_key, attempt,
-    toString(sum(sign * f.credit_units)) AS credit_units,
-    toString(sumIf(sign * f.credit_units, is_late)) AS late_credit_units,
+    toString(sum(toInt128(sign * f.credit_units))) AS credit_units,
+    toString(sumIf(toInt128(sign * f.credit_units), is_late)) AS late_credit_units,
+    toString(sum(toInt128(sign * f.cost_units))) AS cost_units,
     sumIf(sign, event_type = 'run_failed') > 0 AS is_failed,
     toUnixTimestamp64Micro(min(occurred_at)) AS began_at
 FROM tallystick.facts AS f
@@ -141,14 +142,15 @@ WHERE (tenant_id, charge_key) IN (
         SELECT splitByChar('\t', arrayJoin(splitByChar('\n', {{runs:String}}))) AS run))
   AND event_type != 'data.import.error'
 GROUP BY tenant_id, charge_key, attempt
-HAVING sum(sign) != 0 OR sum(sign * f.credit_units) != 0 OR sum(sign * f.cost_units) != 0
+HAVING sum(sign) != 0 OR credit_units != '0' OR cost_units != '0'
 SETTINGS max_threads = 1;
 
 -- name: post_lines
 -- Post what charge lines of runs should be, minus what they are (known_lines, for runs that have
 -- some), by line. An attempt is charged unless it is in `free`, without what came late when it is
 -- in `late_free`, and is waste when it is in `wasted`; lists that are empty are not looked at.
--- Posting again posts nothing. Index: primary key.
+-- Posting again posts nothing. The charger posts no run whose sums pass 64 bits.
+-- Index: primary key.
 INSERT INTO tallystick.charges (tenant_id, charge_key, {keys}, credit_units, waste_credit_units,
     waste_cost_units, posted_at)
 SELECT tenant_id, charge_key, {keys},

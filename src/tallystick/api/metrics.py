@@ -65,11 +65,7 @@ class Metrics:
             "Operations that are not in a sealed block yet",
             registry=self.registry,
         )
-        self.pending_runs = Gauge(
-            "tallystick_charger_pending_runs",
-            "Runs that wait to be charged",
-            registry=self.registry,
-        )
+        self.pending_runs, self.refused_runs = _charger_runs(self.registry)
 
     def count_receipt(self, receipt: Receipt) -> None:
         """Count what became of a request's events."""
@@ -90,7 +86,9 @@ class Metrics:
         for follower in freshness.positions():
             self.lag_events.labels(follower["name"]).set(follower["lag_events"])
             self.lag_seconds.labels(follower["name"]).set(follower["lag_seconds"])
-        self.pending_runs.set(freshness.count_pending_runs())
+        pending, refused = freshness.count_runs()
+        self.pending_runs.set(pending)
+        self.refused_runs.set(refused)
         return bytes(generate_latest(self.registry))
 
 
@@ -101,3 +99,15 @@ def _otlp_records(registry: CollectorRegistry) -> Counter:
         ["signal", "outcome"],
         registry=registry,
     )
+
+
+def _charger_runs(registry: CollectorRegistry) -> tuple[Gauge, Gauge]:
+    pending = Gauge(
+        "tallystick_charger_pending_runs", "Runs that wait to be charged", registry=registry
+    )
+    refused = Gauge(
+        "tallystick_charger_refused_runs",
+        "Runs that cannot be charged and are set aside; /v1/freshness names them",
+        registry=registry,
+    )
+    return pending, refused

@@ -15,7 +15,7 @@ from tallystick.clock import Clock
 from tallystick.errors import Conflict, InvalidInput, NotFound, StoreUnavailable
 from tallystick.plumbing.postgres import for_every_tenant, transaction
 from tallystick.plumbing.sql import load_statements
-from tallystick.rating import CostCard, CreditCard, RateCardVersion, Rater
+from tallystick.rating import CostCard, CreditCard, RateCardVersion, Rater, check_card
 
 COST_CARD_ID = "provider-prices"
 CREDIT_CARD_ID = "credits"
@@ -74,24 +74,14 @@ class Catalog:
             raise InvalidInput(
                 f"content: {error}", code="bad_rate_card", field="content"
             ) from error
+        check_card(card)
         encoded = msgspec.json.encode(card)
-        self._check_rates(kind, encoded)
         with transaction(self._pool) as connection:
             connection.execute(_SQL["lock_for_recording"])
             now = clock.now()
             self._insert(
                 connection, rate_card_id, kind, tenant_id, encoded, effective_at, now, source
             )
-
-    @staticmethod
-    def _check_rates(kind: str, content: bytes) -> None:
-        version = RateCardVersion(1, kind, "", 0, 0, content)
-        try:
-            Rater([version])
-        except (ArithmeticError, ValueError) as error:
-            raise InvalidInput(
-                "content: a rate is not decimal text", code="bad_rate_card", field="content"
-            ) from error
 
     def _insert(
         self,

@@ -152,6 +152,8 @@ def _print_story(console: Console, story: dict[str, Any]) -> None:
         )
     console.print(table)
     counts = story["counts"]
+    if story["is_timeline_cut"]:
+        console.print(f"only the beginning is shown, of {counts['events']} events in all")
     console.print(
         f"arrived late: {counts['late']}, twice: {counts['duplicates']}, "
         f"in conflict: {counts['conflicts']}"

@@ -91,7 +91,7 @@ def wait_until_caught_up(platform: Platform, console: Console) -> None:
         moved_at, last = time.monotonic(), (-1, -1)
         while True:
             positions = [one for one in platform.freshness.positions() if one["name"] != "archiver"]
-            pending = platform.freshness.count_pending_runs()
+            pending, _ = platform.freshness.count_runs()
             progress.update(task, completed=positions[0]["position"])
             if not pending and not any(position["lag_events"] for position in positions):
                 return

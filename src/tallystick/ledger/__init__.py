@@ -6,6 +6,7 @@ operation for ever, declines too. Time: `posted_at` is taken under the locks of 
 it moves.
 """
 
+from tallystick.ledger.intake import UNITS_MAX
 from tallystick.ledger.model import (
     Account,
     Balance,
@@ -37,6 +38,7 @@ from tallystick.ledger.model import (
 from tallystick.ledger.service import Ledger
 
 __all__ = [
+    "UNITS_MAX",
     "Account",
     "Balance",
     "Bucket",

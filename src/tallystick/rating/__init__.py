@@ -7,6 +7,7 @@ Time: the version in force at `occurred_at`.
 
 from tallystick.rating.cards import CostCard, CreditCard, RateCardVersion
 from tallystick.rating.charges import ChargePolicy, RunLine, RunTargetPlan, plan_run_target
+from tallystick.rating.checks import check_card
 from tallystick.rating.rater import RATED_COLUMNS, RATED_TYPES, CallRates, Rated, Rater
 
 __all__ = [
@@ -21,5 +22,6 @@ __all__ = [
     "Rater",
     "RunLine",
     "RunTargetPlan",
+    "check_card",
     "plan_run_target",
 ]

@@ -41,10 +41,12 @@ class Freshness:
 
         `accepted` counts deliveries in the log, `counted` those that became a fact or were
         set aside as a duplicate or a conflict; when all followers are at the head, the
-        difference is zero.
+        difference is zero. `refused_runs` could not be charged: they are set aside and stand
+        in `refused` (ten of them) with the reason.
         """
         followers = self.positions()
-        followers[-1]["pending_runs"] = self.count_pending_runs()
+        pending, refused = self.count_runs()
+        followers[-1]["pending_runs"] = pending
         counts = self._facts.query_counts()
         heads = self._heads.heads()
         accepted = sum(head for partition, head in heads.items() if partition != CORRECTIONS)
@@ -52,6 +54,8 @@ class Freshness:
         return {
             "at": format_time(self._clock.now()),
             "followers": followers,
+            "refused_runs": refused,
+            "refused": self._load_refused() if refused else [],
             "accepted": accepted,
             "counted": counted,
             "difference": accepted - counted,
@@ -77,11 +81,19 @@ class Freshness:
             )
         ]
 
-    def count_pending_runs(self) -> int:
-        """Runs that wait to be charged."""
+    def count_runs(self) -> tuple[int, int]:
+        """Runs that wait to be charged, and runs that could not be."""
         with transaction(self._pool) as connection:
             row = connection.execute(_SQL["count_pending"]).fetchone()
-        return int(row[0]) if row else 0
+        return (int(row[0]), int(row[1])) if row else (0, 0)
+
+    def _load_refused(self) -> list[dict[str, Any]]:
+        with transaction(self._pool) as connection:
+            rows = connection.execute(_SQL["load_refused"]).fetchall()
+        return [
+            {"tenant_id": tenant, "run_id": key, "reason": why, "refused_at": format_time(at)}
+            for tenant, key, why, at in rows
+        ]
 
     def _follower(self, name: str, heads: dict[int, int]) -> dict[str, Any]:
         now = self._clock.now()

@@ -1,7 +1,8 @@
 """The charger's list: runs whose usage changed since they were last charged.
 
 The sink adds to it in the transaction that moves its positions, so no change is forgotten.
-Runs are spread over shards; a shard has one charger at a time.
+Runs are spread over shards; a shard has one charger at a time. A run that cannot be charged
+stays on the list with the reason, and is due again when it is touched or after a while.
 """
 
 from __future__ import annotations
@@ -12,10 +13,14 @@ from typing import Any, NamedTuple
 import psycopg
 from psycopg_pool import ConnectionPool
 
+from tallystick.clock import MINUTE
 from tallystick.plumbing.postgres import transaction
 from tallystick.plumbing.sql import load_statements
 
 SHARDS = 8
+RETRY_AFTER = 10 * MINUTE
+"""A refused run is tried again after so long: what refused it may have been mended."""
+
 _SQL = {
     name: text.encode()
     for name, text in load_statements("tallystick.workers", "pending.sql").items()
@@ -60,18 +65,34 @@ class PendingRuns:
             with transaction(self._pool) as connection:
                 self.mark(connection, touched, now)
 
-    def load_due(self, shards: Sequence[int], quiet_since: int, runs_max: int) -> list[DueRun]:
+    def load_due(
+        self, shards: Sequence[int], quiet_since: int, runs_max: int, now: int
+    ) -> list[DueRun]:
         """Runs of these shards that ended, or were not touched since `quiet_since`."""
-        arguments = {"shards": list(shards), "quiet_since": quiet_since, "runs_max": runs_max}
+        arguments = {
+            "shards": list(shards),
+            "quiet_since": quiet_since,
+            "refused_until": now - RETRY_AFTER,
+            "runs_max": runs_max,
+        }
         with transaction(self._pool) as connection:
             return [DueRun(*row) for row in connection.execute(_SQL["load_due"], arguments)]
 
     def forget(self, runs: Sequence[DueRun]) -> None:
         """Take runs off the list unless they were touched again meanwhile."""
-        arguments = {
-            "tenants": [run.tenant_id for run in runs],
-            "keys": [run.charge_key for run in runs],
-            "touched": [run.touched_at for run in runs],
-        }
         with transaction(self._pool) as connection:
-            connection.execute(_SQL["forget_charged"], arguments)
+            connection.execute(_SQL["forget_charged"], _named(runs))
+
+    def refuse(self, reasons: Mapping[DueRun, str], now: int) -> None:
+        """Set runs aside, each with its reason."""
+        arguments = {**_named(list(reasons)), "reasons": list(reasons.values()), "now": now}
+        with transaction(self._pool) as connection:
+            connection.execute(_SQL["refuse_runs"], arguments)
+
+
+def _named(runs: Sequence[DueRun]) -> dict[str, Any]:
+    return {
+        "tenants": [run.tenant_id for run in runs],
+        "keys": [run.charge_key for run in runs],
+        "touched": [run.touched_at for run in runs],
+    }

@@ -1,16 +1,19 @@
 -- name: mark_touched
--- Remember runs whose usage changed. Locks: the rows it touches. Index: primary key.
+-- Remember runs whose usage changed; one that was refused may be tried again.
+-- Locks: the rows it touches. Index: primary key.
 INSERT INTO charger.pending_run (tenant_id, charge_key, has_ended, touched_at)
 SELECT * FROM unnest(%(tenants)s::text[], %(keys)s::text[], %(ended)s::boolean[]) AS t,
     (SELECT %(now)s::bigint) AS touched(at)
 ON CONFLICT (tenant_id, charge_key) DO UPDATE
 SET has_ended = charger.pending_run.has_ended OR excluded.has_ended,
-    touched_at = excluded.touched_at;
+    touched_at = excluded.touched_at, refused_at = 0, refusal = '';
 
 -- name: load_due
--- Runs that ended or have been quiet for long enough, oldest first. Index: pending_run_due.
+-- Runs that ended or have been quiet for long enough, oldest first, and those refused long ago.
+-- Index: pending_run_due.
 SELECT tenant_id, charge_key, touched_at FROM charger.pending_run
 WHERE shard = ANY (%(shards)s::smallint[]) AND (has_ended OR touched_at < %(quiet_since)s)
+    AND refused_at <= %(refused_until)s
 ORDER BY touched_at
 LIMIT %(runs_max)s;
 
@@ -18,4 +21,11 @@ LIMIT %(runs_max)s;
 -- Take runs off the list unless they were touched again meanwhile. Index: primary key.
 DELETE FROM charger.pending_run AS p
 USING unnest(%(tenants)s::text[], %(keys)s::text[], %(touched)s::bigint[]) AS done(t, k, at)
+WHERE p.tenant_id = done.t AND p.charge_key = done.k AND p.touched_at = done.at;
+
+-- name: refuse_runs
+-- Set runs aside, unless they were touched again meanwhile. Index: primary key.
+UPDATE charger.pending_run AS p SET refused_at = %(now)s, refusal = done.why
+FROM unnest(%(tenants)s::text[], %(keys)s::text[], %(touched)s::bigint[], %(reasons)s::text[])
+    AS done(t, k, at, why)
 WHERE p.tenant_id = done.t AND p.charge_key = done.k AND p.touched_at = done.at;

@@ -2,8 +2,8 @@
 -- What the facts say of calls: tokens, cost and credits by hold, the tools' too.
 -- Index: primary key.
 SELECT tenant_id, extract(event_id, '^call:([0-9a-f-]{{36}})') AS hold_id,
-    toString(sum(sign * f.credit_units)) AS credit_units,
-    toString(sum(sign * f.cost_units)) AS cost_units,
+    toString(sum(toInt128(sign * f.credit_units))) AS credit_units,
+    toString(sum(toInt128(sign * f.cost_units))) AS cost_units,
     toInt64(sum(sign * (f.tokens_input + f.tokens_output))) AS tokens
 FROM tallystick.facts AS f
 WHERE (tenant_id, charge_key) IN {{runs:Array(Tuple(String, String))}}
