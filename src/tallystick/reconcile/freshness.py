@@ -39,15 +39,20 @@ class Freshness:
     def report(self) -> dict[str, Any]:
         """Return followers with their lag, and accepted minus counted.
 
-        `accepted` counts deliveries in the log, `counted` those that became a fact or were
-        set aside as a duplicate or a conflict; when all followers are at the head, the
-        difference is zero.
+        `accepted` counts deliveries in the log from where the sink began, `counted` those that
+        became a fact or were set aside as a duplicate or a conflict; when all followers are at
+        the head, the difference is zero.
         """
         followers = self.positions()
         followers[-1]["pending_runs"] = self.count_pending_runs()
         counts = self._facts.query_counts()
         heads = self._heads.heads()
-        accepted = sum(head for partition, head in heads.items() if partition != CORRECTIONS)
+        begun = self._positions.beginnings("sink")
+        accepted = sum(
+            head - begun.get(partition, 0)
+            for partition, head in heads.items()
+            if partition != CORRECTIONS
+        )
         counted = sum(int(counts[name]) for name in ("facts", "duplicates", "conflicts"))
         return {
             "at": format_time(self._clock.now()),
