@@ -52,8 +52,9 @@ def require_archive_within(logs: Sequence[PostgresLog], archive: Archive) -> Non
         if archived > head:
             raise InvariantBroken(
                 f"the log of partition {log.partition} ends at {head}, but {archive.objects.url} "
-                f"archives it up to {archived}: {REMEDY}set that archive aside, it has what was "
-                "lost (rename its folder, or name an empty one), and rebuild the facts from the "
+                f"archives it up to {archived}. If it archives another log, give each its own; if "
+                f"not: {REMEDY}set that archive aside, it has what was lost (rename its folder, "
+                "or name an empty one), and rebuild the facts from the "
                 "log as it is now: tallystick replay --restored (docs/pipeline.md)"
             )
 
