@@ -880,6 +880,12 @@ CREATE TABLE log.batch (
     CONSTRAINT batch_event_count_check CHECK ((event_count > 0))
 );
 ALTER TABLE ONLY log.batch ALTER COLUMN payload SET STORAGE EXTERNAL;
+CREATE TABLE log.beginning (
+    follower text NOT NULL,
+    partition smallint NOT NULL,
+    first_offset bigint NOT NULL,
+    CONSTRAINT beginning_first_offset_check CHECK ((first_offset >= 0))
+);
 CREATE TABLE log.follower (
     follower text NOT NULL,
     partition smallint NOT NULL,
@@ -1034,6 +1040,8 @@ ALTER TABLE ONLY ledger.operation
     ADD CONSTRAINT operation_pkey PRIMARY KEY (account_id, sequence);
 ALTER TABLE ONLY log.batch
     ADD CONSTRAINT batch_pkey PRIMARY KEY (partition, offset_start);
+ALTER TABLE ONLY log.beginning
+    ADD CONSTRAINT beginning_pkey PRIMARY KEY (follower, partition);
 ALTER TABLE ONLY log.follower
     ADD CONSTRAINT follower_pkey PRIMARY KEY (follower, partition);
 ALTER TABLE ONLY log.head

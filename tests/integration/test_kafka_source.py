@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
+import confluent_kafka
 import pytest
+from confluent_kafka.admin import AdminClient
 from psycopg_pool import ConnectionPool
 
 from tallystick.clock import SystemClock
@@ -13,13 +15,16 @@ from tallystick.errors import StoreUnavailable
 from tallystick.events.appending import seal_key
 from tallystick.events.batch import Identity
 from tallystick.events.redaction import Redactor
-from tallystick.events.sources import KafkaSource
+from tallystick.events.sources import KafkaSource, Known
 from tallystick.plumbing.leases import Leases
 from tallystick.plumbing.log import Positions
 from tallystick.plumbing.log.kafka import KafkaOptions, KafkaWriter, ensure_topics
 from tallystick.plumbing.postgres import open_pool
+from tallystick.reconcile.freshness import Freshness
+from tallystick.workers.sink import Sink
 from tests.kafka_brokers import Brokers
 from tests.kafka_reading import QUICK
+from tests.world import World
 
 EVENT = b'{"event_id":"e-%d","event_type":"run_started","event_time":"2026-01-01T00:00:00Z"}'
 
@@ -38,7 +43,7 @@ class AwayOnce:
 
 
 def make_source(
-    options: KafkaOptions, pool: ConnectionPool, folder: Path, known: AwayOnce
+    options: KafkaOptions, pool: ConnectionPool, folder: Path, known: Known
 ) -> KafkaSource:
     return KafkaSource(
         options,
@@ -75,6 +80,50 @@ def test_a_partition_that_could_not_be_taken_up_is_taken_up_later(
     assert known.asked == 2
     source.close()
     pool.close()
+
+
+def test_a_topic_whose_beginning_was_deleted_before_we_came(
+    kafka_broker: Brokers, world: World, tmp_path: Path
+) -> None:
+    """INV-10 counts from where the sink began; what was missing before was never its own."""
+    topic = "began-without-us"
+    options = KafkaOptions(kafka_broker.bootstrap, topic, f"{topic}-broken", {})
+    ensure_topics(options, partitions=1, replication=1)
+    writer = KafkaWriter(options)
+    writer.append(topic, [(b"run", EVENT % number) for number in range(5)])
+    writer.close()
+    admin = AdminClient({"bootstrap.servers": options.brokers, "log_level": 0})
+    cut = confluent_kafka.TopicPartition(topic, 0, 3)
+    next(iter(admin.delete_records([cut]).values())).result()
+    reading = KafkaOptions(options.brokers, topic, options.broken_topic, QUICK)
+    source = make_source(reading, world.pool, tmp_path, lambda *_: [])
+    world.positions.forget("sink")
+    sink = Sink(source, world.positions, world.facts, world.catalog, world.pool, world.clock)
+    try:
+        assert any(sink.step() for _ in range(300)), "nothing came"
+        assert world.positions.offset("sink", 0) == 5
+        assert world.verifier.violations() == []
+        freshness = Freshness(world.pool, FixedHeads({0: 5}), world.facts, world.clock).report()
+        assert (freshness["accepted"], freshness["difference"]) == (2, 0)
+        world.facts._store.command("TRUNCATE TABLE tallystick.facts")
+        (found,) = world.verifier.violations()
+        assert (found.invariant_id, found.count) == ("INV-10", 2)
+    finally:
+        source.close()
+        world.positions.forget("sink")
+
+
+class FixedHeads:
+    """The ends of partitions, as a test says."""
+
+    def __init__(self, ends: dict[int, int]) -> None:
+        self._ends = ends
+
+    def heads(self) -> dict[int, int]:
+        return self._ends
+
+    def waiting_since(self, partition: int, position: int) -> int | None:
+        return None
 
 
 def read_until_something(source: KafkaSource) -> list[int]:

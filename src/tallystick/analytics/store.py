@@ -209,6 +209,15 @@ class FactStore:
         )
         return {row["log_offset"] for row in rows}
 
+    def query_landed_events(
+        self, partition: int, start: int, end: int
+    ) -> dict[int, tuple[str, str]]:
+        """What landed at each offset in [start, end): (tenant, event id); not broken messages."""
+        rows = self._store.query_rows(
+            _SQL["query_landed_events"], {"partition": partition, "start": start, "end": end}
+        )
+        return {int(row["log_offset"]): (row["tenant_id"], row["event_id"]) for row in rows}
+
     def append(self, table: str, rows: pa.Table) -> None:
         """Append rows; on disk when this returns."""
         if self._fence is None:

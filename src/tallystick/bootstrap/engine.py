@@ -10,7 +10,7 @@ from pathlib import Path
 
 import msgspec
 
-from tallystick.errors import StoreUnavailable
+from tallystick.errors import InvariantBroken, StoreUnavailable
 from tallystick.plumbing.embedded.child import spawn
 from tallystick.workers.options import EngineOptions
 
@@ -49,7 +49,10 @@ class Engine:
         line = self._process.stdout.readline()
         if not line:
             raise StoreUnavailable(f"the engine did not start; see {self._log}")
-        self.endpoint_port = msgspec.json.decode(line)["port"]
+        answer = msgspec.json.decode(line)
+        if "refused" in answer:
+            raise InvariantBroken(answer["refused"])
+        self.endpoint_port = answer["port"]
         self._options = msgspec.structs.replace(
             self._options, endpoint_port=self.endpoint_port, has_wipe=False
         )

@@ -152,14 +152,15 @@ def open_platform(
         postgres, postgres_url = _start_postgres(settings, folder, stack)
         pool, catalog = _open_catalog(postgres_url, clock, stack)
         secret = settings.redaction_key or owner_only_secret(folder.path / "redaction.key")
+        heads = _heads(kafka := kafka_of(settings), pool)
+        # before the engine, which may append: the door sees how far its index is beyond the log
+        door = _start_door(settings, kafka, folder, secret, postgres_url, clock, stack)
         engine, clickhouse_url = None, settings.clickhouse_url
         if has_engine:
             options = engine_options(settings, folder, postgres_url, secret)
             options = msgspec.structs.replace(options, has_wipe=has_wipe, is_restoring=is_restoring)
             engine, clickhouse_url = _start_engine(options, folder, stack)
         clickhouse = stack.enter_context(closing(ClickHouse(clickhouse_url)))
-        heads = _heads(kafka := kafka_of(settings), pool)
-        door = _start_door(settings, kafka, folder, secret, postgres_url, clock, stack)
         stores = _Stores(pool, postgres_url, clickhouse, heads, door, catalog, clock)
         yield Platform(
             settings=settings,

@@ -140,6 +140,10 @@ def replay(
     is_vault: Annotated[
         bool, typer.Option("--vault", help="Rebuild what quotas are made of, and only that.")
     ] = False,
+    is_restored: Annotated[
+        bool,
+        typer.Option("--restored", help="PostgreSQL was restored: do not compare with before."),
+    ] = False,
 ) -> None:
     """Wipe derived data, rebuild it from the log, and compare the totals."""
     from tallystick.cli.quotas import run_replay_vault
@@ -148,7 +152,7 @@ def replay(
     settings = settings_of(config, data=data, archive_url=archive_url)
     if is_vault:
         raise typer.Exit(run_replay_vault(settings, is_json))
-    raise typer.Exit(run_replay(settings, is_json, is_from_archive))
+    raise typer.Exit(run_replay(settings, is_json, is_from_archive, is_restored=is_restored))
 
 
 @archive.command("verify")

@@ -26,18 +26,30 @@ from tallystick.settings import Settings
 _STALL_SECONDS_MAX = 120.0
 
 
-def run_replay(settings: Settings, is_json: bool, is_from_archive: bool = False) -> int:
-    """Rebuild; return 1 when a total differs from before."""
+def run_replay(
+    settings: Settings,
+    is_json: bool,
+    is_from_archive: bool = False,
+    *,
+    is_restored: bool = False,
+) -> int:
+    """Rebuild; return 1 when a total differs from before.
+
+    `is_restored`: the log was set back, so what was before is of another log, and not compared.
+    """
     console = Console(stderr=True)
     if is_from_archive:
         require_whole(open_archive(settings))
-    with open_platform(settings) as platform:
-        wait_until_caught_up(platform, console)
-        before = totals(platform, has_digest=is_from_archive)
+    before = None
+    if not is_restored:
+        with open_platform(settings) as platform:
+            wait_until_caught_up(platform, console)
+            before = totals(platform, has_digest=is_from_archive)
     with open_platform(settings, has_wipe=True, is_restoring=is_from_archive) as platform:
         wait_until_caught_up(platform, console)
         after = totals(platform, has_digest=is_from_archive)
         violations = platform.verifier.violations()
+    before = after if before is None else before
     is_same = before == after and not violations
     if is_json:
         print(json.dumps({"same": is_same, "before": before, "after": after}))  # noqa: T201

@@ -13,6 +13,7 @@ from typing import Protocol
 
 import msgspec
 
+from tallystick.errors import InvariantBroken
 from tallystick.events.batch import EventBatch, Identity
 from tallystick.events.dedup import DedupIndex
 from tallystick.plumbing.log import PostgresLog
@@ -51,8 +52,10 @@ class JudgingAppender:
         self._index = index
 
     def open(self) -> None:
-        """Bring the index up to the log."""
-        self._catch_up(self._log.head())
+        """Bring the index up to the log, or back to it."""
+        head = self._log.head()
+        self._index.keep_within(head)
+        self._catch_up(head)
 
     def append(self, batch: EventBatch, identities: Sequence[Identity], received_at: int) -> bytes:
         """Judge and append in one transaction."""
@@ -72,6 +75,11 @@ class JudgingAppender:
         return judged
 
     def _catch_up(self, head: int) -> None:
+        if self._index.position > head:
+            raise InvariantBroken(
+                f"the log ends at {head}, before {self._index.position}: it was set back while "
+                "this process ran; stop every process and start again"
+            )
         while self._index.position < head:
             self._index.catch_up(
                 self._log.read(self._index.position, batches_max=_CATCH_UP_BATCHES)

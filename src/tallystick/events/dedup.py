@@ -14,6 +14,8 @@ sink; one that claims to be new is found by the verifier, which reverses it.
 
 from __future__ import annotations
 
+import logging
+import shutil
 import struct
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -33,6 +35,7 @@ from tallystick.clock import DAY, SECOND
 from tallystick.events.batch import Identity, identities_of
 from tallystick.plumbing.log.model import LogBatch, Verdict, decode_payload
 
+_log = logging.getLogger(__name__)
 _POSITION_KEY = b"\xffposition"  # no UTF-8 text begins with this byte
 _ENTRY = struct.Struct(">Q16s")
 _OFFSET = struct.Struct(">Q")
@@ -49,6 +52,11 @@ class DedupIndex:
 
     def __init__(self, folder: Path, *, remembered_for: int = REMEMBERED_FOR) -> None:
         """`remembered_for` is in micros; 0 is for ever."""
+        self._folder = folder
+        self._remembered_for = remembered_for
+        self._open()
+
+    def _open(self) -> None:
         table = BlockBasedOptions()
         table.set_bloom_filter(_BLOOM_BITS, False)
         table.set_block_cache(Cache(_CACHE_BYTES))
@@ -65,18 +73,39 @@ class DedupIndex:
         options.set_memtable_prefix_bloom_ratio(0.1)
         options.set_memtable_whole_key_filtering(True)
         options.set_block_based_table_factory(table)
-        folder.mkdir(parents=True, exist_ok=True)
+        self._folder.mkdir(parents=True, exist_ok=True)
         self._entries = Rdict(
-            str(folder),
+            str(self._folder),
             options,
             # named, or a folder that is opened again takes the options stored in it: with their
             # time to live applied twice, which forgets entries at random, and without the filter
             column_families={"default": options},
-            access_type=AccessType.with_ttl(remembered_for // SECOND),
+            access_type=AccessType.with_ttl(self._remembered_for // SECOND),
         )
         stored = self._entries.get(_POSITION_KEY)
         self.position: int = _OFFSET.unpack(stored)[0] if stored else 0
         self._pending: dict[bytes, bytes] = {}
+
+    def keep_within(self, head: int) -> None:
+        """Begin anew, at offset 0, when the log ends before `position`.
+
+        Then the log was set back: it was restored to an earlier point. What the index holds
+        beyond it was lost there, and whoever sends that again must not hear "duplicate".
+        """
+        if self.position <= head:
+            return
+        _log.warning(
+            "the log ends at %d, the index %s at %d: it is made anew from the log",
+            head,
+            self._folder,
+            self.position,
+        )
+        self._entries.close()
+        lost = self._folder.with_name(f"{self._folder.name}.lost")
+        shutil.rmtree(lost, ignore_errors=True)
+        self._folder.rename(lost)  # at once: half an index would not open
+        shutil.rmtree(lost, ignore_errors=True)
+        self._open()
 
     def judge(self, identities: Sequence[Identity], offsets: Sequence[int]) -> bytes:
         """Return one verdict a delivery; each has its offset in the log.

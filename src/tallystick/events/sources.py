@@ -109,10 +109,13 @@ class KafkaSource:
             time.sleep(_RETRY_SECONDS)
         stored = self._positions.load(self._follower)
         starts = self._reader.starts() if self._reader is not None else {}
+        new = {one: starts.get(one, 0) for one in partitions if one not in stored}
+        if new:  # what retention deleted before is missing for no reason of ours
+            self._positions.begin(self._follower, new)
         self._epoch += 1
         begun = {}
         for partition in partitions:
-            position = stored[partition].offset if partition in stored else starts.get(partition, 0)
+            position = new[partition] if partition in new else stored[partition].offset
             self._stages[partition] = Stage(
                 self._options.topic,
                 partition,

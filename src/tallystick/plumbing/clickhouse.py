@@ -30,6 +30,11 @@ clickhouse_settings.set_setting("autogenerate_session_id", False)
 clickhouse_settings.set_setting("use_protocol_version", False)
 
 
+_AT_ONCE = ("async_insert", "0")
+"""An insert is over when it is answered: rows that wait in a buffer of the server could land after
+we have read back what did. Newer versions, chDB among them, buffer unless they are told not to."""
+
+
 class ClickHouse:
     """One connection to the facts; calls on it are serialized by the driver."""
 
@@ -43,6 +48,7 @@ class ClickHouse:
             }
         try:
             self._client = clickhouse_connect.get_client(dsn=url, query_limit=0, **bounds)
+            self._client.set_client_setting(*_AT_ONCE)
         except (ClickHouseError, OSError, RuntimeError) as error:
             raise StoreUnavailable("ClickHouse does not answer") from error
 

@@ -39,17 +39,22 @@ class Freshness:
     def report(self) -> dict[str, Any]:
         """Return followers with their lag, and accepted minus counted.
 
-        `accepted` counts deliveries in the log, `counted` those that became a fact or were
-        set aside as a duplicate or a conflict; when all followers are at the head, the
-        difference is zero. `refused_runs` could not be charged: they are set aside and stand
-        in `refused` (ten of them) with the reason.
+        `accepted` counts deliveries in the log from where the sink began, `counted` those that
+        became a fact or were set aside as a duplicate or a conflict; when all followers are at
+        the head, the difference is zero. `refused_runs` could not be charged: they are set aside
+        and stand in `refused` (ten of them) with the reason.
         """
         followers = self.positions()
         pending, refused = self.count_runs()
         followers[-1]["pending_runs"] = pending
         counts = self._facts.query_counts()
         heads = self._heads.heads()
-        accepted = sum(head for partition, head in heads.items() if partition != CORRECTIONS)
+        begun = self._positions.beginnings("sink")
+        accepted = sum(
+            head - begun.get(partition, 0)
+            for partition, head in heads.items()
+            if partition != CORRECTIONS
+        )
         counted = sum(int(counts[name]) for name in ("facts", "duplicates", "conflicts"))
         return {
             "at": format_time(self._clock.now()),

@@ -86,14 +86,18 @@ class Verifier:
 
     def _lost_offsets(self) -> list[Violation]:
         lost, missing = [], 0
+        beginnings = self._positions.beginnings("sink")
         for partition, position in sorted(self._positions.load("sink").items()):
+            first = beginnings.get(partition, 0)
             row = self._store.query_rows(
-                _SQL["query_fact_identity"], {"partition": partition, "position": position.offset}
+                _SQL["query_fact_identity"],
+                {"partition": partition, "first": first, "position": position.offset},
             )[0]
-            if not row["rows"] == row["offsets"] == position.offset:
-                missing += abs(position.offset - int(row["rows"])) or 1
+            count = position.offset - first
+            if not row["rows"] == row["offsets"] == count:
+                missing += abs(count - int(row["rows"])) or 1
                 lost.append(
-                    f"partition {partition}: log {position.offset}, rows {row['rows']}, "
+                    f"partition {partition}: log {count}, rows {row['rows']}, "
                     f"distinct offsets {row['offsets']}"
                 )
         return [Violation("INV-10", missing, lost)] if lost else []

@@ -1,11 +1,13 @@
 -- name: query_fact_identity
--- Facts and deliveries below the sink's position: each offset exactly once (INV-10).
+-- Facts and deliveries from where the sink began to where it is: each offset exactly once (INV-10).
 SELECT count() AS rows, uniqExact(log_offset) AS offsets FROM (
     SELECT log_offset FROM tallystick.facts
-    WHERE log_partition = {partition:UInt16} AND log_offset < {position:UInt64}
+    WHERE log_partition = {partition:UInt16}
+      AND log_offset >= {first:UInt64} AND log_offset < {position:UInt64}
     UNION ALL
     SELECT log_offset FROM tallystick.deliveries
-    WHERE log_partition = {partition:UInt16} AND log_offset < {position:UInt64}
+    WHERE log_partition = {partition:UInt16}
+      AND log_offset >= {first:UInt64} AND log_offset < {position:UInt64}
 );
 
 -- name: query_repeated_events

@@ -1,7 +1,7 @@
 """The engine: the process that owns the embedded ClickHouse and runs the followers.
 
 Started by `serve` as a child. It reads what to do from its environment, prints one JSON
-line {"port": n} when it is ready, and stops cleanly on SIGTERM.
+line {"port": n} when it is ready, or {"refused": why}, and stops cleanly on SIGTERM.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import msgspec
 
 from tallystick.analytics.store import FactStore
 from tallystick.clock import Clock, SystemClock
+from tallystick.errors import InvariantBroken
 from tallystick.plumbing.clickhouse import ClickHouse, migrate_clickhouse
 from tallystick.plumbing.embedded.clickhouse import ChdbEndpoint
 from tallystick.plumbing.log import Positions
@@ -44,11 +45,20 @@ def main() -> int:
     stop = threading.Event()
     for name in (signal.SIGTERM, signal.SIGINT):
         signal.signal(name, lambda *_: stop.set())
-    with running(options, SystemClock()) as port:
-        sys.stdout.write(msgspec.json.encode({"port": port}).decode() + "\n")
-        sys.stdout.flush()
-        stop.wait()
+    try:
+        with running(options, SystemClock()) as port:
+            _tell(port=port)
+            stop.wait()
+    except InvariantBroken as refused:
+        _tell(refused=refused.message)
+        return 1
     return 0
+
+
+def _tell(**answer: int | str) -> None:
+    """One line for the parent, who waits for the first."""
+    sys.stdout.write(msgspec.json.encode(answer).decode() + "\n")
+    sys.stdout.flush()
 
 
 @contextmanager
@@ -57,8 +67,10 @@ def running(options: EngineOptions, clock: Clock) -> Iterator[int]:
     store = ClickHouse(options.clickhouse_url)
     migrate_clickhouse(store)
     roles = Roles(options, clock)
+    roles.require_archive_within()
     if options.has_wipe:
         wipe_derived(roles.positions, FactStore(store))
+    roles.require_facts_within()
     loops = [
         *roles.sink(),
         *roles.vault(),

@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 from tallystick.analytics.facts import FACT_TYPES, deliveries_table, facts_table
 from tallystick.analytics.store import FactStore
 from tallystick.catalog import Catalog
+from tallystick.errors import InvariantBroken
 from tallystick.events.model import EventType
 from tallystick.plumbing.log import Verdict
 from tallystick.rating import Rater
@@ -28,6 +29,7 @@ _KINDS = {
     Verdict.CONFLICT: "conflict",
     Verdict.CONTROL: "control",
 }
+_BROKEN = EventType.IMPORT_ERROR.value
 _ENDS = pa.array([EventType.RUN_COMPLETED.value, EventType.RUN_FAILED.value])
 
 Touched = dict[tuple[str, str], bool]
@@ -71,6 +73,7 @@ class Intake:
         rated = self._current_rater().rate_columns(columns_to_rate(table), table.num_rows)
         facts = facts_table({name: table.column(name) for name in table.column_names}, rated)
         verdicts = judge_late(self._facts, facts, table.column("verdict").to_numpy())
+        self._require_same_events(facts)
         is_original = verdicts == Verdict.ORIGINAL
         if is_original.all():
             self._append_missing("facts", facts)
@@ -85,8 +88,36 @@ class Intake:
     def correct(self, table: pa.Table) -> Touched:
         """Append rows of corrections."""
         facts = table.select(list(FACT_TYPES))
+        self._require_same_events(facts)
         self._append_missing("facts", facts)
         return dict.fromkeys(touched_by(facts), True)
+
+    def _require_same_events(self, table: pa.Table) -> None:
+        """Raise InvariantBroken when other events landed at these offsets.
+
+        Then the log was set back and went another way since: by its offsets alone, what is new
+        would be taken for what landed.
+        """
+        partitions, offsets = table.column("log_partition"), table.column("log_offset")
+        for partition in pc.unique(partitions).to_pylist():
+            own = pc.and_(
+                pc.equal(partitions, partition),
+                pc.less(offsets, self._known[partition].landed_until),
+            )
+            if not pc.any(own).as_py():
+                continue
+            read = table.filter(pc.and_(own, pc.not_equal(table.column("event_type"), _BROKEN)))
+            names = ("log_offset", "tenant_id", "event_id")
+            places, *identities = (read.column(name).to_pylist() for name in names)
+            range_ = pc.min_max(offsets.filter(own)).as_py()
+            landed = self._facts.query_landed_events(partition, range_["min"], range_["max"] + 1)
+            for place, *identity in zip(places, *identities, strict=True):
+                if landed.get(place, tuple(identity)) != tuple(identity):
+                    raise InvariantBroken(
+                        f"at partition {partition}, offset {place} the log has another event than "
+                        "ClickHouse: it was set back, and appended to since. Rebuild the facts "
+                        "from the log: tallystick replay --restored (docs/pipeline.md)"
+                    )
 
     def _append_missing(self, name: str, table: pa.Table) -> None:
         """Append rows, but those that landed before a crash."""

@@ -140,7 +140,7 @@ class _Handler(BaseHTTPRequestHandler):
             raise RuntimeError("max_execution_time is not a number of seconds")
         connection = self.connections.get()
         try:
-            connection.query(f"SET max_execution_time = {seconds}")
+            connection.query(f"SET max_execution_time = {seconds}, async_insert = 0")
             return bytes(connection.query(sql, "TabSeparated", params=values).bytes())
         finally:
             self.connections.put(connection)

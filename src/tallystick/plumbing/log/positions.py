@@ -61,6 +61,22 @@ class Positions:
         with transaction(self._pool) as connection:
             self.store(connection, follower, offsets, now)
 
+    def begin(self, follower: str, first_offsets: Mapping[int, int]) -> None:
+        """Note where partitions begin that the follower has not begun yet."""
+        arguments = {
+            "follower": follower,
+            "partitions": list(first_offsets),
+            "offsets": list(first_offsets.values()),
+        }
+        with transaction(self._pool) as connection:
+            connection.execute(_SQL["store_beginnings"], arguments)
+
+    def beginnings(self, follower: str) -> dict[int, int]:
+        """Where partitions began that did not begin at 0: retention had deleted what was before."""
+        with transaction(self._pool) as connection:
+            rows = connection.execute(_SQL["load_beginnings"], {"follower": follower}).fetchall()
+        return dict(rows)
+
     def forget(self, follower: str) -> None:
         """Send a follower to the beginning of every partition."""
         with transaction(self._pool) as connection:

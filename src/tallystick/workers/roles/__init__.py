@@ -13,8 +13,11 @@ enforcement  vault, holds, seals, budgets, calls, alerts, overrun
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from tallystick.clock import Clock
-from tallystick.plumbing.log import Positions
+from tallystick.plumbing.log import Positions, PostgresLog
+from tallystick.workers import setback
 from tallystick.workers.loop import Follower, FollowerLoop
 from tallystick.workers.options import EngineOptions
 from tallystick.workers.roles import enforcement, pipeline
@@ -71,6 +74,17 @@ class Roles:
         if self._parts.options.is_shared:
             lanes = [Alone(lane, self._parts.leases(lane.name)) for lane in lanes]
         return [_loop(lane) for lane in lanes]
+
+    def require_archive_within(self) -> None:
+        """Raise InvariantBroken when the archive is of a log that went further."""
+        setback.require_archive_within(self._parts.logs(), self._parts.archive())
+
+    def require_facts_within(self) -> None:
+        """The same of the facts; indexes that know more are made anew from the log."""
+        parts = self._parts
+        setback.require_facts_within(parts.logs(), parts.facts())
+        if parts.options.kafka is None:
+            setback.keep_indexes_within(Path(parts.options.data), PostgresLog(parts.pool))
 
     def close(self) -> None:
         """Let sources, leases and connections go; the loops have stopped before."""

@@ -23,7 +23,7 @@ from tallystick.ids import Uuid7Source
 from tallystick.ledger import Ledger
 from tallystick.plumbing.clickhouse import ClickHouse
 from tallystick.plumbing.leases import Leases
-from tallystick.plumbing.log import Positions, PostgresLog
+from tallystick.plumbing.log import CORRECTIONS, Positions, PostgresLog
 from tallystick.plumbing.log.kafka import KafkaOptions, KafkaWriter
 from tallystick.plumbing.objects import open_objects
 from tallystick.plumbing.postgres import open_pool
@@ -69,6 +69,11 @@ class Parts:
                 "TALLYSTICK_ARCHIVE_URL must be set: archivers share it", field="archive_url"
             )
         return Archive(open_objects(self.options.archive_url))
+
+    def logs(self) -> list[PostgresLog]:
+        """What of the log is in PostgreSQL: corrections always are."""
+        corrections = PostgresLog(self.pool, CORRECTIONS)
+        return [corrections] if self.options.kafka else [PostgresLog(self.pool), corrections]
 
     def redactor(self) -> Redactor:
         """What takes content out of events."""
