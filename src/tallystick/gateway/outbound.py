@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
+from urllib.parse import quote
 
 import aiohttp
 from yarl import URL
@@ -127,14 +128,20 @@ class Outbound:
             model = ""
         url = self._urls.get((upstream.name, path + model))
         if url is None:
-            url = URL(upstream.base_url + path)
-            if model:
-                base = URL(upstream.base_url) / "openai" / "deployments" / model
-                url = base.joinpath(*path.strip("/").split("/"))
-                url = url.with_query({"api-version": upstream.api_version})
+            url = _deployment(upstream, path, model) if model else URL(upstream.base_url + path)
             if len(self._urls) < 1000:  # model names are the caller's
                 self._urls[upstream.name, path + model] = url
         return url
+
+
+def _deployment(upstream: Upstream, path: str, model: str) -> URL:
+    """Azure's address of a model; the caller names one segment of it, and no more than that."""
+    if not model.strip("."):
+        raise UpstreamFailed(
+            "model must be a name", code="unsupported_field", status=400, is_sent=False
+        )
+    base = f"{URL(upstream.base_url)}/openai/deployments/{quote(model, safe='')}"
+    return URL(f"{base}{path}?api-version={quote(upstream.api_version)}", encoded=True)
 
 
 def _key_headers(upstream: Upstream) -> dict[str, str]:
