@@ -44,7 +44,7 @@ async def with_server(
     step: Callable[[Outbound, str], Awaitable[None]],
 ) -> None:
     """Run a step against a server of this loop."""
-    runner = web.ServerRunner(web.Server(answer))
+    runner = web.ServerRunner(web.Server(answer), shutdown_timeout=0.1)
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0)
     await site.start()
@@ -92,3 +92,28 @@ def test_a_name_of_dots_is_refused_before_anything_is_sent(name: str) -> None:
     with pytest.raises(UpstreamFailed) as refused:
         asked_at([(AZURE, "/chat/completions", name)])
     assert refused.value.http_status == 400 and not refused.value.is_sent
+
+
+def test_a_call_does_not_wait_for_a_connection_for_ever() -> None:
+    """One connection, and a stream on it that is not read: the next call is told so."""
+
+    async def answer(request: web.BaseRequest) -> web.StreamResponse:
+        response = web.StreamResponse()
+        await response.prepare(request)
+        await response.write(b"data: 1\n\n")
+        await asyncio.sleep(60)
+        return response
+
+    async def send(outbound: Outbound, url: str) -> None:
+        narrow = Upstream(
+            "openai", name="narrow", base_url=url, connections_max=1, connect_seconds=0.1
+        )
+        held = await outbound.send(narrow, "/chat/completions", b"{}", {})
+        with pytest.raises(UpstreamFailed) as refused:
+            async with asyncio.timeout(20):
+                await outbound.send(narrow, "/chat/completions", b"{}", {})
+        assert (refused.value.code, refused.value.http_status) == ("upstream_busy", 503)
+        assert not refused.value.is_sent
+        held.close()
+
+    asyncio.run(with_server(answer, send))

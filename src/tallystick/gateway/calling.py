@@ -43,7 +43,7 @@ from tallystick.ids import IdSource
 T = TypeVar("T")
 _SETTLE_DELAYS = (0.1, 0.5, 2.0, 5.0)
 """Seconds between tries to settle; what stays unsettled is left to the ledger's resolver."""
-_OURS = frozenset({"unsupported_field", "upstream_key_unreadable"})
+_OURS = frozenset({"unsupported_field", "upstream_key_unreadable", "upstream_busy"})
 """Failures before anything was sent, that say nothing of the upstream."""
 _DOWNGRADE_CODES = frozenset({"budget_exceeded", "downgrade_required"})
 
