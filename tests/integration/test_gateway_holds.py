@@ -70,6 +70,38 @@ class SwitchedOff:
         raise Blocked("all is switched off", decided_by="mitigation:1")
 
 
+class SwitchedLater(SwitchedOff):
+    """A kill switch that lets calls begin, and ends what is under way."""
+
+    async def check(self, ask: Ask) -> None:
+        pass
+
+    def check_running(self, ask: Ask) -> None:
+        raise Blocked("all is switched off", decided_by="mitigation:1")
+
+
+class Reader:
+    """A client; it takes so many pieces of an answer and then reads no more, or goes away."""
+
+    def __init__(self, pieces_max: int, *, goes: bool = False) -> None:
+        self.messages: list[Any] = []
+        self._pieces_max = pieces_max
+        self._goes = goes
+        self._gone = asyncio.Event()
+
+    async def take(self, message: Any) -> None:
+        if len(self.messages) > self._pieces_max:
+            if self._goes:
+                self._gone.set()
+                return
+            await asyncio.Event().wait()
+        self.messages.append(message)
+
+    async def wait(self) -> Any:
+        await self._gone.wait()
+        return {"type": "http.disconnect"}
+
+
 class Scene:
     """A gateway in this process, over a world and the scripted upstream."""
 
@@ -86,11 +118,14 @@ class Scene:
         *,
         hold_seconds: int = 900,
         switch: SwitchedOff | None = None,
+        **more: Any,
     ) -> T:
         upstream = UpstreamSettings(
             "openai", base_url=self.upstream.url + "/v1", api_key="sk", concurrency_max=1
         )
-        settings = GatewaySettings(upstreams={"openai": upstream}, hold_seconds=hold_seconds)
+        settings = GatewaySettings(
+            upstreams={"openai": upstream}, hold_seconds=hold_seconds, **more
+        )
 
         async def inside() -> T:
             world = self.world
@@ -147,24 +182,26 @@ def scene(world: World, postgres_url: str, clickhouse: ClickHouse, upstream: Ups
 
 async def send(gateway: Gateway, name: tuple[str, str], **body: Any) -> tuple[int, bytes]:
     """One request to an endpoint; its status and body."""
+    reader = Reader(10**6)
+    await ask_of(gateway, name, reader, **body)
+    sent = reader.messages
+    return sent[0]["status"], b"".join(one.get("body", b"") for one in sent)
+
+
+async def ask_of(
+    gateway: Gateway, name: tuple[str, str], reader: Reader, **body: Any
+) -> dict[bytes, bytes]:
+    """One request of a client to an endpoint; returns the headers of its answer."""
     text = msgspec.json.encode({"model": "gpt-4o", **body})
-    gone = asyncio.Event()
     messages = [{"type": "http.request", "body": text, "more_body": False}]
-    sent: list[Any] = []
 
     async def receive() -> Any:
-        if messages:
-            return messages.pop()
-        await gone.wait()
-        return {"type": "http.disconnect"}
-
-    async def take(message: Any) -> None:
-        sent.append(message)
+        return messages.pop() if messages else await reader.wait()
 
     scope = {"type": "http", "method": name[0], "path": name[1], "headers": [], "state": {}}
     response = await gateway.endpoints[name](Request(scope, receive))
-    await response(scope, receive, take)
-    return sent[0]["status"], b"".join(one.get("body", b"") for one in sent)
+    await response(scope, receive, reader.take)
+    return dict(reader.messages[0]["headers"])
 
 
 def chat(mark: str) -> dict[str, Any]:
@@ -201,3 +238,37 @@ def test_a_kill_switch_stops_calls_that_are_free_too(scene: Scene) -> None:
     status, body = scene.run(lambda gateway: send(gateway, COUNT, **asked), switch=SwitchedOff())
     assert status == 402 and b"mitigation:1" in body
     assert len(scene.upstream.truth()) == count
+
+
+def stream_to(scene: Scene, reader: Reader, mark: str, **more: Any) -> None:
+    """Stream to a client within a deadline; its hold ends."""
+
+    async def step(gateway: Gateway) -> None:
+        async with asyncio.timeout(30):  # or it waits for ever
+            await ask_of(gateway, CHAT, reader, **chat(mark))
+
+    scene.run(step, **more)
+    assert scene.world.ledger.balance("acme").held == 0
+
+
+def test_a_client_that_stops_reading_holds_nothing_and_is_charged_in_full(scene: Scene) -> None:
+    reader = Reader(3)
+    stream_to(scene, reader, "#slow rate=40 out=60#", client_seconds=0.5)
+    assert scene.upstream.truth()[-1]["is_finished"]  # read on to its own count
+    assert len(reader.messages) == 4
+
+
+def test_a_kill_switch_ends_a_stream_that_its_client_does_not_read(scene: Scene) -> None:
+    stream_to(scene, Reader(3), "#slow rate=40 out=400#", switch=SwitchedLater())
+    assert not scene.upstream.truth()[-1]["is_finished"]
+
+
+def test_a_kill_switch_ends_a_stream_whose_upstream_is_silent(scene: Scene) -> None:
+    reader = Reader(10**6)
+    stream_to(scene, reader, "#stall seconds=600 out=40#", switch=SwitchedLater())
+    body = b"".join(one.get("body", b"") for one in reader.messages)
+    assert b"blocked" in body and body.endswith(b"[DONE]\n\n")
+
+
+def test_a_silent_upstream_is_not_waited_for_once_its_client_is_gone(scene: Scene) -> None:
+    stream_to(scene, Reader(0, goes=True), "#stall seconds=600 out=40#", drain_seconds=0.5)
