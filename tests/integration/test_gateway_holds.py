@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any, TypeVar
+from urllib.parse import unquote
 
 import msgspec
 import pytest
@@ -189,7 +190,7 @@ async def send(gateway: Gateway, name: tuple[str, str], **body: Any) -> tuple[in
 
 
 async def ask_of(
-    gateway: Gateway, name: tuple[str, str], reader: Reader, **body: Any
+    gateway: Gateway, name: tuple[str, str], reader: Reader, run: str = "", **body: Any
 ) -> dict[bytes, bytes]:
     """One request of a client to an endpoint; returns the headers of its answer."""
     text = msgspec.json.encode({"model": "gpt-4o", **body})
@@ -198,7 +199,8 @@ async def ask_of(
     async def receive() -> Any:
         return messages.pop() if messages else await reader.wait()
 
-    scope = {"type": "http", "method": name[0], "path": name[1], "headers": [], "state": {}}
+    headers = [(b"x-tallystick-run", run.encode())] if run else []
+    scope = {"type": "http", "method": name[0], "path": name[1], "headers": headers, "state": {}}
     response = await gateway.endpoints[name](Request(scope, receive))
     await response(scope, receive, reader.take)
     return dict(reader.messages[0]["headers"])
@@ -272,3 +274,13 @@ def test_a_kill_switch_ends_a_stream_whose_upstream_is_silent(scene: Scene) -> N
 
 def test_a_silent_upstream_is_not_waited_for_once_its_client_is_gone(scene: Scene) -> None:
     stream_to(scene, Reader(0, goes=True), "#stall seconds=600 out=40#", drain_seconds=0.5)
+
+
+@pytest.mark.parametrize("is_stream", [False, True])
+def test_a_run_of_any_name_gets_its_answer(scene: Scene, *, is_stream: bool) -> None:
+    """Once the work is done and charged, no header may lose it."""
+    asked = {**chat("#normal out=3#"), "stream": is_stream}
+    headers = scene.run(
+        lambda gateway: ask_of(gateway, CHAT, Reader(10**6), run="запуск-7", **asked)
+    )
+    assert unquote(headers[b"x-tallystick-run"].decode()) == "запуск-7"

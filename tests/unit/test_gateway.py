@@ -21,6 +21,7 @@ from tallystick.events.redaction import Redactor
 from tallystick.gateway import routing
 from tallystick.gateway.attribution import place_of
 from tallystick.gateway.estimate import IMAGE_TOKENS_MAX, bound_input
+from tallystick.gateway.headers import answer_headers, header_text
 from tallystick.gateway.health import Health
 from tallystick.gateway.money import Usage
 from tallystick.gateway.routing import CLOSED, BreakerState, Choice, RetryBudget, plan_choices
@@ -260,3 +261,10 @@ def test_a_call_s_event_is_what_the_door_would_make_of_it(more: dict[str, Any]) 
     assert events_of(messages, now, redactor) == parsed.events
     with pytest.raises(InvalidInput):
         events_of([{**messages[0], "tenant_id": ""}], now, redactor)
+
+
+@pytest.mark.parametrize("said", ["r\u20ac", "запуск-7", "\udcff", "a\r\nb: c", "100%"])
+def test_what_an_answer_says_of_its_call_can_always_be_sent(said: str) -> None:
+    sent = header_text(said)
+    assert sent.isascii() and sent.isprintable()
+    assert answer_headers({"x-request-id": said}) == {"x-request-id": sent}

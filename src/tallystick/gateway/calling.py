@@ -25,7 +25,7 @@ from tallystick.gateway import routing
 from tallystick.gateway.attribution import CallPlace
 from tallystick.gateway.door import TokenRate
 from tallystick.gateway.estimate import estimate_output
-from tallystick.gateway.headers import answer_headers, call_headers
+from tallystick.gateway.headers import answer_headers, call_headers, header_text
 from tallystick.gateway.health import Health
 from tallystick.gateway.heartbeat import Heartbeat
 from tallystick.gateway.keys import KeyRing
@@ -452,4 +452,4 @@ def _without_models(principal: Principal) -> Principal:
 
 def _provider_id(answer: Answer) -> str:
     headers = answer.headers
-    return headers.get("x-request-id") or headers.get("request-id") or ""
+    return header_text(headers.get("x-request-id") or headers.get("request-id") or "")

@@ -21,7 +21,7 @@ from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
 from tallystick.errors import TallystickError
-from tallystick.gateway.headers import answer_headers, call_headers
+from tallystick.gateway.headers import answer_headers, call_headers, header_text
 from tallystick.gateway.model import UpstreamFailed
 from tallystick.gateway.money import CallPermit, Usage
 from tallystick.gateway.outbound import Answer
@@ -280,7 +280,7 @@ class StreamAnswer(Response):
                 self._usage(),
                 outcome="failed" if error_code else "completed",
                 error_code=error_code,
-                provider_request_id=self._answer.headers.get("x-request-id", ""),
+                provider_request_id=header_text(self._answer.headers.get("x-request-id", "")),
                 served_model=seen.served_model,
             )
         finally:
