@@ -12,12 +12,14 @@ import pytest
 from starlette.requests import Request
 
 from tallystick.access import Principal
+from tallystick.clock import SystemClock
 from tallystick.enforcement.authorization import Ask, Authorizer, OtherModel
 from tallystick.enforcement.calls import Calls
 from tallystick.enforcement.rates import UNLIMITED, Decision
 from tallystick.errors import Blocked, SlowDown
 from tallystick.gateway import Gateway, GatewaySettings, make_gateway
 from tallystick.gateway.keys import KeyRing, ProviderKeys
+from tallystick.gateway.routing import FAILURES_MAX, REST
 from tallystick.gateway.settings import Upstream as UpstreamSettings
 from tallystick.gateway.settings import check_settings
 from tallystick.ids import Uuid7Source
@@ -103,6 +105,15 @@ class Reader:
         return {"type": "http.disconnect"}
 
 
+class LaterClock:
+    """The time, moved on by hand; what it moves are the breakers' rests."""
+
+    moved = 0
+
+    def now(self) -> int:
+        return SystemClock().now() + self.moved
+
+
 class Scene:
     """A gateway in this process, over a world and the scripted upstream."""
 
@@ -112,6 +123,7 @@ class Scene:
         self.clickhouse = clickhouse
         self.upstream = upstream
         self.door = OpenDoor()
+        self.clock = LaterClock()
 
     def run(
         self,
@@ -148,7 +160,7 @@ class Scene:
                 check_settings(settings, {}),
                 KeyRing(ProviderKeys(world.pool, "secret", world.clock)),
                 self.door,
-                world.clock,
+                self.clock,
                 Uuid7Source(world.clock),
             )
             try:
@@ -284,3 +296,30 @@ def test_a_run_of_any_name_gets_its_answer(scene: Scene, *, is_stream: bool) -> 
         lambda gateway: ask_of(gateway, CHAT, Reader(10**6), run="запуск-7", **asked)
     )
     assert unquote(headers[b"x-tallystick-run"].decode()) == "запуск-7"
+
+
+def test_a_refusal_says_that_the_upstream_is_in_order(scene: Scene) -> None:
+    """Four failures, a 400 and two failures are never five in a row."""
+
+    async def step(gateway: Gateway) -> list[int]:
+        marks = ("overloaded", "overloaded", "refused", "overloaded", "normal")
+        return [(await send(gateway, CHAT, **chat(f"#{mark}#")))[0] for mark in marks]
+
+    assert scene.run(step) == [500, 500, 400, 500, 200]
+
+
+def test_who_cannot_pay_does_not_keep_an_upstream_at_rest(scene: Scene) -> None:
+    """The trial of its breaker stays for a call that is sent."""
+    upstream = UpstreamSettings("openai", name="openai")
+
+    async def step(gateway: Gateway) -> list[int]:
+        for _ in range(FAILURES_MAX):
+            gateway.health.failed(upstream)
+        first = await send(gateway, CHAT, **chat("#normal#"))
+        scene.clock.moved += REST
+        dear = {"model": "a-model-without-a-price", **chat("#normal#")}
+        refused = [await send(gateway, CHAT, **dear) for _ in range(2)]
+        last = await send(gateway, CHAT, **chat("#normal#"))
+        return [status for status, _ in (first, *refused, last)]
+
+    assert scene.run(step) == [503, 402, 402, 200]

@@ -118,6 +118,28 @@ def test_a_breaker_opens_rests_and_lets_one_look() -> None:
     assert routing.after_trial(BreakerState(2), 9) == BreakerState(2)
 
 
+def test_a_call_that_was_not_sent_leaves_the_trial_to_another() -> None:
+    """An upstream is back; who cannot pay asks all the time, and another asks once."""
+    clock = FixedClock(10**15)
+    health = Health(clock, 0.2, lambda: 0.0)
+    choice = Choice(OPENAI, "gpt-4o")
+    for _ in range(routing.FAILURES_MAX):
+        assert health.take(choice, "acme")
+        health.failed(OPENAI)
+        health.give_back(OPENAI)
+    assert not health.take(choice, "broke")
+    health.give_back(OPENAI, is_sent=False)  # of a call from before: it ends no rest
+    assert not health.take(choice, "broke")
+    clock.micros += routing.REST
+    for _ in range(3):
+        assert health.take(choice, "broke")
+        health.give_back(OPENAI, is_sent=False)
+    assert health.take(choice, "acme")
+    assert not health.take(choice, "broke")
+    health.succeeded(OPENAI)
+    assert health.take(choice, "broke")
+
+
 def test_a_rate_limit_rests_one_target_of_one_tenant_and_no_breaker() -> None:
     clock = FixedClock(0)
     health = Health(clock, 0.2, lambda: 0.0)
