@@ -13,12 +13,13 @@ from tallystick.access import Principal
 from tallystick.clock import HOUR
 from tallystick.enforcement.authorization import Authorizer
 from tallystick.enforcement.calls import CallAsk, CallRefused, Calls, CallSettings, Usage
-from tallystick.enforcement.calls.budgets import limit_id_of
-from tallystick.errors import Conflict, NotFound
+from tallystick.enforcement.calls.budgets import RunBudgets, limit_id_of
+from tallystick.enforcement.calls.store import CallStore
+from tallystick.errors import Conflict, NotFound, StoreUnavailable
 from tallystick.ledger import GrantRequest
 from tallystick.ledger.committer import LANES, Committer
 from tallystick.plumbing.clickhouse import ClickHouse
-from tallystick.plumbing.postgres import BY_INDEX, make_async_pool
+from tallystick.plumbing.postgres import BY_INDEX, make_async_pool, open_pool
 from tests.world import World
 
 T = TypeVar("T")
@@ -339,6 +340,33 @@ def test_what_an_account_cannot_pay_is_on_record_under_every_policy(
     assert charge.target == charge.charged + charge.shortfall == 1_500_000
     assert scene.world.ledger.balance(name).held == 0
     assert scene.world.ledger.verify() == []
+
+
+def test_a_run_budget_is_not_forgotten_for_others(scene: Scene) -> None:
+    """However many budgets another tenant makes, one that does not fit is asked for."""
+    pool = open_pool(scene.url, connections_max=2)
+    budgets = RunBudgets(CallStore(pool), scene.world.ledger, scene.world.clock, known_max=3)
+
+    async def step() -> None:
+        await budgets.put("acme", "kept", asset="CREDIT/6", amount_units=1)
+        for number in range(5):
+            await budgets.put("crowd", f"r{number}", asset="CREDIT/6", amount_units=2)
+        found = await budgets.find("acme", "kept")
+        assert found is not None and found.limit_id == limit_id_of("acme", "kept")
+        assert await budgets.find("acme", "none") is None
+        assert [await budgets.find("crowd", f"r{number}") is None for number in range(6)] == [
+            *[False] * 5,
+            True,
+        ]
+        pool.close()
+        assert await budgets.find("other", "r1") is None  # of whom all is known: nobody is asked
+        with pytest.raises(StoreUnavailable):  # never taken for absent
+            await budgets.find("acme", "another")
+
+    try:
+        asyncio.run(step())
+    finally:
+        pool.close()
 
 
 def test_a_run_budget_cannot_be_raced(scene: Scene) -> None:
