@@ -14,12 +14,12 @@ from tallystick.clock import HOUR
 from tallystick.enforcement.authorization import Authorizer
 from tallystick.enforcement.calls import CallAsk, CallRefused, Calls, CallSettings, Usage
 from tallystick.enforcement.calls.budgets import RunBudgets, limit_id_of
-from tallystick.enforcement.calls.store import CallStore
+from tallystick.enforcement.calls.store import BUDGETS_PER_READ, CallStore
 from tallystick.errors import Conflict, NotFound, StoreUnavailable
 from tallystick.ledger import GrantRequest
 from tallystick.ledger.committer import LANES, Committer
 from tallystick.plumbing.clickhouse import ClickHouse
-from tallystick.plumbing.postgres import BY_INDEX, make_async_pool, open_pool
+from tallystick.plumbing.postgres import BY_INDEX, make_async_pool, open_pool, transaction
 from tests.world import World
 
 T = TypeVar("T")
@@ -367,6 +367,27 @@ def test_a_run_budget_is_not_forgotten_for_others(scene: Scene) -> None:
         asyncio.run(step())
     finally:
         pool.close()
+
+
+def test_budgets_that_are_made_at_once_are_all_learned(scene: Scene) -> None:
+    """More of one moment than are read at a time: what comes after them is read too."""
+    store = CallStore(scene.world.pool)
+    budgets = RunBudgets(store, scene.world.ledger, scene.world.clock)
+    count = BUDGETS_PER_READ + 100
+    with transaction(scene.world.pool) as connection:
+        connection.execute(
+            "INSERT INTO calls.run_budget (tenant_id, run_id, limit_id, asset, amount, changed_at)"
+            " SELECT 'crowd', 'at-once-' || n, 'run:crowd/at-once-' || n, 'CREDIT/6', 1, %s"
+            " FROM generate_series(1, %s) n",
+            (scene.world.clock.now(), count),
+        )
+    budgets.refresh()
+    runs = [f"at-once-{number}" for number in range(1, count + 1)]
+
+    async def step() -> list[bool]:
+        return [await budgets.find("crowd", run) is None for run in runs]
+
+    assert not any(asyncio.run(step()))
 
 
 def test_a_run_budget_cannot_be_raced(scene: Scene) -> None:

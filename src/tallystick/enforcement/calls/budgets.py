@@ -92,15 +92,15 @@ class RunBudgets:
 
     def refresh(self) -> None:
         """Learn what other processes made since the last time."""
+        since, after = max(self._seen_until - _OVERLAP_MICROS, 0), ("", "")
         while True:
-            since = max(self._seen_until - _OVERLAP_MICROS, 0)
             with for_every_tenant():
-                found = self._store.load_run_budgets(since)
+                found = self._store.load_run_budgets(since, *after)
             self._learn(found)
-            newest = max((one.changed_at for one in found), default=self._seen_until)
-            is_last = len(found) < BUDGETS_PER_READ or newest <= self._seen_until
-            self._seen_until = max(self._seen_until, newest)
-            if is_last:
+            if found:
+                since, after = found[-1].changed_at, (found[-1].tenant_id, found[-1].run_id)
+                self._seen_until = max(self._seen_until, since)
+            if len(found) < BUDGETS_PER_READ:
                 return
 
     def _learn(self, budgets: list[KnownBudget]) -> None:
