@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
@@ -14,6 +15,8 @@ from tallystick.clock import HOUR
 from tallystick.enforcement.authorization import Authorizer
 from tallystick.enforcement.calls import CallAsk, CallRefused, Calls, CallSettings, Usage
 from tallystick.enforcement.calls.budgets import RunBudgets, limit_id_of
+from tallystick.enforcement.calls.facts import CallFacts
+from tallystick.enforcement.calls.prices import CallPrices
 from tallystick.enforcement.calls.store import BUDGETS_PER_READ, CallStore
 from tallystick.errors import Conflict, NotFound, StoreUnavailable
 from tallystick.ledger import GrantRequest
@@ -388,6 +391,28 @@ def test_budgets_that_are_made_at_once_are_all_learned(scene: Scene) -> None:
         return [await budgets.find("crowd", run) is None for run in runs]
 
     assert not any(asyncio.run(step()))
+
+
+def test_no_call_is_planned_before_budgets_are_known(scene: Scene) -> None:
+    began, may_end = threading.Event(), threading.Event()
+
+    def learn() -> None:
+        began.set()
+        assert may_end.wait(30)
+
+    async def step() -> None:
+        world = scene.world
+        facts = CallFacts(scene.clickhouse)
+        prices = CallPrices(world.catalog, facts, world.clock, scene.settings, learn)
+        first = asyncio.create_task(prices.rater())
+        assert await asyncio.to_thread(began.wait, 30)
+        second = asyncio.create_task(prices.rater())
+        await asyncio.wait({first, second}, timeout=0.1)
+        assert not first.done() and not second.done()
+        may_end.set()
+        assert await first is await second
+
+    asyncio.run(step())
 
 
 def test_a_run_budget_cannot_be_raced(scene: Scene) -> None:
