@@ -59,22 +59,34 @@ def test_usage_of_each_provider(case: dict[str, Any]) -> None:
 
 
 @given(
-    st.lists(st.sampled_from([b"data: 1", b": x", b"event: a\ndata: 2", b"data: a\ndata: b"])),
+    st.lists(
+        st.tuples(
+            st.sampled_from([b"data: 1", b": x", b"event: a\ndata: 2", b"data: a\ndata: b"]),
+            st.sampled_from([b"\n\n", b"\r\n\r\n", b"\n\r\n", b"\r\n\n", b"\r\r\n"]),
+        )
+    ),
     st.sampled_from([b"\n", b"\r\n"]),
+    st.sampled_from([b"", b"\xef\xbb\xbf"]),
     st.lists(st.integers(0, 60), max_size=12),
 )
 @settings(max_examples=150, deadline=None)
 def test_events_are_the_same_wherever_the_stream_is_cut(
-    events: list[bytes], line: bytes, cuts: list[int]
+    ended: list[tuple[bytes, bytes]], line: bytes, mark: bytes, cuts: list[int]
 ) -> None:
-    whole = b"".join(event.replace(b"\n", line) + line * 2 for event in events)
+    events = [event.replace(b"\n", line) for event, _ in ended]
+    whole = b"".join(event + end for event, (_, end) in zip(events, ended, strict=True))
+    whole = mark + whole if whole else b""
     places = [0, *sorted(min(cut, len(whole)) for cut in cuts), len(whole)]
     splitter = EventSplitter()
     found = [one for start, end in pairwise(places) for one in splitter.feed(whole[start:end])]
     assert b"".join(found) == whole and not splitter.rest
-    assert len(found) == len(events)
-    wanted = [b"1", b"", b"2", b"a\nb"]
-    assert all(event_text(one) in wanted for one in found)
+    texts = {
+        b"data: 1": b"1",
+        b": x": b"",
+        b"event: a\ndata: 2": b"2",
+        b"data: a\ndata: b": b"a\nb",
+    }
+    assert [event_text(one) for one in found] == [texts[event] for event, _ in ended]
 
 
 def test_lines_may_end_with_cr_alone() -> None:
