@@ -193,16 +193,22 @@ def scene(world: World, postgres_url: str, clickhouse: ClickHouse, upstream: Ups
     return Scene(world, postgres_url, clickhouse, upstream)
 
 
-async def send(gateway: Gateway, name: tuple[str, str], **body: Any) -> tuple[int, bytes]:
+async def send(
+    gateway: Gateway, name: tuple[str, str], *headers: tuple[bytes, bytes], **body: Any
+) -> tuple[int, bytes]:
     """One request to an endpoint; its status and body."""
     reader = Reader(10**6)
-    await ask_of(gateway, name, reader, **body)
+    await ask_of(gateway, name, reader, *headers, **body)
     sent = reader.messages
     return sent[0]["status"], b"".join(one.get("body", b"") for one in sent)
 
 
 async def ask_of(
-    gateway: Gateway, name: tuple[str, str], reader: Reader, run: str = "", **body: Any
+    gateway: Gateway,
+    name: tuple[str, str],
+    reader: Reader,
+    *headers: tuple[bytes, bytes],
+    **body: Any,
 ) -> dict[bytes, bytes]:
     """One request of a client to an endpoint; returns the headers of its answer."""
     text = msgspec.json.encode({"model": "gpt-4o", **body})
@@ -211,8 +217,8 @@ async def ask_of(
     async def receive() -> Any:
         return messages.pop() if messages else await reader.wait()
 
-    headers = [(b"x-tallystick-run", run.encode())] if run else []
-    scope = {"type": "http", "method": name[0], "path": name[1], "headers": headers, "state": {}}
+    scope: dict[str, Any] = {"type": "http", "method": name[0], "path": name[1], "state": {}}
+    scope["headers"] = list(headers)
     response = await gateway.endpoints[name](Request(scope, receive))
     await response(scope, receive, reader.take)
     return dict(reader.messages[0]["headers"])
@@ -292,9 +298,8 @@ def test_a_silent_upstream_is_not_waited_for_once_its_client_is_gone(scene: Scen
 def test_a_run_of_any_name_gets_its_answer(scene: Scene, *, is_stream: bool) -> None:
     """Once the work is done and charged, no header may lose it."""
     asked = {**chat("#normal out=3#"), "stream": is_stream}
-    headers = scene.run(
-        lambda gateway: ask_of(gateway, CHAT, Reader(10**6), run="запуск-7", **asked)
-    )
+    run = (b"x-tallystick-run", "запуск-7".encode())
+    headers = scene.run(lambda gateway: ask_of(gateway, CHAT, Reader(10**6), run, **asked))
     assert unquote(headers[b"x-tallystick-run"].decode()) == "запуск-7"
 
 
