@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
@@ -13,12 +14,15 @@ from tallystick.access import Principal
 from tallystick.clock import HOUR
 from tallystick.enforcement.authorization import Authorizer
 from tallystick.enforcement.calls import CallAsk, CallRefused, Calls, CallSettings, Usage
-from tallystick.enforcement.calls.budgets import limit_id_of
-from tallystick.errors import Conflict, NotFound
+from tallystick.enforcement.calls.budgets import RunBudgets, limit_id_of
+from tallystick.enforcement.calls.facts import CallFacts
+from tallystick.enforcement.calls.prices import CallPrices
+from tallystick.enforcement.calls.store import BUDGETS_PER_READ, CallStore
+from tallystick.errors import Conflict, NotFound, StoreUnavailable
 from tallystick.ledger import GrantRequest
 from tallystick.ledger.committer import LANES, Committer
 from tallystick.plumbing.clickhouse import ClickHouse
-from tallystick.plumbing.postgres import BY_INDEX, make_async_pool
+from tallystick.plumbing.postgres import BY_INDEX, make_async_pool, open_pool, transaction
 from tests.world import World
 
 T = TypeVar("T")
@@ -339,6 +343,76 @@ def test_what_an_account_cannot_pay_is_on_record_under_every_policy(
     assert charge.target == charge.charged + charge.shortfall == 1_500_000
     assert scene.world.ledger.balance(name).held == 0
     assert scene.world.ledger.verify() == []
+
+
+def test_a_run_budget_is_not_forgotten_for_others(scene: Scene) -> None:
+    """However many budgets another tenant makes, one that does not fit is asked for."""
+    pool = open_pool(scene.url, connections_max=2)
+    budgets = RunBudgets(CallStore(pool), scene.world.ledger, scene.world.clock, known_max=3)
+
+    async def step() -> None:
+        await budgets.put("acme", "kept", asset="CREDIT/6", amount_units=1)
+        for number in range(5):
+            await budgets.put("crowd", f"r{number}", asset="CREDIT/6", amount_units=2)
+        found = await budgets.find("acme", "kept")
+        assert found is not None and found.limit_id == limit_id_of("acme", "kept")
+        assert await budgets.find("acme", "none") is None
+        assert [await budgets.find("crowd", f"r{number}") is None for number in range(6)] == [
+            *[False] * 5,
+            True,
+        ]
+        pool.close()
+        assert await budgets.find("other", "r1") is None  # of whom all is known: nobody is asked
+        with pytest.raises(StoreUnavailable):  # never taken for absent
+            await budgets.find("acme", "another")
+
+    try:
+        asyncio.run(step())
+    finally:
+        pool.close()
+
+
+def test_budgets_that_are_made_at_once_are_all_learned(scene: Scene) -> None:
+    """More of one moment than are read at a time: what comes after them is read too."""
+    store = CallStore(scene.world.pool)
+    budgets = RunBudgets(store, scene.world.ledger, scene.world.clock)
+    count = BUDGETS_PER_READ + 100
+    with transaction(scene.world.pool) as connection:
+        connection.execute(
+            "INSERT INTO calls.run_budget (tenant_id, run_id, limit_id, asset, amount, changed_at)"
+            " SELECT 'crowd', 'at-once-' || n, 'run:crowd/at-once-' || n, 'CREDIT/6', 1, %s"
+            " FROM generate_series(1, %s) n",
+            (scene.world.clock.now(), count),
+        )
+    budgets.refresh()
+    runs = [f"at-once-{number}" for number in range(1, count + 1)]
+
+    async def step() -> list[bool]:
+        return [await budgets.find("crowd", run) is None for run in runs]
+
+    assert not any(asyncio.run(step()))
+
+
+def test_no_call_is_planned_before_budgets_are_known(scene: Scene) -> None:
+    began, may_end = threading.Event(), threading.Event()
+
+    def learn() -> None:
+        began.set()
+        assert may_end.wait(30)
+
+    async def step() -> None:
+        world = scene.world
+        facts = CallFacts(scene.clickhouse)
+        prices = CallPrices(world.catalog, facts, world.clock, scene.settings, learn)
+        first = asyncio.create_task(prices.rater())
+        assert await asyncio.to_thread(began.wait, 30)
+        second = asyncio.create_task(prices.rater())
+        await asyncio.wait({first, second}, timeout=0.1)
+        assert not first.done() and not second.done()
+        may_end.set()
+        assert await first is await second
+
+    asyncio.run(step())
 
 
 def test_a_run_budget_cannot_be_raced(scene: Scene) -> None:

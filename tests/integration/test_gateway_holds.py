@@ -5,18 +5,21 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any, TypeVar
+from urllib.parse import unquote
 
 import msgspec
 import pytest
 from starlette.requests import Request
 
 from tallystick.access import Principal
+from tallystick.clock import SystemClock
 from tallystick.enforcement.authorization import Ask, Authorizer, OtherModel
 from tallystick.enforcement.calls import Calls
 from tallystick.enforcement.rates import UNLIMITED, Decision
 from tallystick.errors import Blocked, SlowDown
 from tallystick.gateway import Gateway, GatewaySettings, make_gateway
 from tallystick.gateway.keys import KeyRing, ProviderKeys
+from tallystick.gateway.routing import FAILURES_MAX, REST
 from tallystick.gateway.settings import Upstream as UpstreamSettings
 from tallystick.gateway.settings import check_settings
 from tallystick.ids import Uuid7Source
@@ -70,6 +73,47 @@ class SwitchedOff:
         raise Blocked("all is switched off", decided_by="mitigation:1")
 
 
+class SwitchedLater(SwitchedOff):
+    """A kill switch that lets calls begin, and ends what is under way."""
+
+    async def check(self, ask: Ask) -> None:
+        pass
+
+    def check_running(self, ask: Ask) -> None:
+        raise Blocked("all is switched off", decided_by="mitigation:1")
+
+
+class Reader:
+    """A client; it takes so many pieces of an answer and then reads no more, or goes away."""
+
+    def __init__(self, pieces_max: int, *, goes: bool = False) -> None:
+        self.messages: list[Any] = []
+        self._pieces_max = pieces_max
+        self._goes = goes
+        self._gone = asyncio.Event()
+
+    async def take(self, message: Any) -> None:
+        if len(self.messages) > self._pieces_max:
+            if self._goes:
+                self._gone.set()
+                return
+            await asyncio.Event().wait()
+        self.messages.append(message)
+
+    async def wait(self) -> Any:
+        await self._gone.wait()
+        return {"type": "http.disconnect"}
+
+
+class LaterClock:
+    """The time, moved on by hand; what it moves are the breakers' rests."""
+
+    moved = 0
+
+    def now(self) -> int:
+        return SystemClock().now() + self.moved
+
+
 class Scene:
     """A gateway in this process, over a world and the scripted upstream."""
 
@@ -79,6 +123,7 @@ class Scene:
         self.clickhouse = clickhouse
         self.upstream = upstream
         self.door = OpenDoor()
+        self.clock = LaterClock()
 
     def run(
         self,
@@ -86,11 +131,14 @@ class Scene:
         *,
         hold_seconds: int = 900,
         switch: SwitchedOff | None = None,
+        **more: Any,
     ) -> T:
         upstream = UpstreamSettings(
             "openai", base_url=self.upstream.url + "/v1", api_key="sk", concurrency_max=1
         )
-        settings = GatewaySettings(upstreams={"openai": upstream}, hold_seconds=hold_seconds)
+        settings = GatewaySettings(
+            upstreams={"openai": upstream}, hold_seconds=hold_seconds, **more
+        )
 
         async def inside() -> T:
             world = self.world
@@ -112,7 +160,7 @@ class Scene:
                 check_settings(settings, {}),
                 KeyRing(ProviderKeys(world.pool, "secret", world.clock)),
                 self.door,
-                world.clock,
+                self.clock,
                 Uuid7Source(world.clock),
             )
             try:
@@ -145,26 +193,35 @@ def scene(world: World, postgres_url: str, clickhouse: ClickHouse, upstream: Ups
     return Scene(world, postgres_url, clickhouse, upstream)
 
 
-async def send(gateway: Gateway, name: tuple[str, str], **body: Any) -> tuple[int, bytes]:
+async def send(
+    gateway: Gateway, name: tuple[str, str], *headers: tuple[bytes, bytes], **body: Any
+) -> tuple[int, bytes]:
     """One request to an endpoint; its status and body."""
+    reader = Reader(10**6)
+    await ask_of(gateway, name, reader, *headers, **body)
+    sent = reader.messages
+    return sent[0]["status"], b"".join(one.get("body", b"") for one in sent)
+
+
+async def ask_of(
+    gateway: Gateway,
+    name: tuple[str, str],
+    reader: Reader,
+    *headers: tuple[bytes, bytes],
+    **body: Any,
+) -> dict[bytes, bytes]:
+    """One request of a client to an endpoint; returns the headers of its answer."""
     text = msgspec.json.encode({"model": "gpt-4o", **body})
-    gone = asyncio.Event()
     messages = [{"type": "http.request", "body": text, "more_body": False}]
-    sent: list[Any] = []
 
     async def receive() -> Any:
-        if messages:
-            return messages.pop()
-        await gone.wait()
-        return {"type": "http.disconnect"}
+        return messages.pop() if messages else await reader.wait()
 
-    async def take(message: Any) -> None:
-        sent.append(message)
-
-    scope = {"type": "http", "method": name[0], "path": name[1], "headers": [], "state": {}}
+    scope: dict[str, Any] = {"type": "http", "method": name[0], "path": name[1], "state": {}}
+    scope["headers"] = list(headers)
     response = await gateway.endpoints[name](Request(scope, receive))
-    await response(scope, receive, take)
-    return sent[0]["status"], b"".join(one.get("body", b"") for one in sent)
+    await response(scope, receive, reader.take)
+    return dict(reader.messages[0]["headers"])
 
 
 def chat(mark: str) -> dict[str, Any]:
@@ -201,3 +258,73 @@ def test_a_kill_switch_stops_calls_that_are_free_too(scene: Scene) -> None:
     status, body = scene.run(lambda gateway: send(gateway, COUNT, **asked), switch=SwitchedOff())
     assert status == 402 and b"mitigation:1" in body
     assert len(scene.upstream.truth()) == count
+
+
+def stream_to(scene: Scene, reader: Reader, mark: str, **more: Any) -> None:
+    """Stream to a client within a deadline; its hold ends."""
+
+    async def step(gateway: Gateway) -> None:
+        async with asyncio.timeout(30):  # or it waits for ever
+            await ask_of(gateway, CHAT, reader, **chat(mark))
+
+    scene.run(step, **more)
+    assert scene.world.ledger.balance("acme").held == 0
+
+
+def test_a_client_that_stops_reading_holds_nothing_and_is_charged_in_full(scene: Scene) -> None:
+    reader = Reader(3)
+    stream_to(scene, reader, "#slow rate=40 out=60#", client_seconds=0.5)
+    assert scene.upstream.truth()[-1]["is_finished"]  # read on to its own count
+    assert len(reader.messages) == 4
+
+
+def test_a_kill_switch_ends_a_stream_that_its_client_does_not_read(scene: Scene) -> None:
+    stream_to(scene, Reader(3), "#slow rate=40 out=400#", switch=SwitchedLater())
+    assert not scene.upstream.truth()[-1]["is_finished"]
+
+
+def test_a_kill_switch_ends_a_stream_whose_upstream_is_silent(scene: Scene) -> None:
+    reader = Reader(10**6)
+    stream_to(scene, reader, "#stall seconds=600 out=40#", switch=SwitchedLater())
+    body = b"".join(one.get("body", b"") for one in reader.messages)
+    assert b"blocked" in body and body.endswith(b"[DONE]\n\n")
+
+
+def test_a_silent_upstream_is_not_waited_for_once_its_client_is_gone(scene: Scene) -> None:
+    stream_to(scene, Reader(0, goes=True), "#stall seconds=600 out=40#", drain_seconds=0.5)
+
+
+@pytest.mark.parametrize("is_stream", [False, True])
+def test_a_run_of_any_name_gets_its_answer(scene: Scene, *, is_stream: bool) -> None:
+    """Once the work is done and charged, no header may lose it."""
+    asked = {**chat("#normal out=3#"), "stream": is_stream}
+    run = (b"x-tallystick-run", "запуск-7".encode())
+    headers = scene.run(lambda gateway: ask_of(gateway, CHAT, Reader(10**6), run, **asked))
+    assert unquote(headers[b"x-tallystick-run"].decode()) == "запуск-7"
+
+
+def test_a_refusal_says_that_the_upstream_is_in_order(scene: Scene) -> None:
+    """Four failures, a 400 and two failures are never five in a row."""
+
+    async def step(gateway: Gateway) -> list[int]:
+        marks = ("overloaded", "overloaded", "refused", "overloaded", "normal")
+        return [(await send(gateway, CHAT, **chat(f"#{mark}#")))[0] for mark in marks]
+
+    assert scene.run(step) == [500, 500, 400, 500, 200]
+
+
+def test_who_cannot_pay_does_not_keep_an_upstream_at_rest(scene: Scene) -> None:
+    """The trial of its breaker stays for a call that is sent."""
+    upstream = UpstreamSettings("openai", name="openai")
+
+    async def step(gateway: Gateway) -> list[int]:
+        for _ in range(FAILURES_MAX):
+            gateway.health.failed(upstream)
+        first = await send(gateway, CHAT, **chat("#normal#"))
+        scene.clock.moved += REST
+        dear = {"model": "a-model-without-a-price", **chat("#normal#")}
+        refused = [await send(gateway, CHAT, **dear) for _ in range(2)]
+        last = await send(gateway, CHAT, **chat("#normal#"))
+        return [status for status, _ in (first, *refused, last)]
+
+    assert scene.run(step) == [503, 402, 402, 200]

@@ -21,6 +21,7 @@ from tallystick.events.redaction import Redactor
 from tallystick.gateway import routing
 from tallystick.gateway.attribution import place_of
 from tallystick.gateway.estimate import IMAGE_TOKENS_MAX, bound_input
+from tallystick.gateway.headers import answer_headers, header_text
 from tallystick.gateway.health import Health
 from tallystick.gateway.money import Usage
 from tallystick.gateway.routing import CLOSED, BreakerState, Choice, RetryBudget, plan_choices
@@ -58,22 +59,34 @@ def test_usage_of_each_provider(case: dict[str, Any]) -> None:
 
 
 @given(
-    st.lists(st.sampled_from([b"data: 1", b": x", b"event: a\ndata: 2", b"data: a\ndata: b"])),
+    st.lists(
+        st.tuples(
+            st.sampled_from([b"data: 1", b": x", b"event: a\ndata: 2", b"data: a\ndata: b"]),
+            st.sampled_from([b"\n\n", b"\r\n\r\n", b"\n\r\n", b"\r\n\n", b"\r\r\n"]),
+        )
+    ),
     st.sampled_from([b"\n", b"\r\n"]),
+    st.sampled_from([b"", b"\xef\xbb\xbf"]),
     st.lists(st.integers(0, 60), max_size=12),
 )
 @settings(max_examples=150, deadline=None)
 def test_events_are_the_same_wherever_the_stream_is_cut(
-    events: list[bytes], line: bytes, cuts: list[int]
+    ended: list[tuple[bytes, bytes]], line: bytes, mark: bytes, cuts: list[int]
 ) -> None:
-    whole = b"".join(event.replace(b"\n", line) + line * 2 for event in events)
+    events = [event.replace(b"\n", line) for event, _ in ended]
+    whole = b"".join(event + end for event, (_, end) in zip(events, ended, strict=True))
+    whole = mark + whole if whole else b""
     places = [0, *sorted(min(cut, len(whole)) for cut in cuts), len(whole)]
     splitter = EventSplitter()
     found = [one for start, end in pairwise(places) for one in splitter.feed(whole[start:end])]
     assert b"".join(found) == whole and not splitter.rest
-    assert len(found) == len(events)
-    wanted = [b"1", b"", b"2", b"a\nb"]
-    assert all(event_text(one) in wanted for one in found)
+    texts = {
+        b"data: 1": b"1",
+        b": x": b"",
+        b"event: a\ndata: 2": b"2",
+        b"data: a\ndata: b": b"a\nb",
+    }
+    assert [event_text(one) for one in found] == [texts[event] for event, _ in ended]
 
 
 def test_lines_may_end_with_cr_alone() -> None:
@@ -115,6 +128,28 @@ def test_a_breaker_opens_rests_and_lets_one_look() -> None:
     state = routing.after_trial(state, later)
     assert not routing.may_try(state, later + 1)
     assert routing.after_trial(BreakerState(2), 9) == BreakerState(2)
+
+
+def test_a_call_that_was_not_sent_leaves_the_trial_to_another() -> None:
+    """An upstream is back; who cannot pay asks all the time, and another asks once."""
+    clock = FixedClock(10**15)
+    health = Health(clock, 0.2, lambda: 0.0)
+    choice = Choice(OPENAI, "gpt-4o")
+    for _ in range(routing.FAILURES_MAX):
+        assert health.take(choice, "acme")
+        health.failed(OPENAI)
+        health.give_back(OPENAI)
+    assert not health.take(choice, "broke")
+    health.give_back(OPENAI, is_sent=False)  # of a call from before: it ends no rest
+    assert not health.take(choice, "broke")
+    clock.micros += routing.REST
+    for _ in range(3):
+        assert health.take(choice, "broke")
+        health.give_back(OPENAI, is_sent=False)
+    assert health.take(choice, "acme")
+    assert not health.take(choice, "broke")
+    health.succeeded(OPENAI)
+    assert health.take(choice, "broke")
 
 
 def test_a_rate_limit_rests_one_target_of_one_tenant_and_no_breaker() -> None:
@@ -260,3 +295,10 @@ def test_a_call_s_event_is_what_the_door_would_make_of_it(more: dict[str, Any]) 
     assert events_of(messages, now, redactor) == parsed.events
     with pytest.raises(InvalidInput):
         events_of([{**messages[0], "tenant_id": ""}], now, redactor)
+
+
+@pytest.mark.parametrize("said", ["r\u20ac", "запуск-7", "\udcff", "a\r\nb: c", "100%"])
+def test_what_an_answer_says_of_its_call_can_always_be_sent(said: str) -> None:
+    sent = header_text(said)
+    assert sent.isascii() and sent.isprintable()
+    assert answer_headers({"x-request-id": said}) == {"x-request-id": sent}

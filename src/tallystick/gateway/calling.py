@@ -25,7 +25,7 @@ from tallystick.gateway import routing
 from tallystick.gateway.attribution import CallPlace
 from tallystick.gateway.door import TokenRate
 from tallystick.gateway.estimate import estimate_output
-from tallystick.gateway.headers import answer_headers, call_headers
+from tallystick.gateway.headers import answer_headers, call_headers, header_text
 from tallystick.gateway.health import Health
 from tallystick.gateway.heartbeat import Heartbeat
 from tallystick.gateway.keys import KeyRing
@@ -43,7 +43,7 @@ from tallystick.ids import IdSource
 T = TypeVar("T")
 _SETTLE_DELAYS = (0.1, 0.5, 2.0, 5.0)
 """Seconds between tries to settle; what stays unsettled is left to the ledger's resolver."""
-_OURS = frozenset({"unsupported_field", "upstream_key_unreadable"})
+_OURS = frozenset({"unsupported_field", "upstream_key_unreadable", "upstream_busy"})
 """Failures before anything was sent, that say nothing of the upstream."""
 _DOWNGRADE_CODES = frozenset({"budget_exceeded", "downgrade_required"})
 
@@ -105,7 +105,7 @@ class Calling:
             if choice is None:
                 break
             if tried and not self._health.may_retry():
-                self._health.give_back(choice.upstream)
+                self._health.give_back(choice.upstream, is_sent=False)
                 break
             tried += 1
             attempt = await self._authorize(call, choice, tried)
@@ -197,7 +197,7 @@ class Calling:
             except CallRefused as refused:
                 return await self._downgrade(call, choice, tried, refused)
         except BaseException:
-            self._health.give_back(choice.upstream)
+            self._health.give_back(choice.upstream, is_sent=False)
             raise
         return Attempt(call, choice, permit, time.perf_counter())
 
@@ -214,12 +214,12 @@ class Calling:
                 ask = self._ask(call, cheaper, tried, f"-down{step}")
                 permit = await self.calls.authorize(ask)
             except CallRefused:
-                self._health.give_back(cheaper.upstream)
+                self._health.give_back(cheaper.upstream, is_sent=False)
                 continue
             except BaseException:
-                self._health.give_back(cheaper.upstream)
+                self._health.give_back(cheaper.upstream, is_sent=False)
                 raise
-            self._health.give_back(choice.upstream)
+            self._health.give_back(choice.upstream, is_sent=False)
             call = call._replace(downgraded_by=refused.decided_by)
             return Attempt(call, cheaper, permit, time.perf_counter())
         raise refused
@@ -252,10 +252,12 @@ class Calling:
     async def _attempt(self, attempt: Attempt, *, is_last: bool) -> Response | UpstreamFailed:
         """Send one attempt and end its hold; a stream ends it later, by itself."""
         choice, call = attempt.choice, attempt.call
-        is_handed_on = False
+        is_handed_on, is_sent = False, True
         self._heartbeat.began(attempt.permit)
         try:
             answer = await self._send(attempt)
+            if answer.status < 500:  # a refusal too says that it is in order
+                self._health.succeeded(choice.upstream)
             if answer.status >= 400:
                 return await self._refused(attempt, answer)
             if answer.status >= 300:
@@ -263,13 +265,13 @@ class Calling:
                 return await self._unanswered(
                     attempt, UpstreamFailed("a redirect", code="upstream_failed", is_sent=False)
                 )
-            self._health.succeeded(choice.upstream)
             if call.asked.is_stream:
                 is_handed_on = True
                 return StreamAnswer(self, attempt, answer)
             return await self._whole(attempt, answer)
         except UpstreamFailed as failure:
-            if failure.code not in _OURS:
+            is_sent = failure.code not in _OURS
+            if is_sent:
                 self._health.failed(choice.upstream)
             return await self._unanswered(attempt, failure)
         except asyncio.CancelledError:
@@ -278,12 +280,12 @@ class Calling:
             raise
         finally:
             if not is_handed_on:
-                self.give_back(attempt)
+                self.give_back(attempt, is_sent=is_sent)
 
-    def give_back(self, attempt: Attempt) -> None:
+    def give_back(self, attempt: Attempt, *, is_sent: bool = True) -> None:
         """An attempt ended."""
         self._heartbeat.ended(attempt.permit)
-        self._health.give_back(attempt.choice.upstream)
+        self._health.give_back(attempt.choice.upstream, is_sent=is_sent)
 
     async def _send(self, attempt: Attempt) -> Answer:
         call, (upstream, model) = attempt.call, attempt.choice
@@ -452,4 +454,4 @@ def _without_models(principal: Principal) -> Principal:
 
 def _provider_id(answer: Answer) -> str:
     headers = answer.headers
-    return headers.get("x-request-id") or headers.get("request-id") or ""
+    return header_text(headers.get("x-request-id") or headers.get("request-id") or "")

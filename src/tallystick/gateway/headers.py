@@ -1,8 +1,14 @@
-"""Headers: which of the app's are passed on, which of the upstream's come back, and our own."""
+"""Headers: which of the app's are passed on, which of the upstream's come back, and our own.
+
+Those of an answer are written when its work is done and paid for: whatever a caller or an
+upstream named, each value becomes printable ASCII, so that none can lose the answer.
+"""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
+from urllib.parse import quote
 
 from tallystick.gateway.money import CallPermit, CallReceipt
 from tallystick.units import CREDIT, USD, format_amount
@@ -15,6 +21,7 @@ _PASSED_ON = {
 _GIVEN_BACK = ("content-type", "x-request-id", "request-id", "openai-processing-ms",
                "openai-version", "retry-after", "retry-after-ms", "content-encoding")  # fmt: skip
 _ANTHROPIC_VERSION = "2023-06-01"
+_is_plain = re.compile(r"[ -~]*").fullmatch
 
 
 def passed_on(headers: Iterable[tuple[bytes, bytes]], speaks: str) -> dict[str, str]:
@@ -30,7 +37,7 @@ def passed_on(headers: Iterable[tuple[bytes, bytes]], speaks: str) -> dict[str, 
 
 def answer_headers(headers: Mapping[str, str]) -> dict[str, str]:
     """The upstream's headers that the app is given."""
-    return {name: headers[name] for name in _GIVEN_BACK if name in headers}
+    return {name: header_text(headers[name]) for name in _GIVEN_BACK if name in headers}
 
 
 def call_headers(
@@ -39,12 +46,12 @@ def call_headers(
     """What a call cost, its hold, what remains, its run, the model that answered, and why it."""
     found = {
         "X-Tallystick-Hold": permit.hold_id,
-        "X-Tallystick-Run": permit.run_id,
-        "X-Tallystick-Model": _ascii(served_model or permit.model),
+        "X-Tallystick-Run": header_text(permit.run_id),
+        "X-Tallystick-Model": header_text(served_model or permit.model),
         "X-Tallystick-Request": permit.request_id,
     }
     if downgraded_by:
-        found["X-Tallystick-Downgraded-By"] = _ascii(downgraded_by)
+        found["X-Tallystick-Downgraded-By"] = header_text(downgraded_by)
     available_units = permit.available_units
     if receipt is not None:
         found["X-Tallystick-Cost-Usd"] = format_amount(receipt.cost_usd_units, USD)
@@ -54,5 +61,10 @@ def call_headers(
     return found
 
 
-def _ascii(text: str) -> str:
-    return text.encode("ascii", "replace").decode() if text.isprintable() else ""
+def header_text(text: str) -> str:
+    """A text as a header's value: as it is, or percent-encoded when it is more than ASCII.
+
+    >>> header_text("run 7%"), header_text("r\u20ac 7%")
+    ('run 7%', 'r%E2%82%AC%207%25')
+    """
+    return text if _is_plain(text) else quote(text, errors="replace")

@@ -19,6 +19,7 @@ from tallystick.gateway.routing import (
     after_trial,
     may_try,
     rest_limited,
+    without_trial,
 )
 from tallystick.gateway.settings import Upstream
 
@@ -49,12 +50,15 @@ class Health:
         self._under_way[upstream.name] += 1
         return True
 
-    def give_back(self, upstream: Upstream) -> None:
-        """A call ended."""
+    def give_back(self, upstream: Upstream, *, is_sent: bool = True) -> None:
+        """A call ended; one that was not sent, such as one without money, has tried nothing."""
         self._under_way[upstream.name] -= 1
+        state = self._breakers.get(upstream.name)
+        if state is not None and not is_sent:
+            self._breakers[upstream.name] = without_trial(state)
 
     def succeeded(self, upstream: Upstream) -> None:
-        """It answered: the breaker closes."""
+        """It answered, if only to refuse: the breaker closes, and failures count anew."""
         self._breakers.pop(upstream.name, None)
 
     def failed(self, upstream: Upstream) -> None:

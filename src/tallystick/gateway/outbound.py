@@ -8,7 +8,9 @@ request or an answer is logged. aiohttp was chosen by measurement
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Mapping
+from urllib.parse import quote
 
 import aiohttp
 from yarl import URL
@@ -81,6 +83,7 @@ class Outbound:
     ) -> Answer:
         """Send a request; return once the answer's head is there; raises UpstreamFailed."""
         session = self._sessions.get(upstream.name) or self._open(upstream)
+        started = time.perf_counter()
         try:
             response = await session.request(
                 method,
@@ -92,6 +95,8 @@ class Outbound:
         except aiohttp.ClientConnectorError as error:
             raise _failure(error, is_sent=False) from error
         except aiohttp.ConnectionTimeoutError as error:
+            if time.perf_counter() - started >= _wait_seconds(upstream):
+                raise _no_connection() from error
             raise _failure(error, is_sent=False) from error
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise _failure(error, is_sent=True) from error
@@ -111,6 +116,7 @@ class Outbound:
             ),
             timeout=aiohttp.ClientTimeout(
                 total=None,
+                connect=_wait_seconds(upstream),
                 sock_connect=upstream.connect_seconds,
                 sock_read=upstream.first_byte_seconds,
             ),
@@ -127,14 +133,20 @@ class Outbound:
             model = ""
         url = self._urls.get((upstream.name, path + model))
         if url is None:
-            url = URL(upstream.base_url + path)
-            if model:
-                base = URL(upstream.base_url) / "openai" / "deployments" / model
-                url = base.joinpath(*path.strip("/").split("/"))
-                url = url.with_query({"api-version": upstream.api_version})
+            url = _deployment(upstream, path, model) if model else URL(upstream.base_url + path)
             if len(self._urls) < 1000:  # model names are the caller's
                 self._urls[upstream.name, path + model] = url
         return url
+
+
+def _deployment(upstream: Upstream, path: str, model: str) -> URL:
+    """Azure's address of a model; the caller names one segment of it, and no more than that."""
+    if not model.strip("."):
+        raise UpstreamFailed(
+            "model must be a name", code="unsupported_field", status=400, is_sent=False
+        )
+    base = f"{URL(upstream.base_url)}/openai/deployments/{quote(model, safe='')}"
+    return URL(f"{base}{path}?api-version={quote(upstream.api_version)}", encoded=True)
 
 
 def _key_headers(upstream: Upstream) -> dict[str, str]:
@@ -145,6 +157,23 @@ def _key_headers(upstream: Upstream) -> dict[str, str]:
     if upstream.kind == "azure_openai":
         return {"api-key": upstream.api_key}
     return {"Authorization": f"Bearer {upstream.api_key}"}
+
+
+def _wait_seconds(upstream: Upstream) -> float:
+    """How long a call may wait for a free connection, and for a new one to be made, in all.
+
+    Making one alone has half of it: what took the whole time has waited for a free one.
+    """
+    return 2 * upstream.connect_seconds
+
+
+def _no_connection() -> UpstreamFailed:
+    return UpstreamFailed(
+        "every connection to the upstream is in use",
+        code="upstream_busy",
+        status=503,
+        is_sent=False,
+    )
 
 
 def _failure(error: Exception, *, is_sent: bool) -> UpstreamFailed:

@@ -32,10 +32,11 @@ class Choice(NamedTuple):
 
 
 class BreakerState(NamedTuple):
-    """Failures in a row, and when the breaker last opened (micros; 0: it is closed)."""
+    """Failures in a row, when the breaker opened (micros; 0: it is closed), and its last trial."""
 
     failures: int = 0
     opened_at: int = 0
+    tried_at: int = 0
 
 
 CLOSED = BreakerState()
@@ -43,19 +44,24 @@ CLOSED = BreakerState()
 
 def may_try(state: BreakerState, now: int) -> bool:
     """Whether a call may go through: closed, or open long enough for one to look."""
-    return not state.opened_at or now - state.opened_at >= REST
+    return not state.opened_at or now - max(state.opened_at, state.tried_at) >= REST
 
 
 def after_trial(state: BreakerState, now: int) -> BreakerState:
     """An open breaker lets one call look; the others wait for another rest."""
-    return BreakerState(state.failures, now) if state.opened_at else state
+    return state._replace(tried_at=now) if state.opened_at else state
+
+
+def without_trial(state: BreakerState) -> BreakerState:
+    """The call that was let through was not sent: another one may look."""
+    return state._replace(tried_at=0)
 
 
 def after_failure(state: BreakerState, now: int) -> BreakerState:
     """Count a failure; open at the limit.
 
     >>> after_failure(BreakerState(4), 7)
-    BreakerState(failures=5, opened_at=7)
+    BreakerState(failures=5, opened_at=7, tried_at=0)
     """
     failures = state.failures + 1
     return BreakerState(failures, now if failures >= FAILURES_MAX else 0)

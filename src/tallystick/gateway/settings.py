@@ -113,6 +113,8 @@ class GatewaySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Retries per first attempt over time: a failing upstream is not hit harder."""
     drain_seconds: float = 20.0
     """How long a stream is read on after its client went away."""
+    client_seconds: float = 30.0
+    """How long a client may leave a stream unread; then it counts as gone."""
     drain_bytes: int = 4 * 1024 * 1024
     hold_seconds: int = 900
     """How long a call's hold lives; longer than any call may take."""

@@ -3,8 +3,9 @@
 The client's first byte waits for nothing but the upstream's. What it did not ask for (the
 usage chunk) is left out. When the answer nears what its hold covers, the hold is topped up;
 refused, the stream is ended in the protocol's own way and the upstream's connection closed.
-When the client goes away the upstream is read on, within bounds, so that the provider's own
-count is what is charged.
+When the client goes away, or leaves what it is sent unread, the upstream is read on, within
+bounds, so that the provider's own count is what is charged. Nobody waits for the other without
+an end: a look, a few times a second, interrupts what a kill switch or a bound ends.
 """
 
 from __future__ import annotations
@@ -12,15 +13,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from typing import TYPE_CHECKING
 
 import msgspec
 from starlette.responses import Response
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from tallystick.errors import TallystickError
-from tallystick.gateway.headers import answer_headers, call_headers
+from tallystick.gateway.headers import answer_headers, call_headers, header_text
 from tallystick.gateway.model import UpstreamFailed
 from tallystick.gateway.money import CallPermit, Usage
 from tallystick.gateway.outbound import Answer
@@ -36,8 +37,10 @@ _EDGE = 0.8
 _OWN_MAXIMUM_SLACK = 2
 """A request's own maximum holds its upstream, which counts tokens: ours are an estimate by
 bytes, often above. Only an answer far beyond says that the upstream does not heed it."""
-_KILL_SECONDS = 0.25
-"""How often a stream looks for a kill switch."""
+_LOOK_SECONDS = 0.25
+"""How often a stream looks for a kill switch, and at whom it waits for."""
+_LAST_SECONDS = 2.0
+"""How long a client may take to accept the last words of a stream."""
 _GROWTH = 2
 """Each top-up holds for this many times as many output tokens."""
 
@@ -64,17 +67,21 @@ class StreamAnswer(Response):
         self._reader = attempt.call.surface.reader(attempt.call.asked)
         self._splitter = EventSplitter()
         self._is_gone = False
+        self._gone_at = 0.0
+        self._sending_since = 0.0
+        """0 while nothing waits for the client."""
+        self._drained = 0
+        self._is_killed = False
+        self._looking: asyncio.TimerHandle | None = None
         self._top_up: asyncio.Task[CallPermit] | None = None
         self._cut: TallystickError | None = None
-        self._checked_at = 0.0
         self._error_code = ""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the stream on (ASGI), and settle it whatever happens."""
         watcher = asyncio.ensure_future(self._watch(receive))
         try:
-            await send(self._start())
-            await self._relay(send)
+            await self._pass_on(send)
         except asyncio.CancelledError:
             self._error_code = "cancelled"
             raise
@@ -82,8 +89,7 @@ class StreamAnswer(Response):
             watcher.cancel()
             self._answer.close()
             await self._calling.ending(self._end())
-        if not self._is_gone:
-            await send({"type": "http.response.body", "body": b"", "more_body": False})
+        await self._send_last(send, b"", is_end=True)
 
     async def abandon(self) -> None:
         """Settle a stream that will not be passed on: nobody was sent any of it."""
@@ -103,60 +109,126 @@ class StreamAnswer(Response):
     async def _watch(self, receive: Receive) -> None:
         while (await receive())["type"] != "http.disconnect":
             pass
-        self._is_gone = True
+        self._leave()
 
-    async def _relay(self, send: Send) -> None:
-        """Until the upstream ends, the money ends, or a gone client's time is up."""
-        drained, gone_at = 0, 0.0
-        settings = self._calling.settings
+    def _leave(self) -> None:
+        """From now on nothing is sent: the upstream alone is read on."""
+        if not self._is_gone:
+            self._is_gone, self._gone_at = True, time.perf_counter()
+
+    async def _pass_on(self, send: Send) -> None:
+        """Pass on until it ends; from a client that is stuck on, only read."""
+        pieces = self._answer.pieces()
+        head: Message | None = self._start()
+        last = None
+        while last is None:
+            try:
+                async with asyncio.timeout(None) as patience:
+                    self._look_later(patience)
+                    if head is not None:
+                        await self._send(send, head)
+                    last = await self._relay(pieces, send)
+            except TimeoutError:
+                if not patience.expired():
+                    raise
+                last = self._interrupted()
+            finally:
+                self._stop_looking()
+            head = None
+        await self._send_last(send, last)
+
+    def _look_later(self, patience: asyncio.Timeout) -> None:
+        loop = asyncio.get_running_loop()
+        self._looking = loop.call_later(_LOOK_SECONDS, self._look, patience)
+
+    def _stop_looking(self) -> None:
+        if self._looking is not None:
+            self._looking.cancel()
+
+    def _look(self, patience: asyncio.Timeout) -> None:
+        """Interrupt the relay when nothing more is to be waited for; else look again later."""
+        if self._sees_kill() or self._is_overdue():
+            patience.reschedule(0)
+        else:
+            self._look_later(patience)
+
+    def _interrupted(self) -> bytes | None:
+        """What is left to say after a look ended the relay; None to read on without a client."""
+        if self._is_killed:
+            return self._cut_off()
+        if not self._sending_since:
+            self._error_code = "client_gone"
+            return b""
+        self._sending_since = 0.0
+        self._leave()
+        return None
+
+    def _is_overdue(self) -> bool:
+        """Whether the client takes nothing, or is gone and its upstream's time is up."""
+        settings, now = self._calling.settings, time.perf_counter()
+        if self._is_gone:
+            return now - self._gone_at > settings.drain_seconds
+        return bool(self._sending_since) and now - self._sending_since > settings.client_seconds
+
+    async def _send(self, send: Send, message: Message) -> None:
+        self._sending_since = time.perf_counter()
+        await send(message)
+        self._sending_since = 0.0
+
+    async def _relay(self, pieces: AsyncIterator[bytes], send: Send) -> bytes:
+        """Until the upstream ends, the money ends, or a gone client's bytes are used up.
+
+        Returns what is left to say.
+        """
         try:
-            async for piece in self._answer.pieces():
+            async for piece in pieces:
                 shown = self._read(piece)
                 if self._is_gone:
-                    gone_at = gone_at or time.perf_counter()
-                    drained += len(piece)
-                    late = time.perf_counter() - gone_at > settings.drain_seconds
-                    if late or drained > settings.drain_bytes:
+                    self._drained += len(piece)
+                    if self._drained > self._calling.settings.drain_bytes:
                         self._error_code = "client_gone"
-                        return
+                        return b""
                 elif shown:
-                    await send({"type": "http.response.body", "body": shown, "more_body": True})
-                if self._is_killed() or (self._is_near_edge() and await self._is_at_edge()):
-                    await self._end_here(send)
-                    return
-            await self._pass_rest(send)
+                    message = {"type": "http.response.body", "body": shown, "more_body": True}
+                    await self._send(send, message)
+                if self._is_near_edge() and await self._is_at_edge():
+                    return self._cut_off()
+            return self._rest()
         except UpstreamFailed as failure:
             self._error_code = failure.code
-            await self._send_last(send, self._reader.failure(failure.code, failure.message))
+            return self._reader.failure(failure.code, failure.message)
 
     def _read(self, piece: bytes) -> bytes:
         """Read the events that end in this piece; return what the client is sent."""
         read = self._reader.read
         return b"".join([read(event, event_text(event)) for event in self._splitter.feed(piece)])
 
-    async def _pass_rest(self, send: Send) -> None:
+    def _rest(self) -> bytes:
         """What the upstream left without an end, and whether it was all of the answer."""
-        if rest := self._splitter.rest:
-            await self._send_last(send, self._reader.read(rest, event_text(rest + b"\n\n")))
+        rest = self._splitter.rest
+        last = self._reader.read(rest, event_text(rest + b"\n\n")) if rest else b""
         if not self._reader.is_ended and not self._reader.seen.error_code:
             self._error_code = "upstream_cut"
+        return last
 
-    async def _send_last(self, send: Send, body: bytes) -> None:
-        if not self._is_gone and body:
-            await send({"type": "http.response.body", "body": body, "more_body": True})
+    async def _send_last(self, send: Send, body: bytes, *, is_end: bool = False) -> None:
+        """Send what is left to say, to a client that takes it."""
+        if self._is_gone or not (body or is_end):
+            return
+        try:
+            async with asyncio.timeout(_LAST_SECONDS):
+                await send({"type": "http.response.body", "body": body, "more_body": not is_end})
+        except TimeoutError:
+            self._leave()
 
-    def _is_killed(self) -> bool:
+    def _sees_kill(self) -> bool:
         """Whether a kill switch ends this stream."""
-        now = time.perf_counter()
-        if now - self._checked_at < _KILL_SECONDS:
-            return False
-        self._checked_at = now
         try:
             self._calling.calls.check_running(self._permit)
         except TallystickError as killed:
             self._cut = killed
-            return True
-        return False
+            self._is_killed = True
+        return self._is_killed
 
     def _is_near_edge(self) -> bool:
         """Whether the answer needs more than its hold covers soon."""
@@ -176,7 +248,7 @@ class StreamAnswer(Response):
         if tokens < held and not self._top_up.done():
             return False
         try:
-            self._permit = await self._top_up
+            self._permit = await asyncio.shield(self._top_up)
         except TallystickError as refused:
             self._cut = refused
             return tokens >= held
@@ -186,14 +258,14 @@ class StreamAnswer(Response):
     def _more_tokens(self) -> int:
         return max(self._permit.tokens_output, 64) * _GROWTH
 
-    async def _end_here(self, send: Send) -> None:
+    def _cut_off(self) -> bytes:
+        """Stop the upstream; the answer's end in the protocol's own way."""
         refused = self._cut
         code = refused.code if refused else "hold_exhausted"
         message = refused.message if refused else "the hold is used up"
         self._error_code = code
         self._answer.close()
-        tokens = tokens_so_far(self._reader)
-        await self._send_last(send, self._reader.ending(code, message, tokens))
+        return self._reader.ending(code, message, tokens_so_far(self._reader))
 
     async def _end(self) -> None:
         """Settle by the provider's count, or by what was generated as far as it was seen."""
@@ -208,7 +280,7 @@ class StreamAnswer(Response):
                 self._usage(),
                 outcome="failed" if error_code else "completed",
                 error_code=error_code,
-                provider_request_id=self._answer.headers.get("x-request-id", ""),
+                provider_request_id=header_text(self._answer.headers.get("x-request-id", "")),
                 served_model=seen.served_model,
             )
         finally:

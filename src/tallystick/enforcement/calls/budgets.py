@@ -1,7 +1,8 @@
 """Budgets of runs: a limit that a root run and every run below it draw from.
 
 Which runs have one is kept in memory, so that the other calls ask nobody; what other
-processes make is read once a second. The counting itself is the ledger's.
+processes make is read once a second. Of a tenant whose budgets do not all fit, a run that is
+not found is asked for: no budget is ever taken for absent. The counting itself is the ledger's.
 """
 
 from __future__ import annotations
@@ -19,7 +20,6 @@ from tallystick.ledger.intake import check_id
 from tallystick.plumbing.postgres import for_every_tenant
 from tallystick.units import CREDIT, USD
 
-_KNOWN_MAX = 100_000
 _OVERLAP_MICROS = 5 * SECOND
 """What is read again: clocks of processes differ, and transactions end out of order."""
 
@@ -27,11 +27,17 @@ _OVERLAP_MICROS = 5 * SECOND
 class RunBudgets:
     """Makes and finds budgets of runs."""
 
-    def __init__(self, store: CallStore, ledger: Ledger, clock: Clock) -> None:
+    def __init__(
+        self, store: CallStore, ledger: Ledger, clock: Clock, known_max: int = 100_000
+    ) -> None:
         self._store = store
+        self._known_max = known_max
         self._ledger = ledger
         self._clock = clock
-        self._known: OrderedDict[tuple[str, str], KnownBudget] = OrderedDict()
+        self._known: OrderedDict[tuple[str, str], KnownBudget | None] = OrderedDict()
+        """None: the run was asked for and has none."""
+        self._incomplete: set[str] = set()
+        """Tenants of which something was left out."""
         self._seen_until = 0
 
     async def put(self, tenant_id: str, run_id: str, *, asset: str, amount_units: int) -> RunBudget:
@@ -65,28 +71,52 @@ class RunBudgets:
             raise NotFound("the run has no budget", code="unknown_run_budget")
         return found
 
-    def find(self, tenant_id: str, root_run_id: str) -> KnownBudget | None:
+    async def find(self, tenant_id: str, root_run_id: str) -> KnownBudget | None:
         """The budget that a call of a root run draws from."""
-        return self._known.get((tenant_id, root_run_id))
+        run = (tenant_id, root_run_id)
+        found = self._known.get(run)
+        if found is None and tenant_id in self._incomplete and run not in self._known:
+            found = await asyncio.to_thread(self._ask, tenant_id, root_run_id)
+        return found
+
+    def _ask(self, tenant_id: str, run_id: str) -> KnownBudget | None:
+        with for_every_tenant():
+            budget = self._store.load_run_budget(tenant_id, run_id)
+        if budget is None:
+            known = self._known.setdefault((tenant_id, run_id), None)  # one made meanwhile stays
+            self._shorten()
+            return known
+        found = KnownBudget(tenant_id, run_id, budget.limit_id, budget.asset, 0)
+        self._learn([found])
+        return found
 
     def refresh(self) -> None:
         """Learn what other processes made since the last time."""
+        since, after = max(self._seen_until - _OVERLAP_MICROS, 0), ("", "")
         while True:
-            since = max(self._seen_until - _OVERLAP_MICROS, 0)
             with for_every_tenant():
-                found = self._store.load_run_budgets(since)
+                found = self._store.load_run_budgets(since, *after)
             self._learn(found)
-            newest = max((one.changed_at for one in found), default=self._seen_until)
-            is_last = len(found) < BUDGETS_PER_READ or newest <= self._seen_until
-            self._seen_until = max(self._seen_until, newest)
-            if is_last:
+            if found:
+                since, after = found[-1].changed_at, (found[-1].tenant_id, found[-1].run_id)
+                self._seen_until = max(self._seen_until, since)
+            if len(found) < BUDGETS_PER_READ:
                 return
 
     def _learn(self, budgets: list[KnownBudget]) -> None:
         for budget in budgets:
             self._known[budget.tenant_id, budget.run_id] = budget
-        while len(self._known) > _KNOWN_MAX:
-            self._known.popitem(last=False)
+        self._shorten()
+
+    def _shorten(self) -> None:
+        """Leave out what was learned first; its tenant is marked before, never after."""
+        while len(self._known) > self._known_max:
+            try:
+                run = next(iter(self._known))
+            except (StopIteration, RuntimeError):  # another thread does the same
+                continue
+            self._incomplete.add(run[0])
+            self._known.pop(run, None)
 
 
 def limit_id_of(tenant_id: str, run_id: str) -> str:

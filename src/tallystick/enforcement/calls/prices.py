@@ -78,8 +78,8 @@ class CallPrices:
         if self._rater is None:
             self._warming = asyncio.create_task(self._warm_up())
         try:
+            await asyncio.to_thread(self._refresh_more)  # before there is a rater, nobody calls
             self._rater = await asyncio.to_thread(self._catalog.refresh_rater, self._rater)
-            await asyncio.to_thread(self._refresh_more)
         except TallystickError:
             self._refreshed_at = 0
             if self._rater is None:

@@ -122,7 +122,7 @@ class Calls:
         rater = await self.prices.rater()
         try:
             self._check_model(ask)
-            details, estimate = self._plan(ask, said, rater)
+            details, estimate = await self._plan(ask, said, rater)
         except CallRefused as refused:  # since then a price or the key may have changed
             outcome, details = await self._answered(ask, said, refused)
         else:
@@ -138,12 +138,12 @@ class Calls:
             expires_at=outcome.due_at or 0,
         )
 
-    def _plan(self, ask: CallAsk, said: Said, rater: Rater) -> tuple[CallDetails, Estimate]:
+    async def _plan(self, ask: CallAsk, said: Said, rater: Rater) -> tuple[CallDetails, Estimate]:
         """What to hold for a call, or CallRefused when its model has no price."""
         now = self._clock.now()
         tokens_output = self.prices.outputs.bound(said.tenant_id, said.model, ask.tokens_output_max)
         estimate = self.prices.estimate(rater, said, now, tokens_output)
-        budget = self.run_budgets.find(said.tenant_id, said.root_run_id)
+        budget = await self.run_budgets.find(said.tenant_id, said.root_run_id)
         details = CallDetails(
             said=said,
             at=now,

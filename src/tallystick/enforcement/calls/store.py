@@ -98,9 +98,17 @@ class CallStore:
             cursor = connection.cursor(row_factory=class_row(RunBudget))
             return cursor.execute(_SQL["load_run_budget"], arguments).fetchone()
 
-    def load_run_budgets(self, since: int) -> list[KnownBudget]:
-        """A page of budgets that were made or changed since a time (micros)."""
-        rows = self._rows("load_run_budgets", since=since, rows_max=BUDGETS_PER_READ)
+    def load_run_budgets(
+        self, since: int, after_tenant: str = "", after_run: str = ""
+    ) -> list[KnownBudget]:
+        """A page of budgets that were made or changed since a time (micros), after a run."""
+        rows = self._rows(
+            "load_run_budgets",
+            since=since,
+            after_tenant=after_tenant,
+            after_run=after_run,
+            rows_max=BUDGETS_PER_READ,
+        )
         return [KnownBudget(*row) for row in rows]
 
     def load_open_calls(self, *, after: str, before: str, holds_max: int) -> list[OpenCall]:

@@ -8,9 +8,12 @@ WHERE r.asset = excluded.asset
 RETURNING limit_id;
 
 -- name: load_run_budgets
--- Budgets of runs that were made or changed since a time, oldest first. Index: run_budget_changed.
+-- A page of the budgets of runs that were made or changed since a time, after the last of the
+-- page before, oldest first. Index: run_budget_changed.
 SELECT tenant_id, run_id, limit_id, asset, changed_at FROM calls.run_budget
-WHERE changed_at >= %(since)s ORDER BY changed_at LIMIT %(rows_max)s;
+WHERE changed_at >= %(since)s
+    AND (changed_at, tenant_id, run_id) > (%(since)s, %(after_tenant)s::text, %(after_run)s::text)
+ORDER BY changed_at, tenant_id, run_id LIMIT %(rows_max)s;
 
 -- name: load_run_budget
 -- One run's budget and what is left of it. Index: primary keys.
