@@ -247,6 +247,7 @@ class Calling:
             attribution=place.attribution,
             ttl_seconds=self.settings.hold_seconds,
             idempotency_key=request_id,
+            is_gateway=True,
         )
 
     async def _attempt(self, attempt: Attempt, *, is_last: bool) -> Response | UpstreamFailed:

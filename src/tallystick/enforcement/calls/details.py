@@ -39,6 +39,7 @@ class Said(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     request_id: str
     attribution: dict[str, str] = {}
     ttl_seconds: int = 300
+    is_gateway: bool = False
 
 
 class CallDetails(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -117,6 +118,7 @@ def said_of(ask: CallAsk, account_id: str, tenant_id: str) -> Said:
         request_id=ask.request_id,
         attribution=attribution,
         ttl_seconds=ask.ttl_seconds,
+        is_gateway=ask.is_gateway,
     )
 
 
@@ -203,6 +205,7 @@ def ask_of(details: CallDetails, principal: Principal) -> CallAsk:
         attribution=said.attribution,
         ttl_seconds=said.ttl_seconds,
         idempotency_key="",
+        is_gateway=said.is_gateway,
     )
 
 

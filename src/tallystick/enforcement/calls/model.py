@@ -78,6 +78,8 @@ class CallAsk(msgspec.Struct, frozen=True, kw_only=True):
     """team, product, feature, user, project, workflow, agent, environment, cost_center..."""
     ttl_seconds: int = 300
     idempotency_key: str
+    is_gateway: bool = False
+    """The gateway makes the call: nobody else may end its hold."""
 
 
 class CallPermit(msgspec.Struct, frozen=True, kw_only=True):
