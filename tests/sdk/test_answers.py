@@ -51,6 +51,8 @@ def test_usage_is_asked_for_only_when_the_caller_did_not() -> None:
 
 def test_the_output_ceiling_counts_every_choice() -> None:
     assert chat_request(max_completion_tokens=50, n=3).tokens_output_max == 150
+    assert chat_request(max_completion_tokens=50, max_tokens=70).tokens_output_max == 70
+    assert chat_request(max_completion_tokens=-1).tokens_output_max is None
     assert chat_request().tokens_output_max is None
 
 

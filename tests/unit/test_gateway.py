@@ -213,6 +213,33 @@ def test_what_cannot_be_read_is_refused(surface: Any, body: bytes) -> None:
         surface.read(body)
 
 
+@pytest.mark.parametrize(
+    ("surface", "name", "least"),
+    [
+        ("openai_chat", "max_tokens", 1),
+        ("openai_chat", "max_completion_tokens", 1),
+        ("openai_responses", "max_output_tokens", 1),
+        ("anthropic_messages", "max_tokens", 0),
+    ],
+)
+def test_a_maximum_below_the_least_is_refused_by_name(surface: str, name: str, least: int) -> None:
+    (read,) = [one.read for one in SURFACES if one.name == surface]
+    for asked in (least - 1, -(10**6)):
+        other = {"max_tokens": 60_000} if name != "max_tokens" else {}
+        with pytest.raises(InvalidInput) as refused:
+            read(msgspec.json.encode({"model": "m", **other, name: asked}))
+        assert refused.value.field == name
+    assert read(msgspec.json.encode({"model": "m", name: least})).tokens_output_max == least
+    assert read(msgspec.json.encode({"model": "m", name: None})).tokens_output_max is None
+
+
+def test_of_two_maxima_the_larger_is_held_for() -> None:
+    for maxima in ((10, 60_000), (60_000, 10)):
+        names = ("max_completion_tokens", "max_tokens")
+        body = {"model": "m", "n": 2, **dict(zip(names, maxima, strict=True))}
+        assert CHAT.read(msgspec.json.encode(body)).tokens_output_max == 120_000
+
+
 def test_pictures_count_by_size_not_by_bytes() -> None:
     picture = json.dumps(
         {"type": "image_url", "image_url": {"url": "data:image/png;base64," + "A" * 900_000}}

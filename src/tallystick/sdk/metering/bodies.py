@@ -113,10 +113,9 @@ def _output_max(dialect: Dialect, content: dict[str, Any]) -> int | None:
         return 0
     answers = content.get("n")
     answers = answers if isinstance(answers, int) and answers > 0 else 1
-    for name in _CEILINGS:
-        if isinstance(content.get(name), int) and content[name] > 0:
-            return int(min(content[name] * answers, TOKENS_MAX))
-    return None
+    named = [found for name in _CEILINGS if isinstance(found := content.get(name), int)]
+    ceiling = max(named, default=0)
+    return min(ceiling * answers, TOKENS_MAX) if ceiling > 0 else None
 
 
 def _tier(value: Any) -> str:
