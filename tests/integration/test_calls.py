@@ -14,7 +14,7 @@ from tallystick.clock import HOUR
 from tallystick.enforcement.authorization import Authorizer
 from tallystick.enforcement.calls import CallAsk, CallRefused, Calls, CallSettings, Usage
 from tallystick.enforcement.calls.budgets import limit_id_of
-from tallystick.errors import Conflict, NotFound
+from tallystick.errors import Conflict, InvalidInput, NotFound
 from tallystick.ledger import GrantRequest
 from tallystick.ledger.committer import LANES, Committer
 from tallystick.plumbing.clickhouse import ClickHouse
@@ -144,6 +144,27 @@ def test_a_guess_that_changed_does_not_change_an_answer(scene: Scene) -> None:
     first, again, fresh = scene.run(step)
     assert first == again
     assert fresh.tokens_output < first.tokens_output
+
+
+def test_without_a_maximum_every_answer_is_held_for_as_long_as_usual(scene: Scene) -> None:
+    async def step(calls: Calls) -> Any:
+        one = await calls.authorize(ask("alone", tokens_output_max=None))
+        many = await calls.authorize(ask("many", tokens_output_max=None, answers=16))
+        stored = await calls.permit(many.hold_id, ACME)
+        with pytest.raises(InvalidInput):
+            await calls.authorize(ask("too-many", tokens_output_max=None, answers=1_001))
+        for _ in range(40):  # it learns how long each is, not all together
+            calls.prices.saw(many, Usage(tokens_output=16 * 40))
+        bound = calls.prices.outputs.bound("acme", "gpt-4o", None)
+        for permit in (one, many):
+            await calls.cancel(permit, reason="not made")
+        return one, many, stored, bound
+
+    one, many, stored, bound = scene.run(step)
+    assert many.tokens_output == 16 * one.tokens_output
+    assert many.credit_units > 15 * one.credit_units
+    assert stored.ask.answers == 16
+    assert bound == 60
 
 
 def test_refusals_say_what_decided(scene: Scene) -> None:

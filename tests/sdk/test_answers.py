@@ -54,6 +54,7 @@ def test_the_output_ceiling_counts_every_choice() -> None:
     assert chat_request(max_completion_tokens=50, max_tokens=70).tokens_output_max == 70
     assert chat_request(max_completion_tokens=-1).tokens_output_max is None
     assert chat_request().tokens_output_max is None
+    assert [chat_request(n=n).answers for n in (3, -2, None, True)] == [3, 1, 1, 1]
 
 
 def test_a_picture_is_not_text() -> None:

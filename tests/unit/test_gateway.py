@@ -240,6 +240,16 @@ def test_of_two_maxima_the_larger_is_held_for() -> None:
         assert CHAT.read(msgspec.json.encode(body)).tokens_output_max == 120_000
 
 
+@pytest.mark.parametrize(
+    ("said", "answers"), [({}, 1), ({"n": None}, 1), ({"n": 128}, 128), ({"n": 2, "best_of": 9}, 9)]
+)
+def test_every_answer_that_is_asked_for_counts(said: dict[str, Any], answers: int) -> None:
+    asked = CHAT.read(msgspec.json.encode({"model": "m", **said}))
+    assert (asked.answers, asked.tokens_output_max) == (answers, None)
+    asked = CHAT.read(msgspec.json.encode({"model": "m", "max_tokens": 10, **said}))
+    assert asked.tokens_output_max == 10 * answers
+
+
 def test_pictures_count_by_size_not_by_bytes() -> None:
     picture = json.dumps(
         {"type": "image_url", "image_url": {"url": "data:image/png;base64," + "A" * 900_000}}

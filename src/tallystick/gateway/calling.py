@@ -234,6 +234,7 @@ class Calling:
             model=choice.model,
             tokens_input=asked.tokens_input,
             tokens_output_max=asked.tokens_output_max,
+            answers=asked.answers,
             has_cache_write=asked.has_cache_write,
             has_audio=asked.has_audio,
             service_tier=asked.service_tier,

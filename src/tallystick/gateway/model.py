@@ -19,6 +19,8 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
     tokens_input: int
     """An upper estimate."""
     tokens_output_max: int | None
+    """That of all answers together."""
+    answers: int = 1
     is_stream: bool = False
     wants_usage: bool = True
     """Whether the client itself asked for usage in its stream."""

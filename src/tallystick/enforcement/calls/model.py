@@ -57,6 +57,8 @@ class CallAsk(msgspec.Struct, frozen=True, kw_only=True):
     """Counted, or an upper bound."""
     tokens_output_max: int | None = None
     """The request's own maximum; None: what this model's answers usually need, with a ceiling."""
+    answers: int = 1
+    """How many are asked for; a maximum is that of all together."""
     has_cache_write: bool = False
     """The request asks for prompt caching: input may be billed at the dearest write rate."""
     has_audio: bool = False

@@ -98,6 +98,15 @@ class CallPrices:
             for tokens_output in outputs:
                 self.outputs.saw(tenant_id, model, tokens_output)
 
+    def output_bound(self, said: Said) -> int:
+        """Output tokens to hold for: the request's own maximum, or what is usual."""
+        bound = self.outputs.bound(said.tenant_id, said.model, said.tokens_output_max, said.answers)
+        return min(bound, TOKENS_MAX)
+
+    def saw(self, permit: CallPermit, usage: Usage) -> None:
+        """Learn how long the answers of a call were."""
+        self.outputs.saw(permit.tenant_id, permit.model, usage.tokens_output, permit.ask.answers)
+
     def estimate(self, rater: Rater, said: Said, at: int, tokens_output: int) -> Estimate:
         """The most that a call may cost; CallRefused when its model has no price."""
         rates = self._rates(rater, said, at)

@@ -142,7 +142,7 @@ class Calls:
     def _plan(self, ask: CallAsk, said: Said, rater: Rater) -> tuple[CallDetails, Estimate]:
         """What to hold for a call, or CallRefused when its model has no price."""
         now = self._clock.now()
-        tokens_output = self.prices.outputs.bound(said.tenant_id, said.model, ask.tokens_output_max)
+        tokens_output = self.prices.output_bound(said)
         estimate = self.prices.estimate(rater, said, now, tokens_output)
         budget = self.run_budgets.find(said.tenant_id, said.root_run_id)
         details = CallDetails(
@@ -375,7 +375,7 @@ class Calls:
         )
         await self._append(messages)
         if not error_code:
-            self.prices.outputs.saw(permit.tenant_id, permit.model, usage.tokens_output)
+            self.prices.saw(permit, usage)
         if is_waiting or self._later.is_full:
             captured = await self._capture(permit, usage, rated, is_waiting=is_waiting)
             return receipt_of(permit, event_id, rated, captured)

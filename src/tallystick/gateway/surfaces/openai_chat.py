@@ -36,11 +36,13 @@ class _Chat:
         options: _StreamOptions = field_of(
             fields, "stream_options", _StreamOptions, _StreamOptions()
         )
+        answers = max(*(field_of(fields, name, int, 1) for name in ("n", "best_of")), 1)
         return Asked(
             model=model_of(fields),
             fields=fields,
             tokens_input=bound_input(body),
-            tokens_output_max=_output_max(fields),
+            tokens_output_max=_output_max(fields, answers),
+            answers=answers,
             is_stream=field_of(fields, "stream", bool, False),
             wants_usage=bool(options.include_usage),
             has_audio=_has_audio(fields, body),
@@ -65,13 +67,11 @@ class _Chat:
         return openai_chat.ChatReader(is_usage_hidden=not asked.wants_usage)
 
 
-def _output_max(fields: Mapping[str, msgspec.Raw]) -> int | None:
+def _output_max(fields: Mapping[str, msgspec.Raw], answers: int) -> int | None:
     """The most output of all answers together; of two maxima the larger: servers take either."""
     named = [maximum_of(fields, name) for name in ("max_completion_tokens", "max_tokens")]
     ceiling = max((one for one in named if one is not None), default=None)
-    if ceiling is None:
-        return None
-    return ceiling * max(field_of(fields, "n", int, 1), 1)
+    return None if ceiling is None else ceiling * answers
 
 
 def _has_audio(fields: Mapping[str, msgspec.Raw], body: bytes) -> bool:

@@ -40,6 +40,7 @@ _DIALECT_OF_PATH = {
     "/v1/messages": Dialect.MESSAGES,
 }
 
+_ANSWERS_MAX = 1_000
 _CEILINGS = ("max_completion_tokens", "max_tokens", "max_output_tokens")
 
 
@@ -53,6 +54,8 @@ class ModelRequest(NamedTuple):
     model: str
     tokens_input: int
     tokens_output_max: int | None
+    """That of all answers together."""
+    answers: int
     is_stream: bool
     has_cache_write: bool
     has_audio: bool
@@ -82,6 +85,7 @@ def read_request(method: str, path: str, body: bytes) -> ModelRequest | None:
         model=content["model"][:ID_LENGTH_MAX],
         tokens_input=min(bound_tokens(content), TOKENS_MAX),
         tokens_output_max=_output_max(dialect, content),
+        answers=_answers(content),
         is_stream=is_stream,
         has_cache_write=b'"cache_control"' in body,
         has_audio=_has_audio(content, body),
@@ -111,11 +115,15 @@ def _with_usage(content: dict[str, Any]) -> bytes:
 def _output_max(dialect: Dialect, content: dict[str, Any]) -> int | None:
     if dialect is Dialect.EMBEDDINGS:
         return 0
-    answers = content.get("n")
-    answers = answers if isinstance(answers, int) and answers > 0 else 1
     named = [found for name in _CEILINGS if isinstance(found := content.get(name), int)]
     ceiling = max(named, default=0)
-    return min(ceiling * answers, TOKENS_MAX) if ceiling > 0 else None
+    return min(ceiling * _answers(content), TOKENS_MAX) if ceiling > 0 else None
+
+
+def _answers(content: dict[str, Any]) -> int:
+    named = (content.get(name) for name in ("n", "best_of"))
+    most = max((one for one in named if isinstance(one, int)), default=1)
+    return min(max(most, 1), _ANSWERS_MAX)
 
 
 def _tier(value: Any) -> str:

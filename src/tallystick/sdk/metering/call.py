@@ -85,6 +85,7 @@ class Call:
             "model": self.request.model,
             "tokens_input": self.request.tokens_input,
             "tokens_output_max": self.request.tokens_output_max,
+            "answers": self.request.answers if self.request.answers > 1 else None,
             "has_cache_write": self.request.has_cache_write,
             "has_audio": self.request.has_audio,
             "service_tier": self.request.service_tier,
