@@ -167,6 +167,25 @@ def test_without_a_maximum_every_answer_is_held_for_as_long_as_usual(scene: Scen
     assert bound == 60
 
 
+def test_a_tier_is_held_for_at_no_less_than_the_standard_price(scene: Scene) -> None:
+    async def step(calls: Calls) -> Any:
+        permits = {}
+        for tier in ("", "flex", "priority"):
+            asked = ask(f"tier-{tier}", model="gpt-5", service_tier=tier)
+            permits[tier] = await calls.authorize(asked)
+        usage = Usage(tokens_input=900, tokens_output=100, service_tier="default")
+        receipt = await calls.settle(permits["flex"], usage)
+        with pytest.raises(InvalidInput):
+            await calls.settle(permits["priority"], Usage(service_tier="t" * 129))
+        for tier in ("", "priority"):
+            await calls.cancel(permits[tier], reason="not made")
+        return {tier: permit.usd_units for tier, permit in permits.items()}, receipt
+
+    held, receipt = scene.run(step)
+    assert held["flex"] == held[""] and held["priority"] == 2 * held[""]
+    assert receipt.cost_usd_units == 2_125_000  # 900 x 1.25 + 100 x 10 USD a million
+
+
 def test_refusals_say_what_decided(scene: Scene) -> None:
     limited = Principal("key:k2", frozenset(), frozenset(), tenant_id="acme", models=("gpt-4o",))
 

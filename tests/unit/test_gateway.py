@@ -250,6 +250,24 @@ def test_every_answer_that_is_asked_for_counts(said: dict[str, Any], answers: in
     assert asked.tokens_output_max == 10 * answers
 
 
+@pytest.mark.parametrize(
+    ("said", "tier"),
+    [("priority", "priority"), ("standard", "standard"), (None, None), (7, None), ("\0", None)],
+)
+def test_anthropic_says_in_its_usage_what_served(said: Any, tier: str | None) -> None:
+    usage = {"input_tokens": 5, "output_tokens": 7, "service_tier": said}
+    whole = anthropic.read_answer(msgspec.json.encode({"model": "m", "usage": usage}))
+    reader = anthropic.MessagesReader()
+    for event in (
+        {"type": "message_start", "message": {"model": "m", "usage": usage}},
+        {"type": "message_delta", "usage": {"output_tokens": 7}},
+    ):
+        reader.read(b"", msgspec.json.encode(event))
+    for seen in (whole, reader.seen):
+        assert seen.service_tier == tier
+        assert seen.usage is not None and seen.usage.tokens_output == 7
+
+
 def test_pictures_count_by_size_not_by_bytes() -> None:
     picture = json.dumps(
         {"type": "image_url", "image_url": {"url": "data:image/png;base64," + "A" * 900_000}}

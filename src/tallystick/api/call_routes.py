@@ -70,6 +70,7 @@ class UsageBody(msgspec.Struct):
     tokens_input_audio: int = 0
     tokens_output_audio: int = 0
     tools: dict[str, int] = {}
+    service_tier: str | None = None
     quality: str = "exact"
 
 

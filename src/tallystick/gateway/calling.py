@@ -342,6 +342,7 @@ class Calling:
                 error_code=seen.error_code,
                 provider_request_id=_provider_id(answer),
                 served_model=seen.served_model,
+                service_tier=seen.service_tier,
             )
         )
         headers = answer_headers(answer.headers)
@@ -397,8 +398,11 @@ class Calling:
         error_code: str = "",
         provider_request_id: str = "",
         served_model: str = "",
+        service_tier: str | None = None,
     ) -> CallReceipt:
         """Settle one attempt; while the log is away, try again: the work is done."""
+        if service_tier is not None:
+            usage = msgspec.structs.replace(usage, service_tier=service_tier)
         receipt = await _insist(
             partial(
                 self.calls.settle,

@@ -41,6 +41,8 @@ class Seen(msgspec.Struct, kw_only=True):
     began: Usage | None = None
     """What a stream said of its input before its answer began; its output counts nothing yet."""
     served_model: str = ""
+    service_tier: str | None = None
+    """None: the answer did not say which tier served it."""
     error_code: str = ""
 
 

@@ -127,6 +127,8 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True):
     """Part of tokens_output."""
     tools: Mapping[str, int] = {}
     """Paid tools that the model used, and how often."""
+    service_tier: str | None = None
+    """The tier that served, by the provider's word; None: it did not say."""
     quality: str = "exact"
 
 

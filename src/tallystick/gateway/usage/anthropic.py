@@ -13,6 +13,7 @@ import msgspec
 
 from tallystick.gateway.model import Seen
 from tallystick.gateway.money import Usage
+from tallystick.gateway.usage.reading import tier_said
 
 
 class _CacheCreation(msgspec.Struct):
@@ -37,6 +38,7 @@ class _Usage(msgspec.Struct):
     cache_creation: _CacheCreation | None = None
     server_tool_use: _ServerTools | None = None
     output_tokens_details: _OutputDetails | None = None
+    service_tier: Any = None
 
 
 class _Message(msgspec.Struct):
@@ -97,6 +99,7 @@ def read_answer(body: bytes) -> Seen:
     seen.served_model = message.model or ""
     if message.usage is not None:
         seen.usage = usage_of(message.usage)
+        seen.service_tier = tier_said(message.usage.service_tier)
     return seen
 
 
@@ -128,6 +131,7 @@ class MessagesReader:
             self.seen.served_model = read.message.model or ""
             self._usage = read.message.usage or self._usage
             self.seen.began = usage_of(self._usage) if read.message.usage else None
+            self.seen.service_tier = tier_said(self._usage.service_tier)
         elif read.type == "message_delta" and read.usage is not None:
             self._take(read.usage)
         elif read.type == "message_stop":
@@ -149,6 +153,7 @@ class MessagesReader:
             if (value := getattr(usage, name)) is not None:
                 setattr(self._usage, name, value)
         self.seen.usage = usage_of(self._usage)
+        self.seen.service_tier = tier_said(self._usage.service_tier)
 
     def ending(self, code: str, message: str, tokens_output: int) -> bytes:
         """Close the open block; message_delta with stop_reason "max_tokens"; message_stop."""

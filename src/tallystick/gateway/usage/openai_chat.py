@@ -15,6 +15,7 @@ import msgspec
 
 from tallystick.gateway.model import Seen
 from tallystick.gateway.money import Usage
+from tallystick.gateway.usage.reading import tier_said
 
 
 class _InputDetails(msgspec.Struct):
@@ -67,12 +68,14 @@ class _Chunk(msgspec.Struct):
     model: str | None = None
     choices: list[_Choice] | None = None
     usage: ChatUsage | None = None
+    service_tier: Any = None
     error: Any = None
 
 
 class _Answer(msgspec.Struct):
     model: str | None = None
     usage: ChatUsage | None = None
+    service_tier: Any = None
 
 
 _read_answer = msgspec.json.Decoder(_Answer).decode
@@ -111,6 +114,7 @@ def read_answer(body: bytes) -> Seen:
         seen.error_code = "answer_unreadable"
         return seen
     seen.served_model = answer.model or ""
+    seen.service_tier = tier_said(answer.service_tier)
     if answer.usage is not None:
         seen.usage = usage_of(answer.usage)
     return seen
@@ -164,6 +168,8 @@ class ChatReader:
             self.seen.error_code = "upstream_error_event"
         if chunk.model:
             self.seen.served_model = chunk.model
+        if chunk.service_tier is not None:
+            self.seen.service_tier = tier_said(chunk.service_tier) or self.seen.service_tier
         for choice in chunk.choices or ():
             if choice.delta is not None:
                 size = _text_bytes(choice.delta)

@@ -12,6 +12,7 @@ import msgspec
 
 from tallystick.gateway.model import Seen
 from tallystick.gateway.money import Usage
+from tallystick.gateway.usage.reading import tier_said
 
 _LAST = ("response.completed", "response.incomplete", "response.failed")
 _BILLED_ITEMS = {
@@ -47,6 +48,7 @@ class _Response(msgspec.Struct):
     status: str | None = None
     usage: _Usage | None = None
     output: list[_Item] | None = None
+    service_tier: Any = None
 
 
 class _Event(msgspec.Struct):
@@ -86,6 +88,7 @@ def read_answer(body: bytes) -> Seen:
 
 def _note(seen: Seen, response: _Response) -> None:
     seen.served_model = response.model or seen.served_model
+    seen.service_tier = tier_said(response.service_tier) or seen.service_tier
     if response.usage is not None:
         seen.usage = usage_of(response.usage)
     if response.status == "failed":

@@ -41,6 +41,7 @@ _DIALECT_OF_PATH = {
 }
 
 _ANSWERS_MAX = 1_000
+_STANDARD_TIERS = ("auto", "default", "standard", "standard_only")
 _CEILINGS = ("max_completion_tokens", "max_tokens", "max_output_tokens")
 
 
@@ -89,7 +90,7 @@ def read_request(method: str, path: str, body: bytes) -> ModelRequest | None:
         is_stream=is_stream,
         has_cache_write=b'"cache_control"' in body,
         has_audio=_has_audio(content, body),
-        service_tier=_tier(content.get("service_tier")),
+        service_tier=tier_of(content.get("service_tier")),
         hides_usage=must_ask,
         body=_with_usage(content) if must_ask else body,
     )
@@ -126,8 +127,13 @@ def _answers(content: dict[str, Any]) -> int:
     return min(max(most, 1), _ANSWERS_MAX)
 
 
-def _tier(value: Any) -> str:
-    is_named = isinstance(value, str) and value not in ("auto", "default", "standard_only")
+def tier_of(value: Any) -> str:
+    """The tier that a request asks for or an answer names; "" is the standard one.
+
+    >>> tier_of("flex"), tier_of("default"), tier_of(None)
+    ('flex', '', '')
+    """
+    is_named = isinstance(value, str) and value.isprintable() and value not in _STANDARD_TIERS
     return value[:ID_LENGTH_MAX] if is_named else ""
 
 
@@ -135,7 +141,7 @@ def bound_tokens(value: Any) -> int:
     """Bound the input tokens of a decoded body.
 
     >>> bound_tokens({"messages": [{"role": "user", "content": "four words stand here"}]})
-    22
+    16
     """
     if isinstance(value, str):
         return _text_tokens(value)
