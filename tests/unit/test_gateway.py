@@ -268,6 +268,29 @@ def test_anthropic_says_in_its_usage_what_served(said: Any, tier: str | None) ->
         assert seen.usage is not None and seen.usage.tokens_output == 7
 
 
+def escaped(text: str, names: tuple[str, ...]) -> bytes:
+    """JSON whose names are spelled as escapes."""
+    for name in names:
+        spelled = "".join(f"\\u{ord(letter):04x}" for letter in name)
+        text = text.replace(f'"{name}', f'"{spelled}')
+    return text.replace("/", "\\/").encode()
+
+
+def test_a_spelling_hides_no_name() -> None:
+    text = '{"model":"m","messages":[{"content":[%s]}]}'
+    cached = escaped(text % '{"type":"text","cache_control":{}}', ("cache_control",))
+    sound = escaped(text % '{"type":"input_audio"}', ("type", "input_audio"))
+    file = escaped(text % '{"file":{"file_data":"data:audio/wav;base64,AA"}}', ("file_data",))
+    picture = escaped(text % '{"image_url":{"url":"http://a/b"}}', ("image_url",))
+    (messages,) = [one for one in SURFACES if one.name == "anthropic_messages"]
+    assert b"cache_control" not in cached and b"input_audio" not in sound
+    assert messages.read(cached).has_cache_write
+    assert CHAT.read(sound).has_audio and CHAT.read(file).has_audio
+    assert CHAT.read(picture).tokens_input > IMAGE_TOKENS_MAX
+    plain = CHAT.read(escaped(text % '{"text":"a/b, cd\\u00e9"}', ("text",)))
+    assert not plain.has_audio and plain.tokens_input < 100
+
+
 def test_pictures_count_by_size_not_by_bytes() -> None:
     picture = json.dumps(
         {"type": "image_url", "image_url": {"url": "data:image/png;base64," + "A" * 900_000}}

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import msgspec
 
-from tallystick.gateway.estimate import bound_input
+from tallystick.gateway.estimate import bound_input, plainly
 from tallystick.gateway.model import Asked, Seen
 from tallystick.gateway.settings import Upstream
 from tallystick.gateway.surfaces.surface import (
@@ -46,7 +46,7 @@ class _Messages:
             tokens_input=bound_input(body),
             tokens_output_max=maximum_of(fields, "max_tokens", least=0),  # 0 only fills the cache
             is_stream=field_of(fields, "stream", bool, False),
-            has_cache_write=b'"cache_control"' in body,
+            has_cache_write=b'"cache_control"' in plainly(body),
             service_tier=field_of(fields, "service_tier", str, ""),
             tools=_billed_tools(fields),
             metadata=said,

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import msgspec
 
-from tallystick.gateway.estimate import HAS_AUDIO, bound_input
+from tallystick.gateway.estimate import HAS_AUDIO, bound_input, plainly
 from tallystick.gateway.model import Asked, Seen
 from tallystick.gateway.settings import Upstream
 from tallystick.gateway.surfaces.surface import (
@@ -45,7 +45,7 @@ class _Chat:
             answers=answers,
             is_stream=field_of(fields, "stream", bool, False),
             wants_usage=bool(options.include_usage),
-            has_audio=_has_audio(fields, body),
+            has_audio=_has_audio(fields, plainly(body)),
             service_tier=field_of(fields, "service_tier", str, ""),
             metadata=_said(fields),
         )
