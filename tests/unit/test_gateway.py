@@ -291,6 +291,41 @@ def test_a_spelling_hides_no_name() -> None:
     assert not plain.has_audio and plain.tokens_input < 100
 
 
+@pytest.mark.parametrize("write", [float, str, "{}.0".format])
+def test_a_whole_number_counts_however_it_is_written(write: Any) -> None:
+    chat = {"prompt_tokens": write(1000), "completion_tokens": write(20)}
+    others = {"input_tokens": write(1000), "output_tokens": write(20)}
+    wanted = Usage(tokens_input=1000, tokens_output=20)
+    for name, usage in (("openai_chat", chat), ("openai_responses", others), ("anthropic", others)):
+        body = msgspec.json.encode({"model": "m", "usage": usage})
+        assert READERS[name].read_answer(body).usage == wanted
+    reader = openai_chat.ChatReader(is_usage_hidden=True)
+    assert reader.read(b"x", msgspec.json.encode({"choices": [], "usage": chat})) == b""
+    assert reader.seen.usage == wanted
+    broken = {"prompt_tokens": 10.5, "completion_tokens": 1}
+    assert openai_chat.read_answer(msgspec.json.encode({"usage": broken})).usage is None
+
+
+def test_text_in_a_list_of_parts_counts() -> None:
+    reader = openai_chat.ChatReader(is_usage_hidden=False)
+    thought = {"type": "thinking", "thinking": [{"type": "text", "text": "hm"}]}
+    for content in ([{"type": "text", "text": "hello"}], [thought], "plain"):
+        reader.read(b"", msgspec.json.encode({"choices": [{"delta": {"content": content}}]}))
+    assert (reader.text_bytes, reader.pieces) == (12, 3)
+
+
+def test_a_zero_at_the_end_takes_nothing_back() -> None:
+    reader = anthropic.MessagesReader()
+    first = {"input_tokens": 900, "output_tokens": 1, "cache_read_input_tokens": 50}
+    last = {"input_tokens": 0, "output_tokens": 7, "cache_read_input_tokens": 0}
+    for event in (
+        {"type": "message_start", "message": {"model": "m", "usage": first}},
+        {"type": "message_delta", "usage": last},
+    ):
+        reader.read(b"", msgspec.json.encode(event))
+    assert reader.seen.usage == Usage(tokens_input=950, tokens_output=7, tokens_cache_read=50)
+
+
 def test_pictures_count_by_size_not_by_bytes() -> None:
     picture = json.dumps(
         {"type": "image_url", "image_url": {"url": "data:image/png;base64," + "A" * 900_000}}

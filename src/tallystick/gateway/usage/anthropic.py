@@ -1,7 +1,8 @@
 """Usage of Anthropic messages: split over message_start and message_delta in a stream.
 
 Anthropic's input_tokens leave out what was read from and written to the cache; a stream's
-message_delta has cumulative counts, which replace those of message_start where given.
+message_delta has cumulative counts, which replace those of message_start where given and not 0:
+some servers end with an input of 0.
 Source: anthropic-python 2.12 types/usage.py, message_delta_usage.py, cache_creation.py.
 """
 
@@ -60,8 +61,9 @@ class _Event(msgspec.Struct):
     usage: _Usage | None = None
 
 
-_read_message = msgspec.json.Decoder(_Message).decode
-_read_event = msgspec.json.Decoder(_Event).decode
+_read_message = msgspec.json.Decoder(_Message, strict=False).decode
+"""Not strict: a count of 12.0 or "12" is 12, as some servers write it."""
+_read_event = msgspec.json.Decoder(_Event, strict=False).decode
 _encode = msgspec.json.Encoder().encode
 
 
@@ -150,7 +152,7 @@ class MessagesReader:
 
     def _take(self, usage: _Usage) -> None:
         for name in _Usage.__struct_fields__:
-            if (value := getattr(usage, name)) is not None:
+            if value := getattr(usage, name):
                 setattr(self._usage, name, value)
         self.seen.usage = usage_of(self._usage)
         self.seen.service_tier = tier_said(self._usage.service_tier)

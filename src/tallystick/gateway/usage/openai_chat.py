@@ -52,7 +52,8 @@ class _ToolCall(msgspec.Struct):
 
 
 class _Delta(msgspec.Struct):
-    content: str | None = None
+    content: str | list[Any] | None = None
+    """A list of parts at some servers, each with its text."""
     refusal: str | None = None
     reasoning_content: str | None = None
     reasoning: str | None = None
@@ -78,8 +79,9 @@ class _Answer(msgspec.Struct):
     service_tier: Any = None
 
 
-_read_answer = msgspec.json.Decoder(_Answer).decode
-_read_chunk = msgspec.json.Decoder(_Chunk).decode
+_read_answer = msgspec.json.Decoder(_Answer, strict=False).decode
+"""Not strict: a count of 12.0 or "12" is 12, as some servers write it."""
+_read_chunk = msgspec.json.Decoder(_Chunk, strict=False).decode
 _read_fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _encode = msgspec.json.Encoder().encode
 
@@ -199,9 +201,21 @@ class ChatReader:
         return b"data: " + _encode({"error": error}) + b"\n\n"
 
 
+def _text_of(part: Any) -> str:
+    """The text of one part of an answer, or of what it thought."""
+    if isinstance(part, list):
+        return "".join([_text_of(one) for one in part])
+    if isinstance(part, dict):
+        return "".join([_text_of(part[name]) for name in ("text", "thinking") if name in part])
+    return part if isinstance(part, str) else ""
+
+
 def _text_bytes(delta: _Delta) -> int:
     size = 0
-    for text in (delta.content, delta.refusal, delta.reasoning_content, delta.reasoning):
+    content = delta.content
+    if isinstance(content, list):
+        content = "".join([_text_of(part) for part in content])
+    for text in (content, delta.refusal, delta.reasoning_content, delta.reasoning):
         if text:
             size += len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
     for call in delta.tool_calls or ():

@@ -58,7 +58,8 @@ class _Event(msgspec.Struct):
     sequence_number: int = 0
 
 
-_read_response = msgspec.json.Decoder(_Response).decode
+_read_response = msgspec.json.Decoder(_Response, strict=False).decode
+"""Not strict: a count of 12.0 or "12" is 12, as some servers write it."""
 _read_event = msgspec.json.Decoder(_Event).decode
 _encode = msgspec.json.Encoder().encode
 
