@@ -18,7 +18,7 @@ from tallystick.enforcement.calls.budgets import RunBudgets, limit_id_of
 from tallystick.enforcement.calls.facts import CallFacts
 from tallystick.enforcement.calls.prices import CallPrices
 from tallystick.enforcement.calls.store import BUDGETS_PER_READ, CallStore
-from tallystick.errors import Conflict, NotFound, StoreUnavailable
+from tallystick.errors import Conflict, InvalidInput, NotFound, StoreUnavailable
 from tallystick.ledger import GrantRequest
 from tallystick.ledger.committer import LANES, Committer
 from tallystick.plumbing.clickhouse import ClickHouse
@@ -148,6 +148,46 @@ def test_a_guess_that_changed_does_not_change_an_answer(scene: Scene) -> None:
     first, again, fresh = scene.run(step)
     assert first == again
     assert fresh.tokens_output < first.tokens_output
+
+
+def test_without_a_maximum_every_answer_is_held_for_as_long_as_usual(scene: Scene) -> None:
+    async def step(calls: Calls) -> Any:
+        one = await calls.authorize(ask("alone", tokens_output_max=None))
+        many = await calls.authorize(ask("many", tokens_output_max=None, answers=16))
+        stored = await calls.permit(many.hold_id, ACME)
+        with pytest.raises(InvalidInput):
+            await calls.authorize(ask("too-many", tokens_output_max=None, answers=1_001))
+        for _ in range(40):  # it learns how long each is, not all together
+            calls.prices.saw(many, Usage(tokens_output=16 * 40))
+        bound = calls.prices.outputs.bound("acme", "gpt-4o", None)
+        for permit in (one, many):
+            await calls.cancel(permit, reason="not made")
+        return one, many, stored, bound
+
+    one, many, stored, bound = scene.run(step)
+    assert many.tokens_output == 16 * one.tokens_output
+    assert many.credit_units > 15 * one.credit_units
+    assert stored.ask.answers == 16
+    assert bound == 60
+
+
+def test_a_tier_is_held_for_at_no_less_than_the_standard_price(scene: Scene) -> None:
+    async def step(calls: Calls) -> Any:
+        permits = {}
+        for tier in ("", "flex", "priority"):
+            asked = ask(f"tier-{tier}", model="gpt-5", service_tier=tier)
+            permits[tier] = await calls.authorize(asked)
+        usage = Usage(tokens_input=900, tokens_output=100, service_tier="default")
+        receipt = await calls.settle(permits["flex"], usage)
+        with pytest.raises(InvalidInput):
+            await calls.settle(permits["priority"], Usage(service_tier="t" * 129))
+        for tier in ("", "priority"):
+            await calls.cancel(permits[tier], reason="not made")
+        return {tier: permit.usd_units for tier, permit in permits.items()}, receipt
+
+    held, receipt = scene.run(step)
+    assert held["flex"] == held[""] and held["priority"] == 2 * held[""]
+    assert receipt.cost_usd_units == 2_125_000  # 900 x 1.25 + 100 x 10 USD a million
 
 
 def test_refusals_say_what_decided(scene: Scene) -> None:

@@ -40,15 +40,18 @@ class OpenDoor:
     """Lets everybody in; `is_full` cannot record what was answered."""
 
     is_full = False
+    tokens = 0
+    """Taken of rate limits, and not given back."""
 
     async def admit(self, request: Request) -> Principal:
         return ACME
 
     async def take_tokens(self, request: Request, tokens: int) -> Decision:
+        self.tokens += tokens
         return UNLIMITED
 
     async def correct_tokens(self, principal: Principal, tokens: int) -> None:
-        pass
+        self.tokens += tokens
 
     def headers(self, request: Request) -> dict[str, str]:
         return {}
@@ -249,6 +252,15 @@ def test_a_stream_that_cannot_be_recorded_leaves_no_hold_and_no_place(scene: Sce
 
     scene.run(step)
     assert scene.world.ledger.balance("acme").held == 0
+
+
+def test_a_call_that_is_refused_for_its_headers_takes_nothing_of_a_rate(scene: Scene) -> None:
+    async def step(gateway: Gateway) -> int:
+        header = (b"x-tallystick-attempt", b"none")
+        return (await send(gateway, CHAT, header, **chat("#normal#")))[0]
+
+    assert scene.run(step) == 400
+    assert scene.door.tokens == 0
 
 
 def test_a_kill_switch_stops_calls_that_are_free_too(scene: Scene) -> None:

@@ -51,7 +51,25 @@ def test_usage_is_asked_for_only_when_the_caller_did_not() -> None:
 
 def test_the_output_ceiling_counts_every_choice() -> None:
     assert chat_request(max_completion_tokens=50, n=3).tokens_output_max == 150
+    assert chat_request(max_completion_tokens=50, max_tokens=70).tokens_output_max == 70
+    assert chat_request(max_completion_tokens=-1).tokens_output_max is None
     assert chat_request().tokens_output_max is None
+    assert [chat_request(n=n).answers for n in (3, -2, None, True)] == [3, 1, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("said", "served"),
+    [("priority", "priority"), ("default", ""), ("auto", None), (None, None), (7, None)],
+)
+def test_the_tier_that_served_goes_with_the_usage(said: Any, served: str | None) -> None:
+    asked = chat_request(service_tier="flex")
+    whole, stream = Reading(asked), Reading(asked)
+    usage = {"prompt_tokens": 3, "completion_tokens": 2}
+    answer = {"model": "m", "choices": [], "usage": usage, "service_tier": said}
+    whole.take_answer(json.dumps(answer).encode())
+    stream.take_event(answer)
+    for reading in (whole, stream):
+        assert reading.usage == Usage(tokens_input=3, tokens_output=2, service_tier=served)
 
 
 def test_a_picture_is_not_text() -> None:

@@ -248,6 +248,119 @@ def test_what_cannot_be_read_is_refused(surface: Any, body: bytes) -> None:
         surface.read(body)
 
 
+@pytest.mark.parametrize(
+    ("surface", "name", "least"),
+    [
+        ("openai_chat", "max_tokens", 1),
+        ("openai_chat", "max_completion_tokens", 1),
+        ("openai_responses", "max_output_tokens", 1),
+        ("anthropic_messages", "max_tokens", 0),
+    ],
+)
+def test_a_maximum_below_the_least_is_refused_by_name(surface: str, name: str, least: int) -> None:
+    (read,) = [one.read for one in SURFACES if one.name == surface]
+    for asked in (least - 1, -(10**6)):
+        other = {"max_tokens": 60_000} if name != "max_tokens" else {}
+        with pytest.raises(InvalidInput) as refused:
+            read(msgspec.json.encode({"model": "m", **other, name: asked}))
+        assert refused.value.field == name
+    assert read(msgspec.json.encode({"model": "m", name: least})).tokens_output_max == least
+    assert read(msgspec.json.encode({"model": "m", name: None})).tokens_output_max is None
+
+
+def test_of_two_maxima_the_larger_is_held_for() -> None:
+    for maxima in ((10, 60_000), (60_000, 10)):
+        names = ("max_completion_tokens", "max_tokens")
+        body = {"model": "m", "n": 2, **dict(zip(names, maxima, strict=True))}
+        assert CHAT.read(msgspec.json.encode(body)).tokens_output_max == 120_000
+
+
+@pytest.mark.parametrize(
+    ("said", "answers"), [({}, 1), ({"n": None}, 1), ({"n": 128}, 128), ({"n": 2, "best_of": 9}, 9)]
+)
+def test_every_answer_that_is_asked_for_counts(said: dict[str, Any], answers: int) -> None:
+    asked = CHAT.read(msgspec.json.encode({"model": "m", **said}))
+    assert (asked.answers, asked.tokens_output_max) == (answers, None)
+    asked = CHAT.read(msgspec.json.encode({"model": "m", "max_tokens": 10, **said}))
+    assert asked.tokens_output_max == 10 * answers
+
+
+@pytest.mark.parametrize(
+    ("said", "tier"),
+    [("priority", "priority"), ("standard", "standard"), (None, None), (7, None), ("\0", None)],
+)
+def test_anthropic_says_in_its_usage_what_served(said: Any, tier: str | None) -> None:
+    usage = {"input_tokens": 5, "output_tokens": 7, "service_tier": said}
+    whole = anthropic.read_answer(msgspec.json.encode({"model": "m", "usage": usage}))
+    reader = anthropic.MessagesReader()
+    for event in (
+        {"type": "message_start", "message": {"model": "m", "usage": usage}},
+        {"type": "message_delta", "usage": {"output_tokens": 7}},
+    ):
+        reader.read(b"", msgspec.json.encode(event))
+    for seen in (whole, reader.seen):
+        assert seen.service_tier == tier
+        assert seen.usage is not None and seen.usage.tokens_output == 7
+
+
+def escaped(text: str, names: tuple[str, ...]) -> bytes:
+    """JSON whose names are spelled as escapes."""
+    for name in names:
+        spelled = "".join(f"\\u{ord(letter):04x}" for letter in name)
+        text = text.replace(f'"{name}', f'"{spelled}')
+    return text.replace("/", "\\/").encode()
+
+
+def test_a_spelling_hides_no_name() -> None:
+    text = '{"model":"m","messages":[{"content":[%s]}]}'
+    cached = escaped(text % '{"type":"text","cache_control":{}}', ("cache_control",))
+    sound = escaped(text % '{"type":"input_audio"}', ("type", "input_audio"))
+    file = escaped(text % '{"file":{"file_data":"data:audio/wav;base64,AA"}}', ("file_data",))
+    picture = escaped(text % '{"image_url":{"url":"http://a/b"}}', ("image_url",))
+    (messages,) = [one for one in SURFACES if one.name == "anthropic_messages"]
+    assert b"cache_control" not in cached and b"input_audio" not in sound
+    assert messages.read(cached).has_cache_write
+    assert CHAT.read(sound).has_audio and CHAT.read(file).has_audio
+    assert CHAT.read(picture).tokens_input > IMAGE_TOKENS_MAX
+    plain = CHAT.read(escaped(text % '{"text":"a/b, cd\\u00e9"}', ("text",)))
+    assert not plain.has_audio and plain.tokens_input < 100
+
+
+@pytest.mark.parametrize("write", [float, str, "{}.0".format])
+def test_a_whole_number_counts_however_it_is_written(write: Any) -> None:
+    chat = {"prompt_tokens": write(1000), "completion_tokens": write(20)}
+    others = {"input_tokens": write(1000), "output_tokens": write(20)}
+    wanted = Usage(tokens_input=1000, tokens_output=20)
+    for name, usage in (("openai_chat", chat), ("openai_responses", others), ("anthropic", others)):
+        body = msgspec.json.encode({"model": "m", "usage": usage})
+        assert READERS[name].read_answer(body).usage == wanted
+    reader = openai_chat.ChatReader(is_usage_hidden=True)
+    assert reader.read(b"x", msgspec.json.encode({"choices": [], "usage": chat})) == b""
+    assert reader.seen.usage == wanted
+    broken = {"prompt_tokens": 10.5, "completion_tokens": 1}
+    assert openai_chat.read_answer(msgspec.json.encode({"usage": broken})).usage is None
+
+
+def test_text_in_a_list_of_parts_counts() -> None:
+    reader = openai_chat.ChatReader(is_usage_hidden=False)
+    thought = {"type": "thinking", "thinking": [{"type": "text", "text": "hm"}]}
+    for content in ([{"type": "text", "text": "hello"}], [thought], "plain"):
+        reader.read(b"", msgspec.json.encode({"choices": [{"delta": {"content": content}}]}))
+    assert (reader.text_bytes, reader.pieces) == (12, 3)
+
+
+def test_a_zero_at_the_end_takes_nothing_back() -> None:
+    reader = anthropic.MessagesReader()
+    first = {"input_tokens": 900, "output_tokens": 1, "cache_read_input_tokens": 50}
+    last = {"input_tokens": 0, "output_tokens": 7, "cache_read_input_tokens": 0}
+    for event in (
+        {"type": "message_start", "message": {"model": "m", "usage": first}},
+        {"type": "message_delta", "usage": last},
+    ):
+        reader.read(b"", msgspec.json.encode(event))
+    assert reader.seen.usage == Usage(tokens_input=950, tokens_output=7, tokens_cache_read=50)
+
+
 def test_pictures_count_by_size_not_by_bytes() -> None:
     picture = json.dumps(
         {"type": "image_url", "image_url": {"url": "data:image/png;base64," + "A" * 900_000}}

@@ -60,7 +60,7 @@ def anthropic_usage(script: Script, output: int) -> dict[str, Any]:
         "output_tokens": output,
         "output_tokens_details": {"thinking_tokens": script.tokens_reasoning},
         "server_tool_use": None,
-        "service_tier": "standard",
+        "service_tier": "standard" if script.tier == "default" else script.tier,
         "inference_geo": "global",
     }
 
@@ -89,7 +89,7 @@ def chat(script: Script, model: str, number: int) -> bytes:
         "model": model,
         "choices": [{"index": 0, "message": message, "logprobs": None, "finish_reason": finish}],
         "usage": openai_usage(script),
-        "service_tier": "default",
+        "service_tier": script.tier,
         "system_fingerprint": "fp_tally",
     }
     if script.name == "no_usage":
@@ -105,6 +105,7 @@ def chat_events(script: Script, model: str, number: int, has_usage: bool) -> Ite
                 "object": "chat.completion.chunk",
                 "created": _CREATED,
                 "model": model,
+                "service_tier": script.tier,
                 "system_fingerprint": "fp_tally",
                 "choices": choices,
                 **more,
@@ -179,7 +180,7 @@ def response(script: Script, model: str, number: int, status: str = "completed")
         "prompt_cache_key": None,
         "reasoning": {"effort": "low", "summary": "auto"} if script.is_reasoning else None,
         "safety_identifier": None,
-        "service_tier": "default",
+        "service_tier": script.tier,
         "store": True,
         "temperature": 1.0,
         "text": {"format": {"type": "text"}, "verbosity": "medium"},

@@ -37,6 +37,8 @@ class Script(msgspec.Struct):
     rate: float = 20.0
     times: int = 0
     key: str = ""
+    tier: str = "default"
+    """The service tier that it says it served."""
     answer: str = "text"
     """text, tool or json."""
     is_thinking: bool = False

@@ -41,6 +41,7 @@ class AuthorizationBody(msgspec.Struct):
     model: str
     tokens_input: int
     tokens_output_max: int | None = None
+    answers: int = 1
     has_cache_write: bool = False
     has_audio: bool = False
     service_tier: str = ""
@@ -69,6 +70,7 @@ class UsageBody(msgspec.Struct):
     tokens_input_audio: int = 0
     tokens_output_audio: int = 0
     tools: dict[str, int] = {}
+    service_tier: str | None = None
     quality: str = "exact"
 
 

@@ -20,6 +20,7 @@ from tallystick.api.requests import (
     credits_of,
     credits_text,
     idempotency_key,
+    principal_of,
     read_json,
     respond,
     tenant_of,
@@ -35,6 +36,7 @@ from tallystick.clock import format_time
 from tallystick.enforcement.authorization import Ask, actuals_of, capture_request
 from tallystick.errors import InvalidInput, TallystickError
 from tallystick.ledger import (
+    CaptureRequest,
     ExtendRequest,
     Hold,
     ReleaseRequest,
@@ -145,7 +147,7 @@ async def post_capture(services: Services, request: Request) -> Response:
     """Charge what the work cost and free the rest."""
     body = await read_json(request, CaptureBody)
     outcome = await services.authorizer.capture(
-        request.path_params["hold_id"],
+        await _own_hold_id(services, request),
         actual_of(body),
         reason=body.reason,
         idempotency_key=idempotency_key(request, body.idempotency_key),
@@ -164,7 +166,7 @@ async def post_release(services: Services, request: Request) -> Response:
     """Free a hold without a charge."""
     body = await read_json(request, ReleaseBody, allow_empty=True)
     release = ReleaseRequest(
-        hold_id=request.path_params["hold_id"],
+        hold_id=await _own_hold_id(services, request),
         reason=body.reason,
         idempotency_key=idempotency_key(request, body.idempotency_key),
     )
@@ -175,7 +177,7 @@ async def post_start(services: Services, request: Request) -> Response:
     """Say that the work has begun."""
     body = await read_json(request, StartBody, allow_empty=True)
     start = StartRequest(
-        hold_id=request.path_params["hold_id"],
+        hold_id=await _own_hold_id(services, request),
         idempotency_key=idempotency_key(request, body.idempotency_key),
     )
     return await apply_request(services, request, start)
@@ -189,6 +191,7 @@ async def post_extend(services: Services, request: Request) -> Response:
 async def extend(services: Services, request: Request, hold_id: str) -> Response:
     """Give a hold or lease more time, more credit, or both."""
     body = await read_json(request, ExtendBody)
+    await services.calls.endings.check(hold_id, principal_of(request))
     asked = ExtendRequest(
         hold_id=hold_id,
         ttl_seconds=body.ttl_seconds,
@@ -198,6 +201,13 @@ async def extend(services: Services, request: Request, hold_id: str) -> Response
         idempotency_key=idempotency_key(request, body.idempotency_key),
     )
     return await apply_request(services, request, asked)
+
+
+async def _own_hold_id(services: Services, request: Request) -> str:
+    """The hold that the path names; raises Forbidden for a gateway's call."""
+    hold_id: str = request.path_params["hold_id"]
+    await services.calls.endings.check(hold_id, principal_of(request))
+    return hold_id
 
 
 def hold_ask(request: Request, body: HoldBody, key: str) -> Ask:
@@ -234,6 +244,13 @@ async def _apply_batch(
     for start in range(0, len(items), _SLICE):
         requests += [_read_item(item, make) for item in items[start : start + _SLICE]]
         await asyncio.sleep(0)
+    captured = [one.hold_id for one in requests if isinstance(one, CaptureRequest)]
+    refused = await services.calls.endings.find_forbidden(captured, principal_of(request))
+    if refused:
+        requests = [
+            refused.get(one.hold_id, one) if isinstance(one, CaptureRequest) else one
+            for one in requests
+        ]
     answers = await services.authorizer.apply_batch(
         requests, all_or_nothing=all_or_nothing, tenant_id=tenant_of(request)
     )

@@ -234,6 +234,7 @@ class Calling:
             model=choice.model,
             tokens_input=asked.tokens_input,
             tokens_output_max=asked.tokens_output_max,
+            answers=asked.answers,
             has_cache_write=asked.has_cache_write,
             has_audio=asked.has_audio,
             service_tier=asked.service_tier,
@@ -247,6 +248,7 @@ class Calling:
             attribution=place.attribution,
             ttl_seconds=self.settings.hold_seconds,
             idempotency_key=request_id,
+            is_gateway=True,
         )
 
     async def _attempt(self, attempt: Attempt, *, is_last: bool) -> Response | UpstreamFailed:
@@ -342,6 +344,7 @@ class Calling:
                 error_code=seen.error_code,
                 provider_request_id=_provider_id(answer),
                 served_model=seen.served_model,
+                service_tier=seen.service_tier,
             )
         )
         headers = answer_headers(answer.headers)
@@ -397,8 +400,11 @@ class Calling:
         error_code: str = "",
         provider_request_id: str = "",
         served_model: str = "",
+        service_tier: str | None = None,
     ) -> CallReceipt:
         """Settle one attempt; while the log is away, try again: the work is done."""
+        if service_tier is not None:
+            usage = msgspec.structs.replace(usage, service_tier=service_tier)
         receipt = await _insist(
             partial(
                 self.calls.settle,

@@ -109,14 +109,15 @@ class Gateway:
         _accept_api_key(request)
         principal = await self._door.admit(request)
         asked = surface.read(await _read_body(request))
+        headers = request.scope["headers"]
+        place = place_of(principal, headers, asked.metadata)  # refuses before anything is taken
         tokens = asked.tokens_input + (asked.tokens_output_max or 0)
         await self._door.take_tokens(request, tokens)
-        headers = request.scope["headers"]
         return Call(
             surface,
             asked,
             principal,
-            place_of(principal, headers, asked.metadata),
+            place,
             passed_on(headers, surface.speaks),
             self._ids.next_id(),
             TokenRate(self._door, principal, tokens),

@@ -19,6 +19,8 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
     tokens_input: int
     """An upper estimate."""
     tokens_output_max: int | None
+    """That of all answers together."""
+    answers: int = 1
     is_stream: bool = False
     wants_usage: bool = True
     """Whether the client itself asked for usage in its stream."""
@@ -39,6 +41,8 @@ class Seen(msgspec.Struct, kw_only=True):
     began: Usage | None = None
     """What a stream said of its input before its answer began; its output counts nothing yet."""
     served_model: str = ""
+    service_tier: str | None = None
+    """None: the answer did not say which tier served it."""
     error_code: str = ""
 
 

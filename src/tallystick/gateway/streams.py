@@ -282,6 +282,7 @@ class StreamAnswer(Response):
                 error_code=error_code,
                 provider_request_id=header_text(self._answer.headers.get("x-request-id", "")),
                 served_model=seen.served_model,
+                service_tier=seen.service_tier,
             )
         finally:
             self._calling.give_back(self._attempt)

@@ -25,6 +25,7 @@ class Said(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     model: str
     tokens_input: int
     tokens_output_max: int | None = None
+    answers: int = 1
     has_cache_write: bool = False
     has_audio: bool = False
     service_tier: str = ""
@@ -39,6 +40,7 @@ class Said(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     request_id: str
     attribution: dict[str, str] = {}
     ttl_seconds: int = 300
+    is_gateway: bool = False
 
 
 class CallDetails(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -103,6 +105,7 @@ def said_of(ask: CallAsk, account_id: str, tenant_id: str) -> Said:
         model=ask.model,
         tokens_input=ask.tokens_input,
         tokens_output_max=ask.tokens_output_max,
+        answers=ask.answers,
         has_cache_write=ask.has_cache_write,
         has_audio=ask.has_audio,
         service_tier=ask.service_tier,
@@ -117,6 +120,7 @@ def said_of(ask: CallAsk, account_id: str, tenant_id: str) -> Said:
         request_id=ask.request_id,
         attribution=attribution,
         ttl_seconds=ask.ttl_seconds,
+        is_gateway=ask.is_gateway,
     )
 
 
@@ -130,6 +134,7 @@ def attribution_of(said: Said) -> dict[str, str]:
     }
 
 
+_ANSWERS_MAX = 1_000
 _NAMES = (
     "provider",
     "model",
@@ -153,6 +158,8 @@ def _check(ask: CallAsk, attribution: Mapping[str, str]) -> None:
         count = getattr(ask, name) or 0
         if not 0 <= count <= TOKENS_MAX:
             raise InvalidInput(f"{name} must be from 0 to {TOKENS_MAX}", field=name)
+    if not 1 <= ask.answers <= _ANSWERS_MAX:
+        raise InvalidInput(f"a call may ask for 1 to {_ANSWERS_MAX} answers", field="answers")
     if not 1 <= ask.attempt < 2**31:
         raise InvalidInput("attempt counts from 1", field="attempt")
     if len(attribution) > ATTRIBUTION_MAX:
@@ -189,6 +196,7 @@ def ask_of(details: CallDetails, principal: Principal) -> CallAsk:
         model=said.model,
         tokens_input=said.tokens_input,
         tokens_output_max=said.tokens_output_max,
+        answers=said.answers,
         has_cache_write=said.has_cache_write,
         has_audio=said.has_audio,
         service_tier=said.service_tier,
@@ -203,6 +211,7 @@ def ask_of(details: CallDetails, principal: Principal) -> CallAsk:
         attribution=said.attribution,
         ttl_seconds=said.ttl_seconds,
         idempotency_key="",
+        is_gateway=said.is_gateway,
     )
 
 

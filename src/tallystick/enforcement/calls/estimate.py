@@ -29,6 +29,10 @@ _TOKENS = (
 )
 
 
+_STANDARD_TIERS = frozenset({"", "default", "standard"})
+"""What providers call the tier that has no name of its own."""
+
+
 class Estimate(NamedTuple):
     """The most that a call may cost."""
 
@@ -46,11 +50,13 @@ def plan_estimate(
     tokens_output: int,
     has_cache_write: bool = False,
     audio: CallRates | None = None,
+    standard: CallRates | None = None,
     tools: Mapping[str, int] | None = None,
 ) -> Estimate:
     """Bound the cost of a call of at most so many tokens and uses of tools.
 
-    `audio` are the prices of sound, when there may be some: any token may be one.
+    `audio` are the prices of sound, when there may be some: any token may be one. `standard`
+    are those of no tier, when one was asked for: the provider may serve it so.
     """
 
     def most(prices: Mapping[str, Any]) -> int:
@@ -59,7 +65,9 @@ def plan_estimate(
             prices, _OUTPUT, tokens_input
         )
 
-    cost = rates.cost if audio is None else _dearer(rates.cost, audio.cost)
+    cost = rates.cost
+    for others in (audio, standard):
+        cost = cost if others is None else _dearer(cost, others.cost)
     yocto = most(cost)
     if rates.own_credits is not None:
         credit_units = _divide_up(most(rates.own_credits), YOCTO_PER_MICRO)
@@ -96,6 +104,17 @@ def _dearest(prices: Mapping[str, Any], classes: Iterable[str], tokens_input: in
 
 def _divide_up(numerator: int, denominator: int) -> int:
     return -(-numerator // denominator)
+
+
+def tier_served(asked: str, usage: Usage) -> str:
+    """The tier that a call is priced by: the one that served, if that is known.
+
+    >>> tier_served("flex", Usage(service_tier="default")), tier_served("flex", Usage())
+    ('', 'flex')
+    """
+    if usage.service_tier is None:
+        return asked
+    return "" if usage.service_tier in _STANDARD_TIERS else usage.service_tier
 
 
 def rate_usage(

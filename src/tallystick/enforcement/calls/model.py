@@ -57,6 +57,8 @@ class CallAsk(msgspec.Struct, frozen=True, kw_only=True):
     """Counted, or an upper bound."""
     tokens_output_max: int | None = None
     """The request's own maximum; None: what this model's answers usually need, with a ceiling."""
+    answers: int = 1
+    """How many are asked for; a maximum is that of all together."""
     has_cache_write: bool = False
     """The request asks for prompt caching: input may be billed at the dearest write rate."""
     has_audio: bool = False
@@ -78,6 +80,8 @@ class CallAsk(msgspec.Struct, frozen=True, kw_only=True):
     """team, product, feature, user, project, workflow, agent, environment, cost_center..."""
     ttl_seconds: int = 300
     idempotency_key: str
+    is_gateway: bool = False
+    """The gateway makes the call: nobody else may end its hold."""
 
 
 class CallPermit(msgspec.Struct, frozen=True, kw_only=True):
@@ -123,6 +127,8 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True):
     """Part of tokens_output."""
     tools: Mapping[str, int] = {}
     """Paid tools that the model used, and how often."""
+    service_tier: str | None = None
+    """The tier that served, by the provider's word; None: it did not say."""
     quality: str = "exact"
 
 

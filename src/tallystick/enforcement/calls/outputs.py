@@ -27,28 +27,28 @@ class OutputGuess:
         self._guesses: dict[tuple[str, str], tuple[int, int]] = {}
         """(guess, answers until it is worked out again)."""
 
-    def bound(self, tenant_id: str, model: str, asked: int | None) -> int:
-        """Output tokens to hold credit for; what was asked for counts, the guess else.
+    def bound(self, tenant_id: str, model: str, asked: int | None, answers: int = 1) -> int:
+        """Output tokens to hold credit for; what was asked for counts, else the guess by answer.
 
         >>> OutputGuess(at_first=4096, ceiling=32768).bound("acme", "m", None)
         4096
         """
         if asked is not None:
             return asked
-        return self._guesses.get((tenant_id, model), (self._at_first, 0))[0]
+        return answers * self._guesses.get((tenant_id, model), (self._at_first, 0))[0]
 
-    def saw(self, tenant_id: str, model: str, tokens_output: int) -> None:
-        """Remember an answer's length."""
+    def saw(self, tenant_id: str, model: str, tokens_output: int, answers: int = 1) -> None:
+        """Remember how long answers were, in all."""
         key = (tenant_id, model)
-        answers = self._seen.get(key)
-        if answers is None:
-            answers = self._seen[key] = deque(maxlen=ANSWERS_KEPT)
+        lengths = self._seen.get(key)
+        if lengths is None:
+            lengths = self._seen[key] = deque(maxlen=ANSWERS_KEPT)
             if len(self._seen) > KEYS_MAX:
                 self._guesses.pop(self._seen.popitem(last=False)[0], None)
         self._seen.move_to_end(key)
-        answers.append(tokens_output)
+        lengths.append(-(-tokens_output // answers))
         guess, left = self._guesses.get(key, (self._at_first, 0))
-        if left <= 0 and len(answers) >= _ANSWERS_MIN:
-            usual = sorted(answers)[len(answers) * _PERCENT // 100]
+        if left <= 0 and len(lengths) >= _ANSWERS_MIN:
+            usual = sorted(lengths)[len(lengths) * _PERCENT // 100]
             guess, left = min(max(usual * 3 // 2, 16), self._ceiling), _EVERY
         self._guesses[key] = (guess, left - 1)

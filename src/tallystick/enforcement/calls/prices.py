@@ -16,7 +16,12 @@ from tallystick.catalog import Catalog
 from tallystick.clock import DAY, SECOND, Clock
 from tallystick.enforcement.calls.audio import AUDIO_TIER
 from tallystick.enforcement.calls.details import Said
-from tallystick.enforcement.calls.estimate import Estimate, plan_estimate, rate_usage
+from tallystick.enforcement.calls.estimate import (
+    Estimate,
+    plan_estimate,
+    rate_usage,
+    tier_served,
+)
 from tallystick.enforcement.calls.facts import CallFacts
 from tallystick.enforcement.calls.model import CallPermit, CallRefused, Usage
 from tallystick.enforcement.calls.outputs import OutputGuess
@@ -98,6 +103,15 @@ class CallPrices:
             for tokens_output in outputs:
                 self.outputs.saw(tenant_id, model, tokens_output)
 
+    def output_bound(self, said: Said) -> int:
+        """Output tokens to hold for: the request's own maximum, or what is usual."""
+        bound = self.outputs.bound(said.tenant_id, said.model, said.tokens_output_max, said.answers)
+        return min(bound, TOKENS_MAX)
+
+    def saw(self, permit: CallPermit, usage: Usage) -> None:
+        """Learn how long the answers of a call were."""
+        self.outputs.saw(permit.tenant_id, permit.model, usage.tokens_output, permit.ask.answers)
+
     def estimate(self, rater: Rater, said: Said, at: int, tokens_output: int) -> Estimate:
         """The most that a call may cost; CallRefused when its model has no price."""
         rates = self._rates(rater, said, at)
@@ -114,6 +128,7 @@ class CallPrices:
         estimate = plan_estimate(
             rates,
             audio=audio,
+            standard=self._standard_rates(rater, said, at),
             tokens_input=said.tokens_input,
             tokens_output=tokens_output,
             has_cache_write=said.has_cache_write,
@@ -137,6 +152,12 @@ class CallPrices:
         return rater.rates_of(
             said.tenant_id, said.provider, said.model, said.service_tier, said.is_batch, at
         )
+
+    def _standard_rates(self, rater: Rater, said: Said, at: int) -> CallRates | None:
+        """The prices of no tier, when one was asked for: the provider may serve without."""
+        if not said.service_tier:
+            return None
+        return self._rates(rater, msgspec.structs.replace(said, service_tier=""), at)
 
     def _audio_rates(self, rater: Rater, said: Said, at: int) -> CallRates | None:
         """The prices of sound; CallRefused when the card has none of its own."""
@@ -164,7 +185,7 @@ class CallPrices:
             tenant_id=permit.tenant_id,
             provider=permit.provider,
             model=permit.model,
-            service_tier=ask.service_tier,
+            service_tier=tier_served(ask.service_tier, usage),
             is_batch=ask.is_batch,
             at=at,
         )

@@ -39,6 +39,7 @@ from tallystick.enforcement.calls.details import (
     said_of,
     write_details,
 )
+from tallystick.enforcement.calls.endings import Endings, check_ending
 from tallystick.enforcement.calls.estimate import Estimate
 from tallystick.enforcement.calls.facts import CallFacts
 from tallystick.enforcement.calls.insights import CallInsights
@@ -73,7 +74,6 @@ from tallystick.rating import Rated, Rater
 from tallystick.units import CREDIT
 
 _ACCOUNTS_KEPT = 50_000
-
 _CANCEL_KEY = "call:cancel"
 
 
@@ -103,6 +103,7 @@ class Calls:
             catalog, facts, clock, settings or CallSettings(), self.run_budgets.refresh
         )
         self.insights = CallInsights(facts, self._store, self.prices.rater)
+        self.endings = Endings(self._store)
         self._later = LaterCaptures()
         self._tenants: OrderedDict[str, str] = OrderedDict()
 
@@ -141,7 +142,7 @@ class Calls:
     async def _plan(self, ask: CallAsk, said: Said, rater: Rater) -> tuple[CallDetails, Estimate]:
         """What to hold for a call, or CallRefused when its model has no price."""
         now = self._clock.now()
-        tokens_output = self.prices.outputs.bound(said.tenant_id, said.model, ask.tokens_output_max)
+        tokens_output = self.prices.output_bound(said)
         estimate = self.prices.estimate(rater, said, now, tokens_output)
         budget = await self.run_budgets.find(said.tenant_id, said.root_run_id)
         details = CallDetails(
@@ -254,11 +255,12 @@ class Calls:
         return found[0], before
 
     async def permit(self, hold_id: str, principal: Principal) -> CallPermit:
-        """The permit of a hold again, from the ledger; NotFound unless it is the asker's."""
+        """The permit of a hold again, from the ledger; NotFound, Forbidden unless it is theirs."""
         story = await asyncio.to_thread(self._ledger.load_hold_story, hold_id)
         details = read_details(story.details) if story else None
         if story is None or details is None or principal.tenant_id not in ("", story.tenant_id):
             raise NotFound("there is no such authorization", code="unknown_authorization")
+        check_ending(details.said, principal)
         permit = permit_of(
             details,
             principal,
@@ -373,7 +375,7 @@ class Calls:
         )
         await self._append(messages)
         if not error_code:
-            self.prices.outputs.saw(permit.tenant_id, permit.model, usage.tokens_output)
+            self.prices.saw(permit, usage)
         if is_waiting or self._later.is_full:
             captured = await self._capture(permit, usage, rated, is_waiting=is_waiting)
             return receipt_of(permit, event_id, rated, captured)

@@ -123,6 +123,10 @@ class CallStore:
         )
         return [OpenCall(*row) for row in rows]
 
+    def load_details(self, hold_ids: list[str]) -> list[tuple[str, str]]:
+        """What is kept with those of the holds that are calls: (hold id, details)."""
+        return self._rows("load_details", hold_ids=hold_ids)
+
     def load_limit_assets(self, limit_ids: list[str]) -> dict[str, str]:
         """What each limit counts."""
         return dict(self._rows("load_limit_assets", limit_ids=limit_ids)) if limit_ids else {}

@@ -43,6 +43,11 @@ WHERE o.details LIKE '{"call":%%' AND h.has_started
     AND (%(status)s::text = '' OR h.status = %(status)s)
 ORDER BY h.hold_id LIMIT %(holds_max)s;
 
+-- name: load_details
+-- What is kept with holds of calls, open or ended. Index: unique id of the operation.
+SELECT operation_id::text, details FROM ledger.operation
+WHERE operation_id = ANY(%(hold_ids)s::uuid[]) AND details LIKE '{"call":%%';
+
 -- name: load_limit_assets
 -- What limits count. Index: primary key.
 SELECT limit_id, asset FROM ledger.limit_window WHERE limit_id = ANY(%(limit_ids)s::text[]);

@@ -15,6 +15,7 @@ import msgspec
 from tallystick.bounds import ID_LENGTH_MAX, TOKENS_MAX
 from tallystick.clock import format_time
 from tallystick.enforcement.calls.audio import AUDIO_TIER, split_audio
+from tallystick.enforcement.calls.estimate import tier_served
 from tallystick.enforcement.calls.model import CallPermit, Usage
 from tallystick.errors import InvalidInput
 from tallystick.events.model import Event
@@ -73,6 +74,11 @@ def check_usage(usage: Usage) -> None:
             raise InvalidInput(f"{whole} includes audio", field=part)
     if usage.tokens_reasoning > usage.tokens_output:
         raise InvalidInput("tokens_output includes reasoning", field="tokens_output")
+    tier = usage.service_tier or ""
+    if len(tier) > ID_LENGTH_MAX or not (tier + " ").isprintable():
+        raise InvalidInput(
+            f"service_tier may have {ID_LENGTH_MAX} printable characters", field="service_tier"
+        )
     if usage.quality not in ("exact", "estimated"):
         raise InvalidInput("quality must be exact or estimated", field="quality")
     if min(usage.tools.values(), default=0) < 0 or sum(usage.tools.values()) > _TOOL_USES_MAX:
@@ -112,7 +118,7 @@ def messages_of(
         "event_type": "token_usage",
         "provider": permit.provider,
         "model": permit.model,
-        "service_tier": ask.service_tier,
+        "service_tier": tier_served(ask.service_tier, usage),
         "is_batch": ask.is_batch,
         "usage_quality": usage.quality,
         "error_code": error_code,

@@ -6,12 +6,13 @@ from collections.abc import Mapping
 
 import msgspec
 
-from tallystick.gateway.estimate import bound_input
+from tallystick.gateway.estimate import bound_input, plainly
 from tallystick.gateway.model import Asked, Seen
 from tallystick.gateway.settings import Upstream
 from tallystick.gateway.surfaces.surface import (
     encode_fields,
     field_of,
+    maximum_of,
     model_of,
     read_fields,
     text_fields,
@@ -43,9 +44,9 @@ class _Messages:
             model=model_of(fields),
             fields=fields,
             tokens_input=bound_input(body),
-            tokens_output_max=field_of(fields, "max_tokens", int, None),
+            tokens_output_max=maximum_of(fields, "max_tokens", least=0),  # 0 only fills the cache
             is_stream=field_of(fields, "stream", bool, False),
-            has_cache_write=b'"cache_control"' in body,
+            has_cache_write=b'"cache_control"' in plainly(body),
             service_tier=field_of(fields, "service_tier", str, ""),
             tools=_billed_tools(fields),
             metadata=said,

@@ -6,12 +6,13 @@ from collections.abc import Mapping
 
 import msgspec
 
-from tallystick.gateway.estimate import HAS_AUDIO, bound_input
+from tallystick.gateway.estimate import HAS_AUDIO, bound_input, plainly
 from tallystick.gateway.model import Asked, Seen
 from tallystick.gateway.settings import Upstream
 from tallystick.gateway.surfaces.surface import (
     encode_fields,
     field_of,
+    maximum_of,
     model_of,
     read_fields,
     text_fields,
@@ -35,19 +36,16 @@ class _Chat:
         options: _StreamOptions = field_of(
             fields, "stream_options", _StreamOptions, _StreamOptions()
         )
-        ceiling = field_of(fields, "max_completion_tokens", int, None)
-        if ceiling is None:
-            ceiling = field_of(fields, "max_tokens", int, None)
-        if ceiling is not None:
-            ceiling = max(ceiling, 0) * max(field_of(fields, "n", int, 1), 1)
+        answers = max(*(field_of(fields, name, int, 1) for name in ("n", "best_of")), 1)
         return Asked(
             model=model_of(fields),
             fields=fields,
             tokens_input=bound_input(body),
-            tokens_output_max=ceiling,
+            tokens_output_max=_output_max(fields, answers),
+            answers=answers,
             is_stream=field_of(fields, "stream", bool, False),
             wants_usage=bool(options.include_usage),
-            has_audio=_has_audio(fields, body),
+            has_audio=_has_audio(fields, plainly(body)),
             service_tier=field_of(fields, "service_tier", str, ""),
             metadata=_said(fields),
         )
@@ -67,6 +65,13 @@ class _Chat:
     def reader(self, asked: Asked) -> StreamReader:
         """A reader that hides usage from a client that did not ask for it."""
         return openai_chat.ChatReader(is_usage_hidden=not asked.wants_usage)
+
+
+def _output_max(fields: Mapping[str, msgspec.Raw], answers: int) -> int | None:
+    """The most output of all answers together; of two maxima the larger: servers take either."""
+    named = [maximum_of(fields, name) for name in ("max_completion_tokens", "max_tokens")]
+    ceiling = max((one for one in named if one is not None), default=None)
+    return None if ceiling is None else ceiling * answers
 
 
 def _has_audio(fields: Mapping[str, msgspec.Raw], body: bytes) -> bool:

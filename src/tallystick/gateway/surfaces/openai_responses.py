@@ -18,6 +18,7 @@ from tallystick.gateway.settings import Upstream
 from tallystick.gateway.surfaces.surface import (
     encode_fields,
     field_of,
+    maximum_of,
     model_of,
     read_fields,
     text_fields,
@@ -52,7 +53,7 @@ class _Responses:
             model=model_of(fields),
             fields=fields,
             tokens_input=bound_input(body),
-            tokens_output_max=field_of(fields, "max_output_tokens", int, None),
+            tokens_output_max=maximum_of(fields, "max_output_tokens"),
             is_stream=field_of(fields, "stream", bool, False),
             service_tier=field_of(fields, "service_tier", str, ""),
             tools=_billed_tools(fields),

@@ -66,6 +66,17 @@ def field_of(fields: Mapping[str, msgspec.Raw], name: str, kind: Any, default: A
     return default if value is None else value
 
 
+def maximum_of(fields: Mapping[str, msgspec.Raw], name: str, *, least: int = 1) -> int | None:
+    """The most output that a field allows; null counts as not given; raises InvalidInput.
+
+    Upstreams differ in what they make of a maximum below 1: some take it for none at all.
+    """
+    found: int | None = field_of(fields, name, int, None)
+    if found is not None and found < least:
+        raise InvalidInput(f"{name} must be at least {least}", code="bad_body", field=name)
+    return found
+
+
 def model_of(fields: Mapping[str, msgspec.Raw]) -> str:
     """The model that is asked for; raises InvalidInput."""
     model: str = field_of(fields, "model", str, "")

@@ -222,7 +222,8 @@ class ChatRequest(msgspec.Struct):
     @property
     def output_max(self) -> int | None:
         """The most that an answer may have."""
-        return self.max_completion_tokens or self.max_tokens
+        own = self.max_completion_tokens
+        return self.max_tokens if own is None else own
 
     @property
     def stops(self) -> list[str] | None:

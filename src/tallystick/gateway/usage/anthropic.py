@@ -1,7 +1,8 @@
 """Usage of Anthropic messages: split over message_start and message_delta in a stream.
 
 Anthropic's input_tokens leave out what was read from and written to the cache; a stream's
-message_delta has cumulative counts, which replace those of message_start where given.
+message_delta has cumulative counts, which replace those of message_start where given and not 0:
+some servers end with an input of 0.
 Source: anthropic-python 2.12 types/usage.py, message_delta_usage.py, cache_creation.py.
 """
 
@@ -13,6 +14,7 @@ import msgspec
 
 from tallystick.gateway.model import Seen
 from tallystick.gateway.money import Usage
+from tallystick.gateway.usage.reading import tier_said
 
 
 class _CacheCreation(msgspec.Struct):
@@ -37,6 +39,7 @@ class _Usage(msgspec.Struct):
     cache_creation: _CacheCreation | None = None
     server_tool_use: _ServerTools | None = None
     output_tokens_details: _OutputDetails | None = None
+    service_tier: Any = None
 
 
 class _Message(msgspec.Struct):
@@ -58,8 +61,9 @@ class _Event(msgspec.Struct):
     usage: _Usage | None = None
 
 
-_read_message = msgspec.json.Decoder(_Message).decode
-_read_event = msgspec.json.Decoder(_Event).decode
+_read_message = msgspec.json.Decoder(_Message, strict=False).decode
+"""Not strict: a count of 12.0 or "12" is 12, as some servers write it."""
+_read_event = msgspec.json.Decoder(_Event, strict=False).decode
 _encode = msgspec.json.Encoder().encode
 
 
@@ -97,6 +101,7 @@ def read_answer(body: bytes) -> Seen:
     seen.served_model = message.model or ""
     if message.usage is not None:
         seen.usage = usage_of(message.usage)
+        seen.service_tier = tier_said(message.usage.service_tier)
     return seen
 
 
@@ -128,6 +133,7 @@ class MessagesReader:
             self.seen.served_model = read.message.model or ""
             self._usage = read.message.usage or self._usage
             self.seen.began = usage_of(self._usage) if read.message.usage else None
+            self.seen.service_tier = tier_said(self._usage.service_tier)
         elif read.type == "message_delta" and read.usage is not None:
             self._take(read.usage)
         elif read.type == "message_stop":
@@ -146,9 +152,10 @@ class MessagesReader:
 
     def _take(self, usage: _Usage) -> None:
         for name in _Usage.__struct_fields__:
-            if (value := getattr(usage, name)) is not None:
+            if value := getattr(usage, name):
                 setattr(self._usage, name, value)
         self.seen.usage = usage_of(self._usage)
+        self.seen.service_tier = tier_said(self._usage.service_tier)
 
     def ending(self, code: str, message: str, tokens_output: int) -> bytes:
         """Close the open block; message_delta with stop_reason "max_tokens"; message_stop."""

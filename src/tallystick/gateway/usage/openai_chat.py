@@ -15,6 +15,7 @@ import msgspec
 
 from tallystick.gateway.model import Seen
 from tallystick.gateway.money import Usage
+from tallystick.gateway.usage.reading import tier_said
 
 
 class _InputDetails(msgspec.Struct):
@@ -51,7 +52,8 @@ class _ToolCall(msgspec.Struct):
 
 
 class _Delta(msgspec.Struct):
-    content: str | None = None
+    content: str | list[Any] | None = None
+    """A list of parts at some servers, each with its text."""
     refusal: str | None = None
     reasoning_content: str | None = None
     reasoning: str | None = None
@@ -67,16 +69,19 @@ class _Chunk(msgspec.Struct):
     model: str | None = None
     choices: list[_Choice] | None = None
     usage: ChatUsage | None = None
+    service_tier: Any = None
     error: Any = None
 
 
 class _Answer(msgspec.Struct):
     model: str | None = None
     usage: ChatUsage | None = None
+    service_tier: Any = None
 
 
-_read_answer = msgspec.json.Decoder(_Answer).decode
-_read_chunk = msgspec.json.Decoder(_Chunk).decode
+_read_answer = msgspec.json.Decoder(_Answer, strict=False).decode
+"""Not strict: a count of 12.0 or "12" is 12, as some servers write it."""
+_read_chunk = msgspec.json.Decoder(_Chunk, strict=False).decode
 _read_fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _encode = msgspec.json.Encoder().encode
 
@@ -111,6 +116,7 @@ def read_answer(body: bytes) -> Seen:
         seen.error_code = "answer_unreadable"
         return seen
     seen.served_model = answer.model or ""
+    seen.service_tier = tier_said(answer.service_tier)
     if answer.usage is not None:
         seen.usage = usage_of(answer.usage)
     return seen
@@ -164,6 +170,8 @@ class ChatReader:
             self.seen.error_code = "upstream_error_event"
         if chunk.model:
             self.seen.served_model = chunk.model
+        if chunk.service_tier is not None:
+            self.seen.service_tier = tier_said(chunk.service_tier) or self.seen.service_tier
         for choice in chunk.choices or ():
             if choice.delta is not None:
                 size = _text_bytes(choice.delta)
@@ -193,9 +201,21 @@ class ChatReader:
         return b"data: " + _encode({"error": error}) + b"\n\n"
 
 
+def _text_of(part: Any) -> str:
+    """The text of one part of an answer, or of what it thought."""
+    if isinstance(part, list):
+        return "".join([_text_of(one) for one in part])
+    if isinstance(part, dict):
+        return "".join([_text_of(part[name]) for name in ("text", "thinking") if name in part])
+    return part if isinstance(part, str) else ""
+
+
 def _text_bytes(delta: _Delta) -> int:
     size = 0
-    for text in (delta.content, delta.refusal, delta.reasoning_content, delta.reasoning):
+    content = delta.content
+    if isinstance(content, list):
+        content = "".join([_text_of(part) for part in content])
+    for text in (content, delta.refusal, delta.reasoning_content, delta.reasoning):
         if text:
             size += len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
     for call in delta.tool_calls or ():

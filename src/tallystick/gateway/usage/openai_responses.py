@@ -12,6 +12,7 @@ import msgspec
 
 from tallystick.gateway.model import Seen
 from tallystick.gateway.money import Usage
+from tallystick.gateway.usage.reading import tier_said
 
 _LAST = ("response.completed", "response.incomplete", "response.failed")
 _BILLED_ITEMS = {
@@ -47,6 +48,7 @@ class _Response(msgspec.Struct):
     status: str | None = None
     usage: _Usage | None = None
     output: list[_Item] | None = None
+    service_tier: Any = None
 
 
 class _Event(msgspec.Struct):
@@ -56,7 +58,8 @@ class _Event(msgspec.Struct):
     sequence_number: int = 0
 
 
-_read_response = msgspec.json.Decoder(_Response).decode
+_read_response = msgspec.json.Decoder(_Response, strict=False).decode
+"""Not strict: a count of 12.0 or "12" is 12, as some servers write it."""
 _read_event = msgspec.json.Decoder(_Event).decode
 _encode = msgspec.json.Encoder().encode
 
@@ -86,6 +89,7 @@ def read_answer(body: bytes) -> Seen:
 
 def _note(seen: Seen, response: _Response) -> None:
     seen.served_model = response.model or seen.served_model
+    seen.service_tier = tier_said(response.service_tier) or seen.service_tier
     if response.usage is not None:
         seen.usage = usage_of(response.usage)
     if response.status == "failed":

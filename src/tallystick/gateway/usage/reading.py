@@ -6,7 +6,7 @@ from typing import Protocol
 
 import msgspec
 
-from tallystick.bounds import TOKENS_MAX
+from tallystick.bounds import ID_LENGTH_MAX, TOKENS_MAX
 from tallystick.gateway.estimate import estimate_output
 from tallystick.gateway.model import Seen
 from tallystick.gateway.money import Usage
@@ -39,6 +39,17 @@ class StreamReader(Protocol):
 def tokens_so_far(reader: StreamReader) -> int:
     """Output tokens generated so far, by estimate."""
     return estimate_output(reader.text_bytes, reader.pieces)
+
+
+def tier_said(value: object) -> str | None:
+    """The tier that an answer says it was served by; None when it names none.
+
+    >>> tier_said("flex"), tier_said("auto"), tier_said(7)
+    ('flex', None, None)
+    """
+    if not isinstance(value, str) or not 0 < len(value) <= ID_LENGTH_MAX:
+        return None
+    return value if value.isprintable() and value != "auto" else None
 
 
 _COUNTS = (

@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from tallystick.sdk.metering.bodies import Dialect, ModelRequest
+from tallystick.sdk.metering.bodies import Dialect, ModelRequest, tier_of
 
 _BYTES_PER_OUTPUT_TOKEN = 4
 
@@ -28,6 +28,8 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     tokens_input_audio: int = 0
     """Part of the input."""
     tokens_output_audio: int = 0
+    service_tier: str | None = None
+    """The tier that served; None: the provider did not say."""
     quality: str = "exact"
 
 
@@ -97,6 +99,7 @@ class Reading:
         self.served_model = ""
         self.answer_id = ""
         self.error_code = ""
+        self._tier: str | None = None
 
     def take_answer(self, body: bytes) -> bool:
         """Read a whole answer; False when it is none."""
@@ -130,11 +133,17 @@ class Reading:
     def _take_head(self, content: dict[str, Any]) -> None:
         self.served_model = self.served_model or str(content.get("model") or "")[:128]
         self.answer_id = self.answer_id or str(content.get("id") or "")[:128]
+        self._take_tier(content.get("service_tier"))
+
+    def _take_tier(self, said: Any) -> None:
+        if isinstance(said, str) and said != "auto":
+            self._tier = tier_of(said)
 
     def _take_usage(self, reported: Any, *, is_final: bool) -> None:
         if isinstance(reported, dict):
             told = {name: value for name, value in reported.items() if value is not None}
             self._reported |= told
+            self._take_tier(told.get("service_tier"))
             self._is_final = self._is_final or is_final
 
     def _take_chunk(self, content: dict[str, Any]) -> bool:
@@ -182,6 +191,8 @@ class Reading:
         """What was used: as the provider told, or estimated from what came."""
         is_messages = self._request.dialect is Dialect.MESSAGES
         told = anthropic_usage(self._reported) if is_messages else openai_usage(self._reported)
+        if self._tier is not None:
+            told = msgspec.structs.replace(told, service_tier=self._tier)
         if self._is_final and (told.tokens_input or told.tokens_output):
             return told  # a report of nothing is none: no answer is free
         output = max(self._pieces, -(-self._bytes // _BYTES_PER_OUTPUT_TOKEN))

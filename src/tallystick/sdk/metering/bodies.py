@@ -40,6 +40,8 @@ _DIALECT_OF_PATH = {
     "/v1/messages": Dialect.MESSAGES,
 }
 
+_ANSWERS_MAX = 1_000
+_STANDARD_TIERS = ("auto", "default", "standard", "standard_only")
 _CEILINGS = ("max_completion_tokens", "max_tokens", "max_output_tokens")
 
 
@@ -53,6 +55,8 @@ class ModelRequest(NamedTuple):
     model: str
     tokens_input: int
     tokens_output_max: int | None
+    """That of all answers together."""
+    answers: int
     is_stream: bool
     is_background: bool
     """It is answered at once and worked on later: its usage is told to no request of ours."""
@@ -84,11 +88,12 @@ def read_request(method: str, path: str, body: bytes) -> ModelRequest | None:
         model=content["model"][:ID_LENGTH_MAX],
         tokens_input=min(bound_tokens(content), TOKENS_MAX),
         tokens_output_max=_output_max(dialect, content),
+        answers=_answers(content),
         is_stream=is_stream,
         is_background=dialect is Dialect.RESPONSES and content.get("background") is True,
         has_cache_write=b'"cache_control"' in body,
         has_audio=_has_audio(content, body),
-        service_tier=_tier(content.get("service_tier")),
+        service_tier=tier_of(content.get("service_tier")),
         hides_usage=must_ask,
         body=_with_usage(content) if must_ask else body,
     )
@@ -114,16 +119,24 @@ def _with_usage(content: dict[str, Any]) -> bytes:
 def _output_max(dialect: Dialect, content: dict[str, Any]) -> int | None:
     if dialect is Dialect.EMBEDDINGS:
         return 0
-    answers = content.get("n")
-    answers = answers if isinstance(answers, int) and answers > 0 else 1
-    for name in _CEILINGS:
-        if isinstance(content.get(name), int) and content[name] > 0:
-            return int(min(content[name] * answers, TOKENS_MAX))
-    return None
+    named = [found for name in _CEILINGS if isinstance(found := content.get(name), int)]
+    ceiling = max(named, default=0)
+    return min(ceiling * _answers(content), TOKENS_MAX) if ceiling > 0 else None
 
 
-def _tier(value: Any) -> str:
-    is_named = isinstance(value, str) and value not in ("auto", "default", "standard_only")
+def _answers(content: dict[str, Any]) -> int:
+    named = (content.get(name) for name in ("n", "best_of"))
+    most = max((one for one in named if isinstance(one, int)), default=1)
+    return min(max(most, 1), _ANSWERS_MAX)
+
+
+def tier_of(value: Any) -> str:
+    """The tier that a request asks for or an answer names; "" is the standard one.
+
+    >>> tier_of("flex"), tier_of("default"), tier_of(None)
+    ('flex', '', '')
+    """
+    is_named = isinstance(value, str) and value.isprintable() and value not in _STANDARD_TIERS
     return value[:ID_LENGTH_MAX] if is_named else ""
 
 
@@ -131,7 +144,7 @@ def bound_tokens(value: Any) -> int:
     """Bound the input tokens of a decoded body.
 
     >>> bound_tokens({"messages": [{"role": "user", "content": "four words stand here"}]})
-    22
+    16
     """
     if isinstance(value, str):
         return _text_tokens(value)

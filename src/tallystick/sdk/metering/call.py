@@ -85,6 +85,7 @@ class Call:
             "model": self.request.model,
             "tokens_input": self.request.tokens_input,
             "tokens_output_max": self.request.tokens_output_max,
+            "answers": self.request.answers if self.request.answers > 1 else None,
             "has_cache_write": self.request.has_cache_write,
             "has_audio": self.request.has_audio,
             "service_tier": self.request.service_tier,
@@ -180,12 +181,13 @@ class Call:
             for name in Usage.__struct_fields__
             if name.startswith("tokens_")
         }
+        served = ending.usage.service_tier
         fields = {
             **counts,
             "provider": self.provider,
             "model": ending.served_model or self.request.model,
             "request_id": self.call_id,
-            "service_tier": self.request.service_tier,
+            "service_tier": self.request.service_tier if served is None else served,
             "usage_quality": ending.usage.quality,
             "latency_ms": ending.latency_ms,
             "error_code": ending.error_code,
