@@ -16,6 +16,8 @@ from tallystick.events.batch import identities_of
 from tallystick.events.dedup import DedupIndex
 from tallystick.events.door import Receipt
 from tallystick.plumbing.log import PostgresLog, Verdict
+from tallystick.plumbing.log.postgres import APPEND_CONNECTIONS
+from tallystick.plumbing.postgres import BY_INDEX, open_pool, require_quiet
 from tests.world import World
 
 
@@ -121,3 +123,40 @@ def test_an_appender_that_is_behind_judges_by_what_another_appended(
     batches = world.log.read(before, batches_max=100)
     starts = [before, *(batch.offset_end for batch in batches)]
     assert starts == [*(batch.offset_start for batch in batches), world.log.head()]
+
+
+def test_an_append_that_finds_the_log_further_on_needs_no_third_connection(
+    world: World, postgres_url: str, tmp_path: Path
+) -> None:
+    """With the connections that a server gives its door: another process appended meanwhile."""
+    pool = open_pool(
+        postgres_url, connections_max=APPEND_CONNECTIONS, settings=BY_INDEX, check=require_quiet
+    )
+    behind = JudgingAppender(PostgresLog(pool), DedupIndex(tmp_path))
+    behind.open()
+    meanwhile = usage(world, "meanwhile")
+    world.send([meanwhile])
+    batch = parse_body(
+        json.dumps([meanwhile, usage(world, "behind")]).encode(),
+        content_type="application/json",
+        content_encoding="",
+        headers={},
+        received_at=world.clock.now(),
+        redactor=world.door.redactor,
+    ).batch
+    identities = identities_of(batch.columns, batch.size)
+    verdicts = behind.append(batch, identities, world.clock.now())
+    assert list(verdicts) == [Verdict.DUPLICATE, Verdict.ORIGINAL]
+    pool.close()
+
+
+def test_a_connection_that_the_server_closed_is_not_handed_out(postgres_url: str) -> None:
+    pool = open_pool(postgres_url, connections_max=1, check=require_quiet)
+    with pool.connection() as connection:
+        own = connection.info.backend_pid
+    with psycopg.connect(postgres_url, autocommit=True) as other:
+        other.execute("SELECT pg_terminate_backend(%s, 10000)", (own,))
+    with pool.connection() as connection:
+        assert connection.info.backend_pid != own
+        assert connection.execute("SELECT 1").fetchone() == (1,)
+    pool.close()

@@ -61,8 +61,15 @@ from tallystick.plumbing.embedded.postgres import EmbeddedPostgres
 from tallystick.plumbing.log import CORRECTIONS, Positions, PostgresLog
 from tallystick.plumbing.log.heads import Heads, KafkaHeads, PostgresHeads
 from tallystick.plumbing.log.kafka import KafkaOptions, KafkaWriter, Watermarks, ensure_topics
+from tallystick.plumbing.log.postgres import APPEND_CONNECTIONS
 from tallystick.plumbing.outbound import OutboundPolicy
-from tallystick.plumbing.postgres import BY_INDEX, make_async_pool, migrate_postgres, open_pool
+from tallystick.plumbing.postgres import (
+    BY_INDEX,
+    make_async_pool,
+    migrate_postgres,
+    open_pool,
+    require_quiet,
+)
 from tallystick.reconcile.doubles import Doubles
 from tallystick.reconcile.freshness import Freshness
 from tallystick.reconcile.ledger import LedgerReconciler
@@ -339,7 +346,12 @@ def _start_door(
     if kafka is None:
         index = DedupIndex(folder.path / "dedup")
         stack.callback(index.close)
-        own = open_pool(postgres_url, connections_max=1, settings=BY_INDEX)  # for appends alone
+        own = open_pool(
+            postgres_url,
+            connections_max=APPEND_CONNECTIONS,
+            settings=BY_INDEX,
+            check=require_quiet,
+        )
         stack.callback(own.close)
         appender = JudgingAppender(PostgresLog(own), index)
     else:

@@ -8,7 +8,8 @@ An advisory lock lets many processes start at once and one of them migrate.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+import select
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from importlib.resources import files
@@ -53,10 +54,17 @@ bitmap of a few rows costs more than they do, and loses their order: rows are lo
 """
 
 
-def open_pool(url: str, *, connections_max: int, settings: str = "") -> ConnectionPool:
+def open_pool(
+    url: str,
+    *,
+    connections_max: int,
+    settings: str = "",
+    check: Callable[[psycopg.Connection[Any]], None] | None = None,
+) -> ConnectionPool:
     """Open a pool that grows from one connection; StoreUnavailable when none answers.
 
-    `settings` are options of the server for each connection, such as BY_INDEX.
+    `settings` are options of the server for each connection, such as BY_INDEX. A connection of
+    which `check` raises is not handed out, another takes its place.
     """
     pool = ConnectionPool(
         url,
@@ -64,6 +72,7 @@ def open_pool(url: str, *, connections_max: int, settings: str = "") -> Connecti
         max_size=connections_max,
         open=False,
         configure=_assume_role,
+        check=check,
         kwargs={"autocommit": False, "application_name": "tallystick", "options": settings},
     )
     try:
@@ -72,6 +81,18 @@ def open_pool(url: str, *, connections_max: int, settings: str = "") -> Connecti
         pool.close()
         raise StoreUnavailable("PostgreSQL does not answer") from error
     return pool
+
+
+def require_quiet(connection: psycopg.Connection[Any]) -> None:
+    """Close it and raise when there is something to read while it is idle: the server is gone.
+
+    It asks the system alone: microseconds, where a question to the server is a round trip.
+    """
+    waiting = select.poll()
+    waiting.register(connection.fileno(), select.POLLIN)
+    if waiting.poll(0):
+        connection.close()  # else the pool would take it back
+        raise psycopg.OperationalError("the server has closed the connection")
 
 
 def _assume_role(connection: psycopg.Connection[Any]) -> None:

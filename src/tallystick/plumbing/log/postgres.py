@@ -24,6 +24,9 @@ _SQL = {
 }
 
 
+APPEND_CONNECTIONS = 2
+"""What appends need: one that finds the log further on reads it while it holds the head's lock."""
+
 _BATCHES_PER_READ_MAX = 4_096
 """More than are appended between two steps of a follower, however small they are."""
 
