@@ -23,6 +23,7 @@ from tallystick.plumbing.clickhouse import ClickHouse
 from tallystick.plumbing.log import CORRECTIONS, Positions, PostgresLog, PostgresSource
 from tallystick.plumbing.postgres import open_pool
 from tallystick.reconcile.verify import Verifier
+from tallystick.shapes import prepare_shapes
 from tallystick.workers import charger as charger_module
 from tallystick.workers import rollups as rollups_module
 from tallystick.workers.charger import Charger
@@ -37,6 +38,7 @@ class World:
     def __init__(
         self, postgres_url: str, clickhouse: ClickHouse, folder: Path, clock: Clock
     ) -> None:
+        prepare_shapes()
         rollups_module.QUIET_SECONDS = 0.0
         self.clock = clock
         self.folder = folder

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import stat
 import subprocess
 import sys
@@ -249,14 +250,17 @@ def test_a_dead_postgres_is_started_again(server: Server) -> None:
     assert server.get("/v1/verification")["holds"]
 
 
-def test_a_dead_engine_is_started_again(server: Server) -> None:
+@pytest.mark.parametrize("death", [signal.SIGKILL, signal.SIGSEGV])
+def test_a_dead_engine_is_started_again(server: Server, death: signal.Signals) -> None:
+    """Killed, or crashed in native code: chDB would keep a crashed process as it is."""
     (engine,) = [one for one in server.tree() if "tallystick.workers.engine" in one.cmdline()]
-    engine.kill()
+    engine.send_signal(death)
     engine.wait(30)
-    server.client.post("/v1/events", json=event(tenant_id="phoenix", run_id="p"))
+    tenant = f"phoenix-{death}"
+    server.client.post("/v1/events", json=event(tenant_id=tenant, run_id="p"))
     server.wait_until_ready()
     server.wait_until_settled()
-    (row,) = server.get("/v1/stats", tenant_id="phoenix")["rows"]
+    (row,) = server.get("/v1/stats", tenant_id=tenant)["rows"]
     assert row["calls"] == 1
     assert server.get("/v1/verification")["holds"]
 

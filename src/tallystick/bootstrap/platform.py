@@ -76,6 +76,7 @@ from tallystick.reconcile.ledger import LedgerReconciler
 from tallystick.reconcile.quotas import QuotaReconciler
 from tallystick.reconcile.verify import Verifier
 from tallystick.settings import Settings
+from tallystick.shapes import prepare_shapes
 from tallystick.workers.options import EngineOptions
 
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
@@ -149,6 +150,7 @@ def open_platform(
     takes what the archive holds from there. Without an engine this is the API alone, and all
     stores are given by URL. Raises DataFolderInUse, StoreUnavailable, InvalidInput.
     """
+    prepare_shapes()
     clock = SystemClock()
     if not has_engine:
         require_urls(settings)

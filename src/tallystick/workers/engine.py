@@ -22,7 +22,7 @@ from tallystick.analytics.store import FactStore
 from tallystick.clock import Clock, SystemClock
 from tallystick.errors import InvariantBroken
 from tallystick.plumbing.clickhouse import ClickHouse, migrate_clickhouse
-from tallystick.plumbing.embedded.clickhouse import ChdbEndpoint
+from tallystick.plumbing.embedded.clickhouse import ChdbEndpoint, die_of_crashes
 from tallystick.plumbing.log import Positions
 from tallystick.workers.options import EngineOptions
 from tallystick.workers.roles import Roles
@@ -47,6 +47,7 @@ def main() -> int:
         signal.signal(name, lambda *_: stop.set())
     try:
         with running(options, SystemClock()) as port:
+            die_of_crashes()
             _tell(port=port)
             stop.wait()
     except InvariantBroken as refused:

@@ -8,9 +8,11 @@ process of ours speaks to it as it would to a ClickHouse server.
 from __future__ import annotations
 
 import base64
+import faulthandler
 import hmac
 import queue
 import re
+import signal
 import tempfile
 import threading
 from collections.abc import Mapping
@@ -30,6 +32,18 @@ _GUARDED_INSERT = re.compile(
 _ARROW_INSERT = re.compile(r"\s*INSERT INTO ([\w.`]+)\s*\((.+?)\)\s*FORMAT Arrow\s*", re.S | re.I)
 _SECONDS = re.compile(r"\d+(\.\d+)?")
 _CONNECTIONS = 3
+_CRASHES = (signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGABRT)
+
+
+def die_of_crashes() -> None:
+    """Let a crash end this process and say where it was; in the main thread, once chDB is open.
+
+    chDB takes these signals and waits for ever, wherever the fault was: nobody would see that the
+    process is gone.
+    """
+    for crash in _CRASHES:
+        signal.signal(crash, signal.SIG_DFL)
+    faulthandler.enable()
 
 
 class ChdbEndpoint:

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from tallystick.clock import Clock
 from tallystick.plumbing.log import Positions, PostgresLog
+from tallystick.shapes import prepare_shapes
 from tallystick.workers import setback
 from tallystick.workers.loop import Follower, FollowerLoop
 from tallystick.workers.options import EngineOptions
@@ -44,6 +45,7 @@ class Roles:
     """Builds the followers of this process; `close` lets everything go."""
 
     def __init__(self, options: EngineOptions, clock: Clock) -> None:
+        prepare_shapes()
         self._parts = Parts(options, clock)
 
     @property
