@@ -181,7 +181,7 @@ def test_what_makes_no_sense_is_refused(server: Server, tenant: str) -> None:
 
 def test_the_page_shows_used_held_and_left(server: Server, tenant: str) -> None:
     put(server, tenant, "page", name="page<b>", scope={"user": "*"}, amount="0.08")
-    put(server, tenant, "unused", scope={"team": "nobody"})
+    put(server, tenant, "unused", scope={"team": "nobody", "user": "*"})  # by work alone
     kept = hold(server, tenant, attribution={"user": "ada"}, cost_usd="0.02").json()
     hold(server, tenant, attribution={"user": "ada"}, cost_usd="0.02")
     captured = {"amount": "1", "cost_usd": "0.01", "idempotency_key": "c"}
