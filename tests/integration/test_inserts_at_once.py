@@ -13,10 +13,12 @@ from tallystick.plumbing.clickhouse import ClickHouse
 from tallystick.plumbing.embedded.child import spawn
 
 _VALUE = "SELECT value FROM system.settings WHERE name = 'async_insert'"
+_MONTHS = "SELECT value FROM system.settings WHERE name = 'max_partitions_per_insert_block'"
 
 
 def test_embedded(clickhouse: ClickHouse) -> None:
     assert clickhouse.query_rows(_VALUE) == [{"value": "0"}]
+    assert clickhouse.query_rows(_MONTHS) == [{"value": "0"}]
 
 
 @pytest.mark.slow
@@ -32,6 +34,7 @@ def test_over_http(tmp_path: Path) -> None:
         port = int(process.stdout.readline())
         store = ClickHouse(f"http://tallystick:key@127.0.0.1:{port}/")
         assert store.query_rows(_VALUE) == [{"value": "0"}]
+        assert store.query_rows(_MONTHS) == [{"value": "0"}]
         assert store._client.get_client_setting("async_insert") == "0"
         store.close()
     finally:

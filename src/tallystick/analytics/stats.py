@@ -86,6 +86,7 @@ class StatsQuery(NamedTuple):
     interval: str = "none"
     group_by: tuple[str, ...] = ()
     filters: Mapping[str, str] = {}
+    rows_max: int = ROWS_MAX
 
 
 class Stats:
@@ -94,7 +95,7 @@ class Stats:
     def __init__(self, store: ClickHouse) -> None:
         self._store = store
 
-    def query(self, query: StatsQuery, *, rows_max: int = ROWS_MAX) -> list[dict[str, Any]]:
+    def query(self, query: StatsQuery) -> list[dict[str, Any]]:
         """Return rows ready for JSON, the first ones: counts as integers, amounts as text.
 
         Each row has `bucket_at` (unless the interval is "none"), the grouped dimensions,
@@ -106,20 +107,18 @@ class Stats:
         groups = [DIMENSIONS[name] for name in query.group_by]
         merged: dict[tuple[Any, ...], dict[str, Any]] = {}
         keys = (["bucket"] if query.interval != "none" else []) + groups
-        for row in self._query_usage(query, groups, rows_max):
+        for row in self._query_usage(query, groups):
             merged[tuple(row[key] for key in keys)] = row
-        for row in self._query_credits(query, groups, rows_max):
+        for row in self._query_credits(query, groups):
             key = tuple(row[name] for name in keys)
             known = merged.setdefault(key, {name: row[name] for name in keys})
             known.update(row)
         if not merged and not keys:
             merged[()] = {}
         ordered = sorted(merged.items(), key=lambda item: tuple(map(str, item[0])))
-        return [_present(query, row) for _, row in ordered[:rows_max]]
+        return [_present(query, row) for _, row in ordered[: query.rows_max]]
 
-    def _query_usage(
-        self, query: StatsQuery, groups: Sequence[str], rows_max: int
-    ) -> list[dict[str, Any]]:
+    def _query_usage(self, query: StatsQuery, groups: Sequence[str]) -> list[dict[str, Any]]:
         bucket = INTERVALS[query.interval].format(column="bucket_at")
         keys = ([f"{bucket} AS bucket"] if bucket else []) + list(groups)
         sums = ", ".join(f"sum(s.{name}) AS {name}" for name in _COUNTS)
@@ -131,25 +130,21 @@ class Stats:
             "quantilesDDMerge(0.01, 0.5, 0.95, 0.99)(s.latency) AS latency "
             f"FROM ({_usage_source(query, groups)}) AS s"
         )
-        return self._grouped(sql, keys, query, rows_max)
+        return self._grouped(sql, keys, query)
 
-    def _query_credits(
-        self, query: StatsQuery, groups: Sequence[str], rows_max: int
-    ) -> list[dict[str, Any]]:
+    def _query_credits(self, query: StatsQuery, groups: Sequence[str]) -> list[dict[str, Any]]:
         source = _credits_source(query, groups)
         if not source:
             return []
         keys = (["bucket"] if query.interval != "none" else []) + list(groups)
         sums = ", ".join(f"toString(sum(s.{name})) AS {name}" for name in _CREDITS)
         sql = f"SELECT {''.join(f'{key}, ' for key in keys)}{sums} FROM ({source}) AS s"
-        return self._grouped(sql, keys, query, rows_max)
+        return self._grouped(sql, keys, query)
 
-    def _grouped(
-        self, sql: str, keys: Sequence[str], query: StatsQuery, rows_max: int
-    ) -> list[dict[str, Any]]:
-        names = [key.rpartition(" AS ")[2] for key in keys]
+    def _grouped(self, sql: str, keys: Sequence[str], query: StatsQuery) -> list[dict[str, Any]]:
+        names = ", ".join(key.rpartition(" AS ")[2] for key in keys)
         if names:
-            sql += f" GROUP BY {', '.join(names)} ORDER BY {', '.join(names)} LIMIT {rows_max}"
+            sql += f" GROUP BY {names} ORDER BY {names} LIMIT {query.rows_max}"
         return self._store.query_rows(f"{sql} SETTINGS {_settings(query)}", _parameters(query))
 
 
@@ -231,10 +226,7 @@ def rollup_pieces(query: StatsQuery) -> list[tuple[str, int, int]]:
         return []
     if columns <= {"tenant_id", *ROLLUP_KEYS}:
         rollups = [
-            (
-                next(table for table in tables if columns <= {"tenant_id", *COARSE[table].keys}),
-                width,
-            )
+            (_narrowest(tables, columns), width)
             for width, tables in _ROLLUPS[: _COARSEST[query.interval]]
         ]
         return _cut(query.from_at, query.to_at, rollups)

@@ -8,6 +8,7 @@ whole or not at all), so the greatest offset present says where to go on.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tallystick.clock import to_datetime
@@ -212,7 +213,7 @@ class FactStore:
     def query_landed_events(
         self, partition: int, start: int, end: int
     ) -> dict[int, tuple[str, str]]:
-        """What landed at each offset in [start, end): (tenant, event id); not broken messages."""
+        """What landed at each offset in [start, end): (tenant, event id)."""
         rows = self._store.query_rows(
             _SQL["query_landed_events"], {"partition": partition, "start": start, "end": end}
         )
@@ -351,19 +352,19 @@ class FactStore:
         """
         known = [run for run in runs if run not in new]
         dimensions = ", ".join((*ROLLUP_KEYS, "user_id"))
-        sql = _SQL["post_lines"].format(
+        statement = partial(
+            _SQL["post_lines"].format,
             keys=", ".join(LINE_KEYS),
             dimensions=dimensions,
             known=_SQL["known_lines"].format(dimensions=dimensions) if known else "",
             is_charged=_is_charged(plan),
             is_wasted=_is_among("wasted") if plan.wasted else "false",
-            may_write="{may_write}",
         )
         lists = {**plan._asdict(), "runs": runs, "known": known}
         parameters = {name: _as_lines(rows) for name, rows in lists.items() if rows}
         self._write(
             lambda may_write: self._store.command(
-                sql.replace("{may_write}", may_write), {"now": now, **parameters}
+                statement(may_write=may_write), {"now": now, **parameters}
             )
         )
 

@@ -14,14 +14,13 @@ WHERE log_partition = {{partition:UInt16}}
   AND log_offset >= {{start:UInt64}} AND log_offset < {{end:UInt64}};
 
 -- name: query_landed_events
--- Which events landed at the offsets of a range. The id of a broken message hangs on the key that
--- hides its content, so it is not asked. Index: minmax on log_offset.
+-- Which events landed at the offsets of a range. Index: minmax on log_offset.
 SELECT log_offset, tenant_id, event_id FROM tallystick.facts
-WHERE log_partition = {partition:UInt16} AND event_type != 'import_error'
+WHERE log_partition = {partition:UInt16}
   AND log_offset >= {start:UInt64} AND log_offset < {end:UInt64}
 UNION ALL
 SELECT log_offset, tenant_id, event_id FROM tallystick.deliveries
-WHERE log_partition = {partition:UInt16} AND event_type != 'import_error'
+WHERE log_partition = {partition:UInt16}
   AND log_offset >= {start:UInt64} AND log_offset < {end:UInt64};
 
 -- name: query_watermarks

@@ -47,9 +47,14 @@ async def get_stats(services: Services, request: Request) -> Response:
     from_at, to_at = read_range(parameters, services.clock.now())
     group_by = tuple(name for name in parameters.get("group_by", "").split(",") if name)
     query = StatsQuery(
-        from_at, to_at, parameters.get("interval", "none"), tuple(dict.fromkeys(group_by)), filters
+        from_at,
+        to_at,
+        parameters.get("interval", "none"),
+        tuple(dict.fromkeys(group_by)),
+        filters,
+        rows_max=ROWS_MAX + 1,
     )
-    rows = await asyncio.to_thread(services.stats.query, query, rows_max=ROWS_MAX + 1)
+    rows = await asyncio.to_thread(services.stats.query, query)
     answer = {"from": format_time(from_at), "to": format_time(to_at), "rows": rows[:ROWS_MAX]}
     return respond({**answer, "has_more": len(rows) > ROWS_MAX})
 

@@ -30,9 +30,10 @@ clickhouse_settings.set_setting("autogenerate_session_id", False)
 clickhouse_settings.set_setting("use_protocol_version", False)
 
 
-_AT_ONCE = ("async_insert", "0")
+INSERTS = {"async_insert": "0", "max_partitions_per_insert_block": "0"}
 """An insert is over when it is answered: rows that wait in a buffer of the server could land after
-we have read back what did. Newer versions, chDB among them, buffer unless they are told not to."""
+we have read back what did. Newer versions, chDB among them, buffer unless they are told not to.
+And events of a whole history may come at once: by default more than 100 months are refused."""
 
 
 class ClickHouse:
@@ -48,7 +49,8 @@ class ClickHouse:
             }
         try:
             self._client = clickhouse_connect.get_client(dsn=url, query_limit=0, **bounds)
-            self._client.set_client_setting(*_AT_ONCE)
+            for name, value in INSERTS.items():
+                self._client.set_client_setting(name, value)
         except (ClickHouseError, OSError, RuntimeError) as error:
             raise StoreUnavailable("ClickHouse does not answer") from error
 
@@ -74,7 +76,7 @@ class ClickHouse:
     def insert_arrow(self, table: str, rows: pa.Table) -> None:
         """Append an Arrow table; returns once it is on disk."""
         try:
-            self._client.insert_arrow(f"{DATABASE}.{table}", rows, settings=_ANY_MONTHS)
+            self._client.insert_arrow(f"{DATABASE}.{table}", rows)
         except (ClickHouseError, OSError) as error:
             raise StoreUnavailable(f"ClickHouse refused rows: {_first_line(error)}") from error
 
@@ -88,8 +90,7 @@ class ClickHouse:
         names = ", ".join(rows.column_names)
         sql = (
             f"INSERT INTO {DATABASE}.{table} ({names}) SELECT {names} "
-            f"FROM input('{structure}') WHERE {condition} "
-            "SETTINGS max_partitions_per_insert_block = 0 FORMAT Arrow"
+            f"FROM input('{structure}') WHERE {condition} FORMAT Arrow"
         )
         try:
             self._client.command(sql, data=_Rows(sink.getvalue()))
@@ -99,10 +100,6 @@ class ClickHouse:
     def close(self) -> None:
         """Let the connection go."""
         self._client.close()
-
-
-_ANY_MONTHS = {"max_partitions_per_insert_block": 0}
-"""Events of a whole history may come at once; by default more than 100 months are refused."""
 
 
 class _Rows(bytes):

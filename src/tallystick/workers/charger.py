@@ -97,8 +97,8 @@ class Charger:
         if not shards:
             return Progress.NOTHING
         self._note_captured()
-        quiet_since = self._clock.now() - QUIET_SECONDS * SECOND
         now = self._clock.now()
+        quiet_since = now - QUIET_SECONDS * SECOND
         due = self._pending.load_due(shards, quiet_since, _RUNS_PER_STEP_MAX, now)
         if not due:
             return Progress.NOTHING

@@ -98,19 +98,13 @@ class Intake:
         Then the log was set back and went another way since: by its offsets alone, what is new
         would be taken for what landed.
         """
-        partitions, offsets = table.column("log_partition"), table.column("log_offset")
-        for partition in pc.unique(partitions).to_pylist():
-            own = pc.and_(
-                pc.equal(partitions, partition),
-                pc.less(offsets, self._known[partition].landed_until),
-            )
-            if not pc.any(own).as_py():
-                continue
+        for partition, start, end in self._begun(table):
+            own = pc.equal(table.column("log_partition"), partition)
+            # the id of a broken message hangs on the key that hides its content
             read = table.filter(pc.and_(own, pc.not_equal(table.column("event_type"), _BROKEN)))
             names = ("log_offset", "tenant_id", "event_id")
             places, *identities = (read.column(name).to_pylist() for name in names)
-            range_ = pc.min_max(offsets.filter(own)).as_py()
-            landed = self._facts.query_landed_events(partition, range_["min"], range_["max"] + 1)
+            landed = self._facts.query_landed_events(partition, start, end)
             for place, *identity in zip(places, *identities, strict=True):
                 if landed.get(place, tuple(identity)) != tuple(identity):
                     raise InvariantBroken(
@@ -121,22 +115,23 @@ class Intake:
 
     def _append_missing(self, name: str, table: pa.Table) -> None:
         """Append rows, but those that landed before a crash."""
-        partitions, offsets = table.column("log_partition"), table.column("log_offset")
-        for partition in pc.unique(partitions).to_pylist():
-            until = self._known[partition].landed_until
-            own = pc.equal(partitions, partition)
-            begun = pc.and_(own, pc.less(offsets, until)) if until else None
-            if begun is None or not pc.any(begun).as_py():
-                continue
-            range_ = pc.min_max(offsets.filter(own)).as_py()
-            landed = self._facts.query_landed_offsets(
-                name, partition, range_["min"], range_["max"] + 1
-            )
-            has_landed = pc.is_in(offsets, pa.array(landed, pa.uint64()))
+        for partition, start, end in self._begun(table):
+            own = pc.equal(table.column("log_partition"), partition)
+            landed = self._facts.query_landed_offsets(name, partition, start, end)
+            has_landed = pc.is_in(table.column("log_offset"), pa.array(landed, pa.uint64()))
             table = table.filter(pc.invert(pc.and_(own, has_landed)))
-            partitions, offsets = table.column("log_partition"), table.column("log_offset")
         if table.num_rows:
             self._facts.append(name, table)
+
+    def _begun(self, table: pa.Table) -> list[tuple[int, int, int]]:
+        """Partitions of which some rows may have landed: (partition, first, last + 1 offset)."""
+        partitions, offsets = table.column("log_partition"), table.column("log_offset")
+        begun = []
+        for partition in pc.unique(partitions).to_pylist():
+            range_ = pc.min_max(offsets.filter(pc.equal(partitions, partition))).as_py()
+            if range_["min"] < self._known[partition].landed_until:
+                begun.append((partition, range_["min"], range_["max"] + 1))
+        return begun
 
     def _current_rater(self) -> Rater:
         """Prices as of now: every version recorded before the events at hand were received."""

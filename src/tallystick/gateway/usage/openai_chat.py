@@ -214,7 +214,7 @@ def _text_bytes(delta: _Delta) -> int:
     size = 0
     content = delta.content
     if isinstance(content, list):
-        content = "".join([_text_of(part) for part in content])
+        content = _text_of(content)
     for text in (content, delta.refusal, delta.reasoning_content, delta.reasoning):
         if text:
             size += len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))

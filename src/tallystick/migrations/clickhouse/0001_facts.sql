@@ -175,45 +175,8 @@ ORDER BY (bucket_at, tenant_id, team, product, feature, project_id, workflow, ag
 SETTINGS index_granularity = 512, fsync_after_insert = 1, fsync_part_directory = 1;
 
 -- The same, an hour.
-CREATE TABLE IF NOT EXISTS tallystick.rollup_hour (
-    bucket_at DateTime('UTC'),
-    tenant_id LowCardinality(String),
-    team LowCardinality(String),
-    product LowCardinality(String),
-    feature LowCardinality(String),
-    project_id LowCardinality(String),
-    workflow LowCardinality(String),
-    agent LowCardinality(String),
-    customer_tier LowCardinality(String),
-    environment LowCardinality(String),
-    provider LowCardinality(String),
-    model LowCardinality(String),
-    tool LowCardinality(String),
-    operation LowCardinality(String),
-    error_code LowCardinality(String),
-    log_partition UInt16,
-    last_offset SimpleAggregateFunction(max, UInt64),
-    events SimpleAggregateFunction(sum, Int64),
-    unknown_events SimpleAggregateFunction(sum, Int64),
-    late_events SimpleAggregateFunction(sum, Int64),
-    first_attempts SimpleAggregateFunction(groupUniqArrayArray, Array(UInt64)),
-    retried_runs SimpleAggregateFunction(groupUniqArrayArray, Array(UInt64)),
-    retries SimpleAggregateFunction(groupUniqArrayArray, Array(UInt64)),
-    runs_failed SimpleAggregateFunction(sum, Int64),
-    calls SimpleAggregateFunction(sum, Int64),
-    unpriced_calls SimpleAggregateFunction(sum, Int64),
-    estimated_calls SimpleAggregateFunction(sum, Int64),
-    tool_calls SimpleAggregateFunction(sum, Int64),
-    errors SimpleAggregateFunction(sum, Int64),
-    tokens_input SimpleAggregateFunction(sum, Int64),
-    tokens_output SimpleAggregateFunction(sum, Int64),
-    tokens_cache_read SimpleAggregateFunction(sum, Int64),
-    tokens_cache_write_5m SimpleAggregateFunction(sum, Int64),
-    tokens_cache_write_1h SimpleAggregateFunction(sum, Int64),
-    tokens_reasoning SimpleAggregateFunction(sum, Int64),
-    cost_units SimpleAggregateFunction(sum, Int64),
-    latency AggregateFunction(quantilesDD(0.01, 0.5, 0.95, 0.99), Float64)
-) ENGINE = AggregatingMergeTree
+CREATE TABLE IF NOT EXISTS tallystick.rollup_hour AS tallystick.rollup_minute
+ENGINE = AggregatingMergeTree
 ORDER BY (bucket_at, tenant_id, team, product, feature, project_id, workflow, agent,
           customer_tier, environment, provider, model, tool, operation, error_code, log_partition)
 SETTINGS index_granularity = 512, fsync_after_insert = 1, fsync_part_directory = 1;
@@ -260,87 +223,16 @@ ORDER BY (bucket_at, tenant_id, team, product, feature, project_id, workflow, ag
 SETTINGS index_granularity = 512, fsync_after_insert = 1, fsync_part_directory = 1;
 
 -- The same, a day (UTC).
-CREATE TABLE IF NOT EXISTS tallystick.rollup_day (
-    bucket_at DateTime('UTC'),
-    tenant_id LowCardinality(String),
-    team LowCardinality(String),
-    product LowCardinality(String),
-    feature LowCardinality(String),
-    project_id LowCardinality(String),
-    workflow LowCardinality(String),
-    agent LowCardinality(String),
-    customer_tier LowCardinality(String),
-    environment LowCardinality(String),
-    provider LowCardinality(String),
-    model LowCardinality(String),
-    tool LowCardinality(String),
-    operation LowCardinality(String),
-    error_code LowCardinality(String),
-    log_partition UInt16,
-    last_offset SimpleAggregateFunction(max, UInt64),
-    events SimpleAggregateFunction(sum, Int64),
-    unknown_events SimpleAggregateFunction(sum, Int64),
-    late_events SimpleAggregateFunction(sum, Int64),
-    first_attempts SimpleAggregateFunction(groupUniqArrayArray, Array(UInt64)),
-    retried_runs SimpleAggregateFunction(groupUniqArrayArray, Array(UInt64)),
-    retries SimpleAggregateFunction(groupUniqArrayArray, Array(UInt64)),
-    runs_failed SimpleAggregateFunction(sum, Int64),
-    calls SimpleAggregateFunction(sum, Int64),
-    unpriced_calls SimpleAggregateFunction(sum, Int64),
-    estimated_calls SimpleAggregateFunction(sum, Int64),
-    tool_calls SimpleAggregateFunction(sum, Int64),
-    errors SimpleAggregateFunction(sum, Int64),
-    tokens_input SimpleAggregateFunction(sum, Int64),
-    tokens_output SimpleAggregateFunction(sum, Int64),
-    tokens_cache_read SimpleAggregateFunction(sum, Int64),
-    tokens_cache_write_5m SimpleAggregateFunction(sum, Int64),
-    tokens_cache_write_1h SimpleAggregateFunction(sum, Int64),
-    tokens_reasoning SimpleAggregateFunction(sum, Int64),
-    cost_units SimpleAggregateFunction(sum, Int64),
-    latency AggregateFunction(quantilesDD(0.01, 0.5, 0.95, 0.99), Float64)
-) ENGINE = AggregatingMergeTree
+CREATE TABLE IF NOT EXISTS tallystick.rollup_day AS tallystick.rollup_minute
+ENGINE = AggregatingMergeTree
 ORDER BY (bucket_at, tenant_id, team, product, feature, project_id, workflow, agent,
           customer_tier, environment, provider, model, tool, operation, error_code, log_partition)
 SETTINGS index_granularity = 512, fsync_after_insert = 1, fsync_part_directory = 1;
 
 -- The same, a day, without what varies most inside a run. A run stands in up to seventeen rows of
 -- rollup_day and in two of these, and counting it costs as much for each.
-CREATE TABLE IF NOT EXISTS tallystick.rollup_day_model (
-    bucket_at DateTime('UTC'),
-    tenant_id LowCardinality(String),
-    team LowCardinality(String),
-    product LowCardinality(String),
-    feature LowCardinality(String),
-    project_id LowCardinality(String),
-    workflow LowCardinality(String),
-    agent LowCardinality(String),
-    customer_tier LowCardinality(String),
-    environment LowCardinality(String),
-    provider LowCardinality(String),
-    model LowCardinality(String),
-    log_partition UInt16,
-    last_offset SimpleAggregateFunction(max, UInt64),
-    events SimpleAggregateFunction(sum, Int64),
-    unknown_events SimpleAggregateFunction(sum, Int64),
-    late_events SimpleAggregateFunction(sum, Int64),
-    first_attempts SimpleAggregateFunction(groupUniqArrayArray, Array(UInt64)),
-    retried_runs SimpleAggregateFunction(groupUniqArrayArray, Array(UInt64)),
-    retries SimpleAggregateFunction(groupUniqArrayArray, Array(UInt64)),
-    runs_failed SimpleAggregateFunction(sum, Int64),
-    calls SimpleAggregateFunction(sum, Int64),
-    unpriced_calls SimpleAggregateFunction(sum, Int64),
-    estimated_calls SimpleAggregateFunction(sum, Int64),
-    tool_calls SimpleAggregateFunction(sum, Int64),
-    errors SimpleAggregateFunction(sum, Int64),
-    tokens_input SimpleAggregateFunction(sum, Int64),
-    tokens_output SimpleAggregateFunction(sum, Int64),
-    tokens_cache_read SimpleAggregateFunction(sum, Int64),
-    tokens_cache_write_5m SimpleAggregateFunction(sum, Int64),
-    tokens_cache_write_1h SimpleAggregateFunction(sum, Int64),
-    tokens_reasoning SimpleAggregateFunction(sum, Int64),
-    cost_units SimpleAggregateFunction(sum, Int64),
-    latency AggregateFunction(quantilesDD(0.01, 0.5, 0.95, 0.99), Float64)
-) ENGINE = AggregatingMergeTree
+CREATE TABLE IF NOT EXISTS tallystick.rollup_day_model AS tallystick.rollup_hour_model
+ENGINE = AggregatingMergeTree
 ORDER BY (bucket_at, tenant_id, team, product, feature, project_id, workflow, agent,
           customer_tier, environment, provider, model, log_partition)
 SETTINGS index_granularity = 512, fsync_after_insert = 1, fsync_part_directory = 1;

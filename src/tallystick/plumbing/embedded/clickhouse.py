@@ -25,12 +25,15 @@ from urllib.parse import parse_qsl, urlsplit
 
 import chdb
 
+from tallystick.plumbing.clickhouse import INSERTS
+
 _ERROR_CODE = re.compile(r"Code: (\d+)")
 _GUARDED_INSERT = re.compile(
     r"(INSERT INTO [\w.]+ \(.+?\) SELECT .+? FROM )input\('(.+?)'\)( WHERE .+) FORMAT Arrow", re.S
 )
 _ARROW_INSERT = re.compile(r"\s*INSERT INTO ([\w.`]+)\s*\((.+?)\)\s*FORMAT Arrow\s*", re.S | re.I)
 _SECONDS = re.compile(r"\d+(\.\d+)?")
+_INSERTS = ", ".join(f"{name} = {value}" for name, value in INSERTS.items())
 _CONNECTIONS = 3
 _CRASHES = (signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGABRT)
 
@@ -104,10 +107,7 @@ class _Handler(BaseHTTPRequestHandler):
         query = arguments.get("query", "")
         if (insert := _ARROW_INSERT.fullmatch(query)) is not None:
             table, columns = insert.groups()
-            sql = (
-                f"INSERT INTO {table} ({columns}) SELECT {columns} FROM {{source}} "
-                "SETTINGS max_partitions_per_insert_block = 0"
-            )
+            sql = f"INSERT INTO {table} ({columns}) SELECT {columns} FROM {{source}}"
             self._insert(sql, "", body, arguments)
             return
         if (guarded := _GUARDED_INSERT.fullmatch(query)) is not None:
@@ -154,7 +154,7 @@ class _Handler(BaseHTTPRequestHandler):
             raise RuntimeError("max_execution_time is not a number of seconds")
         connection = self.connections.get()
         try:
-            connection.query(f"SET max_execution_time = {seconds}, async_insert = 0")
+            connection.query(f"SET max_execution_time = {seconds}, {_INSERTS}")
             return bytes(connection.query(sql, "TabSeparated", params=values).bytes())
         finally:
             self.connections.put(connection)
