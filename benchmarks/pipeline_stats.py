@@ -132,6 +132,9 @@ def _time_queries(stats: Stats, now: int) -> list[str]:
     shapes: dict[str, Callable[[], StatsQuery]] = {
         "30 days, totals": lambda: StatsQuery(month, minute),
         "30 days by day and model": lambda: StatsQuery(month, minute, "day", ("model",)),
+        "the same, cost alone (a chart of the overview)": lambda: StatsQuery(
+            month, minute, "day", ("model",), metrics=("cost_usd",)
+        ),
         "30 days by day, one tenant": lambda: StatsQuery(month, minute, "day", (), tenant()),
         "30 days by team and feature": lambda: StatsQuery(
             month, minute, "none", ("team", "feature")

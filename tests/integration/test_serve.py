@@ -97,6 +97,7 @@ PROBLEMS = [
     ("GET", "/v1/nothing", None, 404, "not_found"),
     ("DELETE", "/v1/stats", None, 405, "method_not_allowed"),
     ("GET", "/v1/stats?group_by=colour", None, 400, "unknown_dimension"),
+    ("GET", "/v1/stats?metrics=beauty", None, 400, "unknown_metric"),
     ("GET", "/v1/stats?colour=red", None, 400, "unknown_parameter"),
     ("GET", "/v1/stats?interval=week", None, 400, "unknown_interval"),
     ("GET", "/v1/stats?from=2026-01-01T00:00:00", None, 400, "naive_time"),

@@ -20,6 +20,7 @@ from tallystick.analytics.facts import FACT_TYPES, charge_key_of
 from tallystick.analytics.stats import (
     DIMENSIONS,
     INTERVALS,
+    METRICS,
     Stats,
     StatsQuery,
     _credits_source,
@@ -179,6 +180,22 @@ def test_every_way_to_an_answer_says_what_the_facts_say(
             assert Decimal(row["cost_usd"]) == Decimal(sums["cost"]) / 10**9
             assert Decimal(row["credits"]) == Decimal(sums["credit"]) / 10**6
             assert Decimal(row["retry_waste_credits"]) == Decimal(sums["waste"]) / 10**6
+
+
+@settings(max_examples=10, deadline=None, suppress_health_check=list(HealthCheck))
+@given(
+    shapes=st.lists(fact_shapes, min_size=1, max_size=20),
+    query=queries(),
+    metrics=st.sets(st.sampled_from(METRICS), min_size=1, max_size=4),
+)
+def test_the_metrics_asked_for_are_those_of_the_whole_answer(
+    clickhouse: ClickHouse, shapes: list[dict[str, Any]], query: StatsQuery, metrics: set[str]
+) -> None:
+    _land(clickhouse, _facts(shapes))
+    whole = Stats(clickhouse).query(query)
+    others = set(METRICS) - metrics
+    less = [{name: row[name] for name in row if name not in others} for row in whole]
+    assert Stats(clickhouse).query(query._replace(metrics=tuple(metrics))) == less
 
 
 @pytest.mark.parametrize(

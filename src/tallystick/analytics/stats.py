@@ -67,6 +67,20 @@ _COUNTS = tuple(name for name in ADDITIVE if name != "cost_units")
 _DISTINCT = "uniqCombined64Array(17)"
 """Counts hashes of runs or attempts: exactly up to some 16,000, within 1% above."""
 
+_LATENCIES = ("latency_ms_p50", "latency_ms_p95", "latency_ms_p99")
+_COSTLY: Mapping[tuple[str, ...], str] = {
+    ("runs",): f"{_DISTINCT}(arrayConcat(s.first_attempts, s.retried_runs)) AS runs",
+    ("attempts",): f"{_DISTINCT}(arrayConcat(s.first_attempts, s.retries)) AS attempts",
+    _LATENCIES: "quantilesDDMerge(0.01, 0.5, 0.95, 0.99)(s.latency) AS latency",
+}
+"""What is worked out when one of these metrics is asked for: over many runs, most of the time."""
+
+METRICS = (
+    *("runs", "attempts", *_COUNTS, "error_rate", "error_rate_interval", "cost_usd"),
+    *("cost_coverage", "credits", "retry_waste_usd", "retry_waste_credits", *_LATENCIES),
+)
+"""What a row says of its group."""
+
 _CREDITS = ("credit_units", "waste_credit_units", "waste_cost_units")
 _CHARGE_BUCKETS = (
     ("toStartOfMinute(bucket_at)", MINUTE),
@@ -79,13 +93,17 @@ ROWS_MAX = 10_000
 
 
 class StatsQuery(NamedTuple):
-    """What is asked: [from_at, to_at) in micros, grouped and filtered by dimension names."""
+    """What is asked: [from_at, to_at) in micros, grouped and filtered by dimension names.
+
+    `metrics` are those to be answered: all, when none is named.
+    """
 
     from_at: int
     to_at: int
     interval: str = "none"
     group_by: tuple[str, ...] = ()
     filters: Mapping[str, str] = {}
+    metrics: tuple[str, ...] = ()
     rows_max: int = ROWS_MAX
 
 
@@ -98,10 +116,9 @@ class Stats:
     def query(self, query: StatsQuery) -> list[dict[str, Any]]:
         """Return rows ready for JSON, the first ones: counts as integers, amounts as text.
 
-        Each row has `bucket_at` (unless the interval is "none"), the grouped dimensions,
-        runs, attempts, calls, tool_calls, errors, error_rate, tokens_*, cost_usd,
-        cost_coverage, credits and latencies in ms. Raises InvalidInput on an unknown
-        dimension or interval.
+        Each row has `bucket_at` (unless the interval is "none"), the grouped dimensions, and
+        the METRICS that are asked for. Raises InvalidInput on an unknown dimension, metric or
+        interval.
         """
         check_query(query)
         groups = [DIMENSIONS[name] for name in query.group_by]
@@ -121,15 +138,17 @@ class Stats:
     def _query_usage(self, query: StatsQuery, groups: Sequence[str]) -> list[dict[str, Any]]:
         bucket = INTERVALS[query.interval].format(column="bucket_at")
         keys = ([f"{bucket} AS bucket"] if bucket else []) + list(groups)
-        sums = ", ".join(f"sum(s.{name}) AS {name}" for name in _COUNTS)
-        sql = (
-            f"SELECT {''.join(f'{key}, ' for key in keys)}"
-            f"{_DISTINCT}(arrayConcat(s.first_attempts, s.retried_runs)) AS runs, "
-            f"{_DISTINCT}(arrayConcat(s.first_attempts, s.retries)) AS attempts, "
-            f"{sums}, toString(sum(toInt128(s.cost_units))) AS cost_units, "
-            "quantilesDDMerge(0.01, 0.5, 0.95, 0.99)(s.latency) AS latency "
-            f"FROM ({_usage_source(query, groups)}) AS s"
-        )
+        figures = [
+            *(
+                sql
+                for metrics, sql in _COSTLY.items()
+                if not set(metrics).isdisjoint(wanted(query))
+            ),
+            *(f"sum(s.{name}) AS {name}" for name in _COUNTS),
+            "toString(sum(toInt128(s.cost_units))) AS cost_units",
+        ]
+        source = _usage_source(query, groups)
+        sql = f"SELECT {', '.join([*keys, *figures])} FROM ({source}) AS s"
         return self._grouped(sql, keys, query)
 
     def _query_credits(self, query: StatsQuery, groups: Sequence[str]) -> list[dict[str, Any]]:
@@ -146,6 +165,11 @@ class Stats:
         if names:
             sql += f" GROUP BY {names} ORDER BY {names} LIMIT {query.rows_max}"
         return self._store.query_rows(f"{sql} SETTINGS {_settings(query)}", _parameters(query))
+
+
+def wanted(query: StatsQuery) -> tuple[str, ...]:
+    """The metrics of an answer, in its order."""
+    return tuple(name for name in METRICS if name in query.metrics) or METRICS
 
 
 def _usage_source(query: StatsQuery, groups: Sequence[str]) -> str:
@@ -204,6 +228,13 @@ def check_query(query: StatsQuery) -> None:
                 f"unknown dimension {name[:40]!r}; known: {', '.join(DIMENSIONS)}",
                 code="unknown_dimension",
                 field="group_by",
+            )
+    for name in query.metrics:
+        if name not in METRICS:
+            raise InvalidInput(
+                f"unknown metric {name[:40]!r}; known: {', '.join(METRICS)}",
+                code="unknown_metric",
+                field="metrics",
             )
     if query.interval not in INTERVALS:
         raise InvalidInput(
@@ -305,8 +336,7 @@ def _present(query: StatsQuery, row: dict[str, Any]) -> dict[str, Any]:
     if query.interval != "none":
         answer["bucket_at"] = format_time(micros_of(row["bucket"]))
     answer.update({name: row[DIMENSIONS[name]] for name in query.group_by})
-    return {
-        **answer,
+    figures = {
         **counts,
         "error_rate": _ratio(counts["errors"], calls + tool_calls),
         "error_rate_interval": wilson_interval(counts["errors"], calls + tool_calls),
@@ -319,6 +349,7 @@ def _present(query: StatsQuery, row: dict[str, Any]) -> dict[str, Any]:
         "latency_ms_p95": _rounded(p95),
         "latency_ms_p99": _rounded(p99),
     }
+    return answer | {name: figures[name] for name in wanted(query)}
 
 
 _Z = NormalDist().inv_cdf(0.975)

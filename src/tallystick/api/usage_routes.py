@@ -23,7 +23,7 @@ from tallystick.api.services import Services
 from tallystick.clock import format_time
 from tallystick.errors import InvalidInput
 
-_STATS_PARAMETERS = {"from", "to", "interval", "group_by", "tenant_id"}
+_STATS_PARAMETERS = {"from", "to", "interval", "group_by", "metrics", "tenant_id"}
 _RUN_PARAMETERS = {"cursor", "limit", "tenant_id"}
 
 
@@ -45,18 +45,22 @@ async def get_stats(services: Services, request: Request) -> Response:
     parameters = dict(request.query_params)
     filters = _dimension_filters(request, parameters, _STATS_PARAMETERS)
     from_at, to_at = read_range(parameters, services.clock.now())
-    group_by = tuple(name for name in parameters.get("group_by", "").split(",") if name)
     query = StatsQuery(
         from_at,
         to_at,
         parameters.get("interval", "none"),
-        tuple(dict.fromkeys(group_by)),
+        _names_in(parameters.get("group_by", "")),
         filters,
+        _names_in(parameters.get("metrics", "")),
         rows_max=ROWS_MAX + 1,
     )
     rows = await asyncio.to_thread(services.stats.query, query)
     answer = {"from": format_time(from_at), "to": format_time(to_at), "rows": rows[:ROWS_MAX]}
     return respond({**answer, "has_more": len(rows) > ROWS_MAX})
+
+
+def _names_in(text: str) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(name for name in text.split(",") if name))
 
 
 def _own_filters(request: Request, parameters: dict[str, str], known: set[str]) -> dict[str, str]:
@@ -189,7 +193,7 @@ ROUTES: tuple[RouteEntry, ...] = (
             "rows": [_STATS_ROW],
             "has_more": False,
         },
-        query=("from", "to", "interval", "group_by", "tenant_id"),
+        query=("from", "to", "interval", "group_by", "metrics", "tenant_id"),
         needs="usage:read",
     ),
     RouteEntry(

@@ -13,6 +13,11 @@ from tallystick.errors import InvalidInput
 _SERIES_MAX = 6
 _OTHERS = "others"
 _ROWS_SHOWN = 12
+_OF_A_MODEL = (
+    *("calls", "unpriced_calls", "tokens_input", "tokens_output", "cost_usd", "credits"),
+    "latency_ms_p95",
+)
+_OF_A_TOOL = ("tool_calls", "errors", "error_rate", "latency_ms_p95")
 
 
 class Range(NamedTuple):
@@ -44,11 +49,19 @@ def build_overview(
     from_at = to_at - chosen.length
     filters = {"tenant": tenant} if tenant else {}
 
-    def ask(*group_by: str, interval: str = "none") -> list[dict[str, Any]]:
-        return services.stats.query(StatsQuery(from_at, to_at, interval, group_by, filters))
+    def ask(
+        *group_by: str, interval: str = "none", metrics: tuple[str, ...] = ()
+    ) -> list[dict[str, Any]]:
+        query = StatsQuery(from_at, to_at, interval, group_by, filters, metrics)
+        return services.stats.query(query)
 
-    tools = [row for row in ask("tool") if row["tool"]]
-    everyone = StatsQuery(from_at, to_at, "none", ("tenant",), {})
+    def over_time(dimension: str | None, figure: str) -> dict[str, Any]:
+        group_by = (dimension,) if dimension else ()
+        rows = ask(*group_by, interval=chosen.interval, metrics=(figure,))
+        return _over_time(rows, dimension, figure)
+
+    tools = [row for row in ask("tool", metrics=_OF_A_TOOL) if row["tool"]]
+    everyone = StatsQuery(from_at, to_at, "none", ("tenant",), metrics=("events",))
     rows = services.stats.query(everyone) if is_operator else []
     return {
         "span": span,
@@ -57,18 +70,14 @@ def build_overview(
         "total": (ask() or [{}])[0],
         "freshness": services.freshness.report() if is_operator else None,
         "charts": {
-            "cost_by_model": _over_time(
-                ask("model", interval=chosen.interval), "model", "cost_usd"
-            ),
-            "cost_by_feature": _over_time(
-                ask("feature", interval=chosen.interval), "feature", "cost_usd"
-            ),
-            "cost_by_team": _over_time(ask("team", interval=chosen.interval), "team", "cost_usd"),
-            "credits": _over_time(ask(interval=chosen.interval), None, "credits"),
-            "calls": _over_time(ask("model", interval=chosen.interval), "model", "calls"),
+            "cost_by_model": over_time("model", "cost_usd"),
+            "cost_by_feature": over_time("feature", "cost_usd"),
+            "cost_by_team": over_time("team", "cost_usd"),
+            "credits": over_time(None, "credits"),
+            "calls": over_time("model", "calls"),
             "errors_by_tool": _error_rates(tools),
         },
-        "models": _top([row for row in ask("model") if row["model"]]),
+        "models": _top([row for row in ask("model", metrics=_OF_A_MODEL) if row["model"]]),
         "tools": sorted(tools, key=lambda row: -row["tool_calls"])[:_ROWS_SHOWN],
         "runs": services.runs.page(filters, limit=_ROWS_SHOWN)["runs"],
     }
