@@ -6,23 +6,21 @@ parent. One that was killed comes back on its port.
 
 from __future__ import annotations
 
-import signal
 import sys
-import threading
 from pathlib import Path
 
+from tallystick.plumbing.embedded.child import take_stop_signals
 from tallystick.plumbing.embedded.clickhouse import ChdbEndpoint
 
 
 def main() -> None:
     folder, key = Path(sys.argv[1]), sys.argv[2]
     port = int(sys.argv[3]) if len(sys.argv) > 3 else 0
-    stop = threading.Event()
-    signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    wait_for_stop = take_stop_signals()
     endpoint = ChdbEndpoint(folder, key=key, port=port)
     endpoint.start()
     print(endpoint.port, flush=True)  # noqa: T201
-    stop.wait()
+    wait_for_stop()
     endpoint.stop()
 
 

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import random
-import signal
 import sys
-import threading
 
 from tallystick.clock import SystemClock
 from tallystick.enforcement.alerts.channels import channel_sealing
@@ -13,6 +11,7 @@ from tallystick.enforcement.alerts.delivery import Delivery
 from tallystick.enforcement.alerts.outbox import Outbox
 from tallystick.enforcement.alerts.sending import Sender
 from tallystick.ids import Uuid7Source
+from tallystick.plumbing.embedded.child import take_stop_signals
 from tallystick.plumbing.outbound import OutboundPolicy
 from tallystick.plumbing.postgres import open_pool
 from tallystick.workers.alerts import AlertNotifier
@@ -27,10 +26,9 @@ def main() -> None:
     sender = Sender(OutboundPolicy(allow_private=True), None, "")
     notifier = AlertNotifier(Delivery(outbox, sender, channel_sealing(KEY), clock, random.random))
     loop = FollowerLoop(notifier, idle_seconds=0.05)
-    stop = threading.Event()
-    signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    wait_for_stop = take_stop_signals()
     loop.start()
-    stop.wait()
+    wait_for_stop()
     loop.stop()
     pool.close()
 

@@ -9,9 +9,7 @@ from __future__ import annotations
 import gc
 import logging
 import os
-import signal
 import sys
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,6 +20,7 @@ from tallystick.analytics.store import FactStore
 from tallystick.clock import Clock, SystemClock
 from tallystick.errors import InvariantBroken
 from tallystick.plumbing.clickhouse import ClickHouse, migrate_clickhouse
+from tallystick.plumbing.embedded.child import take_stop_signals
 from tallystick.plumbing.embedded.clickhouse import ChdbEndpoint, die_of_crashes
 from tallystick.plumbing.log import Positions
 from tallystick.workers.options import EngineOptions
@@ -42,14 +41,12 @@ def main() -> int:
     gc.set_threshold(*_COLLECT_AFTER)
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(name)s %(message)s")
     options = msgspec.json.decode(os.environ["TALLYSTICK_ENGINE"], type=EngineOptions)
-    stop = threading.Event()
-    for name in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(name, lambda *_: stop.set())
+    wait_for_stop = take_stop_signals()
     try:
         with running(options, SystemClock()) as port:
             die_of_crashes()
             _tell(port=port)
-            stop.wait()
+            wait_for_stop()
     except InvariantBroken as refused:
         _tell(refused=refused.message)
         return 1

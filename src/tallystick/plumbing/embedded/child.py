@@ -84,3 +84,21 @@ def user_namespaces_allowed() -> bool:
         capture_output=True,
     )
     return probe.returncode == 0
+
+
+def take_stop_signals() -> Callable[[], None]:
+    """Take SIGTERM and SIGINT from now on; what is returned waits for one of them.
+
+    Call both in the main thread. The kernel may give a signal to any thread, and nothing but this
+    pipe wakes the main one then: it would sleep on in an Event or a lock.
+    """
+    receiving, sending = os.pipe()
+    os.set_blocking(sending, False)
+    signal.set_wakeup_fd(sending, warn_on_full_buffer=False)
+    for name in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(name, lambda *_: None)
+
+    def wait() -> None:
+        os.read(receiving, 1)
+
+    return wait
