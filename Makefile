@@ -10,7 +10,7 @@ demo: $(VENV)/installed          ## the main job on real traces, then the dashbo
 	$(BIN)/tallystick demo $(ARGS)
 
 test: $(VENV)/installed-dev      ## every test, on real stores, a file at a time on each of two cores
-	$(BIN)/pytest -n 2 --dist loadfile $(ARGS)
+	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 check: $(VENV)/installed-dev     ## style, types, imports
 	$(BIN)/ruff check .

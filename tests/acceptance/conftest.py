@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def demo_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The data folder after `tallystick demo --exit`, in which every figure agreed."""
     folder = tmp_path_factory.mktemp("demo") / "data"

@@ -92,7 +92,7 @@ retries = 0
 """
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     """A server with the gateway, its upstream, and an account with credit."""
     folder = tmp_path_factory.mktemp("gateway")

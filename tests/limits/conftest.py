@@ -12,7 +12,7 @@ from tests.limits.scene import Scene, Tenant, open_scene
 _serial = count()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
     with open_scene(tmp_path_factory.mktemp("limits")) as opened:
         yield opened

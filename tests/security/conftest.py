@@ -13,7 +13,7 @@ from tests.server import Server
 from tests.upstream.running import Upstream
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def mail_port() -> int:
     return free_port()
 
@@ -24,7 +24,7 @@ def mail_server(mail_port: int) -> Iterator[TalkativeMailServer]:
         yield server
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def scene(tmp_path_factory: pytest.TempPathFactory, mail_port: int) -> Iterator[Scene]:
     folder = tmp_path_factory.mktemp("security")
     upstream = Upstream()

@@ -44,7 +44,7 @@ _BODIES: dict[str, Any] = {
 }
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def theirs(scene: Scene) -> Objects:
     return Objects(scene)
 
