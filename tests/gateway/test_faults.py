@@ -99,6 +99,17 @@ def test_a_stream_that_breaks_off_says_so(place: Place) -> None:
     assert place.has_no_hold()
 
 
+@pytest.mark.parametrize("is_stream", [False, True])
+def test_an_answer_that_is_no_stream_or_compressed_is_read_all_the_same(
+    place: Place, is_stream: bool
+) -> None:
+    for mark in ("unstreamed", "zipped"):
+        answer = chat(place, f"#{mark} in=300 out=40#", stream=is_stream)
+        assert answer.status_code == 200 and b"tally" in answer.content
+        assert place.usage(answer.headers["x-tallystick-run"]) == (300, 40, 0, "exact"), mark
+    assert place.has_no_hold()
+
+
 def test_a_corrupt_event_passes_and_the_rest_is_counted(place: Place) -> None:
     answer = chat(place, "#corrupt in=30 out=40#", stream=True)
     assert b'{"broken' in answer.content and answer.content.endswith(b"[DONE]\n\n")

@@ -267,7 +267,7 @@ class Calling:
                 return await self._unanswered(
                     attempt, UpstreamFailed("a redirect", code="upstream_failed", is_sent=False)
                 )
-            if call.asked.is_stream:
+            if call.asked.is_stream and not _is_whole(answer):
                 is_handed_on = True
                 return StreamAnswer(self, attempt, answer)
             return await self._whole(attempt, answer)
@@ -456,6 +456,11 @@ async def _insist(settle: Callable[[], Awaitable[T]]) -> T:
 def _without_models(principal: Principal) -> Principal:
     """Its models were checked by the name that was asked for; a route may lead to others."""
     return msgspec.structs.replace(principal, models=()) if principal.models else principal
+
+
+def _is_whole(answer: Answer) -> bool:
+    """Whether an upstream answers in one piece, as some do that were asked for a stream."""
+    return (answer.headers.get("content-type") or "").startswith("application/json")
 
 
 def _provider_id(answer: Answer) -> str:
