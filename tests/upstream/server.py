@@ -204,7 +204,8 @@ class Connection(asyncio.Protocol):
     async def _stream(self, surface: str, asked: _Asked, script: Script, billed: Billed) -> None:
         self._transport.write(
             b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream; charset=utf-8\r\n"
-            b"x-request-id: req_%d\r\ntransfer-encoding: chunked\r\n" % billed.number
+            b"x-request-id: req_%d\r\ntransfer-encoding: chunked\r\n"
+            % billed.number
             + (b"content-encoding: gzip\r\n\r\n" if script.name == "zipped" else b"\r\n")
         )
         for count, event in enumerate(self._events(surface, asked, script, billed), 1):
