@@ -99,21 +99,23 @@ class Calling:
         call, choices = await self._steer(call, choices)
         self._health.began()
         tried = 0
+        place: int | None = None
         failure: Response | UpstreamFailed = UpstreamFailed("", code="", is_sent=False)
-        while tried <= retries:
-            choice = self._next_choice(call, choices, tried)
-            if choice is None:
+        while True:
+            place = self._health.take_next(choices, place, call.principal.tenant_id)
+            if place is None:
                 break
+            choice = choices[place]
             if tried and not self._health.may_retry():
                 self._health.give_back(choice.upstream, is_sent=False)
                 break
             tried += 1
             attempt = await self._authorize(call, choice, tried)
-            outcome = await self._attempt(attempt, is_last=tried > retries)
+            outcome = await self._attempt(attempt)
             if isinstance(outcome, Response) and outcome.status_code < 400:
                 return outcome
             failure = outcome
-            if not self._is_worth_another(outcome):
+            if tried > retries or not self._is_worth_another(outcome):
                 break
             await asyncio.sleep(routing.delay_before(tried, self._health.random()) / SECOND)
         if not tried:
@@ -165,15 +167,6 @@ class Calling:
         return [
             one for one in ladder if not routing.is_allowed(one.model, self.settings.models_off)
         ]
-
-    def _next_choice(self, call: Call, choices: list[Choice], tried: int) -> Choice | None:
-        """The next choice that is in order, from the one after the last on; then around."""
-        count = len(choices)
-        for step in range(count):
-            choice = choices[(tried + step) % count]
-            if self._health.take(choice, call.principal.tenant_id):
-                return choice
-        return None
 
     def _unavailable(self, call: Call, choices: list[Choice]) -> TallystickError:
         wait = self._health.rest_seconds(choices, call.principal.tenant_id)
@@ -251,7 +244,7 @@ class Calling:
             is_gateway=True,
         )
 
-    async def _attempt(self, attempt: Attempt, *, is_last: bool) -> Response | UpstreamFailed:
+    async def _attempt(self, attempt: Attempt) -> Response | UpstreamFailed:
         """Send one attempt and end its hold; a stream ends it later, by itself."""
         choice, call = attempt.choice, attempt.call
         is_handed_on, is_sent = False, True

@@ -50,6 +50,12 @@ class Health:
         self._under_way[upstream.name] += 1
         return True
 
+    def take_next(self, choices: Sequence[Choice], last: int | None, tenant_id: str) -> int | None:
+        """Take the next that is in order, from the one after the last on, then around; where."""
+        first = 0 if last is None else last + 1
+        places = ((first + step) % len(choices) for step in range(len(choices)))
+        return next((place for place in places if self.take(choices[place], tenant_id)), None)
+
     def give_back(self, upstream: Upstream, *, is_sent: bool = True) -> None:
         """A call ended; one that was not sent, such as one without money, has tried nothing."""
         self._under_way[upstream.name] -= 1
