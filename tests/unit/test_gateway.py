@@ -165,6 +165,21 @@ def test_the_next_choice_is_the_one_after_that_which_failed() -> None:
     assert health.take_next(choices[:1], None, "acme") is None
 
 
+def test_a_clock_that_stepped_back_shuts_nothing_for_as_long() -> None:
+    clock = FixedClock(10**15)
+    health = Health(clock, 0.2, lambda: 0.0)
+    big, small = (Choice(OPENAI, name) for name in ("big", "small"))
+    health.limited(big, "acme", "60")
+    for _ in range(routing.FAILURES_MAX):
+        health.failed(OPENAI)
+    assert not health.take(small, "acme")
+    clock.micros -= 3600 * SECOND
+    assert health.take(small, "acme"), "one may look"
+    health.succeeded(OPENAI)
+    assert health.take(big, "acme")
+    assert health.rest_seconds([big], "acme") == 0
+
+
 def test_a_rate_limit_rests_one_target_of_one_tenant_and_no_breaker() -> None:
     clock = FixedClock(0)
     health = Health(clock, 0.2, lambda: 0.0)
