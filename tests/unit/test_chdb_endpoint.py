@@ -13,4 +13,6 @@ def test_many_connections_may_wait_to_be_accepted() -> None:
     with ExitStack() as stack:
         server = stack.enter_context(_Server(("127.0.0.1", 0), _Handler))
         for _ in range(100):
-            stack.enter_context(socket.create_connection(server.server_address[:2], timeout=10))
+            stack.enter_context(
+                socket.create_connection(("127.0.0.1", server.server_port), timeout=10)
+            )
