@@ -37,6 +37,7 @@ from tallystick.gateway.settings import GatewaySettings
 from tallystick.gateway.streams import StreamAnswer
 from tallystick.gateway.surfaces import Surface
 from tallystick.gateway.upstreams import able, send_translated, translation_of
+from tallystick.gateway.upstreams.translation import Unsupported
 from tallystick.gateway.usage import believed, estimated_usage
 from tallystick.ids import IdSource
 
@@ -140,8 +141,13 @@ class Calling:
         on = [one for one in choices if not routing.is_allowed(one.model, self.settings.models_off)]
         if not on:
             raise ModelOff(f"{model} is switched off")
+        return self._able(call, on), retries
+
+    @staticmethod
+    def _able(call: Call, choices: list[Choice]) -> list[Choice]:
+        """The choices that can carry a call whole; raises Unsupported when none of several can."""
         beta = call.headers.get("anthropic-beta", "")
-        return able(on, call.surface.name, call.asked, beta), retries
+        return able(choices, call.surface.name, call.asked, beta)
 
     async def _steer(self, call: Call, choices: list[Choice]) -> tuple[Call, list[Choice]]:
         """Go down the route's ladder at once where a budget or a mitigation says so."""
@@ -157,16 +163,18 @@ class Calling:
         return call._replace(downgraded_by=advice.decided_by), ladder
 
     def _ladder(self, call: Call) -> list[Choice]:
-        """The cheaper targets of the call's route that are on, in order."""
+        """The cheaper targets of the call's route that are on and can carry it, in order."""
         route = self.settings.routes.get(call.asked.model)
         if route is None:
             return []
         ladder = routing.choices_of(
             self.settings.upstreams, call.surface.speaks, call.asked.model, route.downgrades
         )
-        return [
-            one for one in ladder if not routing.is_allowed(one.model, self.settings.models_off)
-        ]
+        on = [one for one in ladder if not routing.is_allowed(one.model, self.settings.models_off)]
+        try:
+            return self._able(call, on)
+        except Unsupported:
+            return []
 
     def _unavailable(self, call: Call, choices: list[Choice]) -> TallystickError:
         wait = self._health.rest_seconds(choices, call.principal.tenant_id)
