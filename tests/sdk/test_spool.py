@@ -411,3 +411,25 @@ if child == 0:
     os._exit(1)
 os._exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 """
+
+
+class _Stranger(Ear):
+    """Answers as nobody of ours does, until it is told to stop."""
+
+    is_strange = True
+
+    def post(self, path: str, body: bytes) -> Answer:
+        answer = super().post(path, body)
+        return Answer(200, {"rejected": 7, "duplicates": "none"}) if self.is_strange else answer
+
+
+def test_a_strange_answer_does_not_end_the_thread(tmp_path: Path) -> None:
+    """Such as that of a proxy: nobody starts the thread again."""
+    ear, spool = _Stranger(), FileSpool(tmp_path, 10**6)
+    sender = Sender(spool, ear, folder=tmp_path, backoff=Backoff(0.01, 0.02, lambda: 1.0))
+    spool.append(_event("a"))
+    assert not sender.flush(0.2)
+    ear.is_strange = False
+    assert sender.flush(5), "the thread lives"
+    sender.close(1)
+    spool.close()
