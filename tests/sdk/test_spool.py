@@ -10,6 +10,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
+from io import FileIO
 from pathlib import Path
 
 import msgspec
@@ -363,7 +364,7 @@ def test_a_closed_spool_touches_no_file_that_got_its_descriptor(tmp_path: Path) 
     spool.append(b"a record")
     descriptor = spool._segment
     spool.close()
-    taken = []  # files of the application, of which one has the segment's number now
+    taken: list[FileIO] = []  # files of the application, of which one has the segment's number now
     while descriptor not in [one.fileno() for one in taken]:
         taken.append((tmp_path / f"own{len(taken)}").open("w+b", buffering=0))
     own = next(one for one in taken if one.fileno() == descriptor)
