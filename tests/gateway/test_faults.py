@@ -54,6 +54,17 @@ def test_an_upstream_that_is_away_is_502(place: Place) -> None:
     assert place.has_no_hold()
 
 
+def test_a_token_count_says_nothing_of_our_key_either(place: Place) -> None:
+    answer = httpx.post(
+        place.url + "/openai/v1/responses/input_tokens",
+        json={"model": "keyless", "input": "x"},
+        headers={"Authorization": f"Bearer {place.key}", **place.headers()},
+        timeout=30,
+    )
+    assert answer.status_code == 502
+    assert answer.json()["error"]["code"] == "upstream_key_refused"
+
+
 def test_a_stall_is_504_and_a_cut_is_502(place: Place) -> None:
     answer = chat(place, "#stall seconds=20#")
     assert answer.status_code == 504 and answer.json()["error"]["code"] == "upstream_timeout"

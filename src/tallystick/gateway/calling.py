@@ -46,6 +46,8 @@ _SETTLE_DELAYS = (0.1, 0.5, 2.0, 5.0)
 """Seconds between tries to settle; what stays unsettled is left to the ledger's resolver."""
 _OURS = frozenset({"unsupported_field", "upstream_key_unreadable", "upstream_busy"})
 """Failures before anything was sent, that say nothing of the upstream."""
+_KEY_REFUSED = frozenset({401, 403})
+"""Our key, not the app's: what the upstream says of it is not passed on."""
 _DOWNGRADE_CODES = frozenset({"budget_exceeded", "downgrade_required"})
 
 
@@ -318,8 +320,10 @@ class Calling:
         answer = await self._outbound.send(
             keyed, call.surface.upstream_path, body, call.headers, model=model
         )
-        headers = answer_headers(answer.headers)
-        return Response(await answer.read(), answer.status, headers)
+        content = await answer.read()
+        if answer.status in _KEY_REFUSED:
+            raise _key_refused()
+        return Response(content, answer.status, answer_headers(answer.headers))
 
     async def _whole(self, attempt: Attempt, answer: Answer) -> Response:
         call = attempt.call
@@ -372,12 +376,8 @@ class Calling:
                 provider_request_id=_provider_id(answer),
             )
         )
-        if answer.status in (401, 403):  # our key, not the app's
-            return UpstreamFailed(
-                "the upstream does not accept the key that is set for it",
-                code="upstream_key_refused",
-                is_sent=False,
-            )
+        if answer.status in _KEY_REFUSED:
+            return _key_refused()
         return Response(body, answer.status, answer_headers(answer.headers))
 
     async def _unanswered(self, attempt: Attempt, failure: UpstreamFailed) -> UpstreamFailed:
@@ -457,6 +457,14 @@ async def _insist(settle: Callable[[], Awaitable[T]]) -> T:
 def _without_models(principal: Principal) -> Principal:
     """Its models were checked by the name that was asked for; a route may lead to others."""
     return msgspec.structs.replace(principal, models=()) if principal.models else principal
+
+
+def _key_refused() -> UpstreamFailed:
+    return UpstreamFailed(
+        "the upstream does not accept the key that is set for it",
+        code="upstream_key_refused",
+        is_sent=False,
+    )
 
 
 def _is_whole(answer: Answer) -> bool:
