@@ -58,7 +58,7 @@ class BackfillWorld:
     def work(self) -> None:
         """Until no backfill is open and everything has converged."""
         while True:
-            self.worker._rest_until = 0
+            self.worker._rest = 0
             progressed = self.worker.step()
             self.world.settle()
             if not progressed and self.worker._pieces.next_open() is None:

@@ -25,6 +25,8 @@ class Server:
     def __init__(self, folder: Path, *, is_ordinary: bool = False) -> None:
         """`is_ordinary` gives a root test's server the uid of an ordinary user."""
         self.folder = folder
+        self.log = folder.with_name(f"{folder.name}.log")
+        """A file and no pipe: one that nobody reads is full one day, and who writes then waits."""
         self._is_ordinary = is_ordinary
         self._process: subprocess.Popen[bytes] | None = None
         self.client = httpx.Client()
@@ -35,7 +37,7 @@ class Server:
         deadline = time.monotonic() + _READY_SECONDS
         while time.monotonic() < deadline:
             if self._process.poll() is not None:
-                raise AssertionError(self._process.communicate()[1])
+                raise AssertionError(self.log.read_text())
             try:
                 found = msgspec.json.decode((self.folder / "server.json").read_bytes())
                 key = (self.folder / "admin.key").read_text().strip()
@@ -51,14 +53,16 @@ class Server:
         raise AssertionError("the server did not become ready")
 
     def spawn(self) -> subprocess.Popen[bytes]:
-        return spawn(
-            [sys.executable, "-m", "tallystick.cli.main", "serve"]
-            + ["--port", "0", "--data", str(self.folder)],
-            on_parent_death=signal.SIGTERM,
-            unprivileged=self._is_ordinary,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-        )
+        self.log.parent.mkdir(parents=True, exist_ok=True)
+        with self.log.open("ab") as log:
+            return spawn(
+                [sys.executable, "-m", "tallystick.cli.main", "serve"]
+                + ["--port", "0", "--data", str(self.folder)],
+                on_parent_death=signal.SIGTERM,
+                unprivileged=self._is_ordinary,
+                stdout=subprocess.DEVNULL,
+                stderr=log.fileno(),
+            )
 
     def tree(self) -> list[psutil.Process]:
         assert self._process is not None
@@ -70,7 +74,7 @@ class Server:
         assert self._process is not None
         children = self.tree()[1:]
         self._process.send_signal(signal.SIGKILL)
-        self._process.communicate()
+        self._process.wait()
         self.client.close()
         return children
 
@@ -78,7 +82,7 @@ class Server:
         """SIGTERM; return the exit status."""
         assert self._process is not None
         self._process.send_signal(signal.SIGTERM)
-        self._process.communicate(timeout=120)
+        self._process.wait(timeout=120)
         self.client.close()
         return int(self._process.returncode)
 

@@ -16,6 +16,17 @@ DAY = 24 * HOUR
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
+def is_over(span: int, since: int, now: int) -> bool:
+    """Whether a span (micros) is over; also when the clock stepped back behind its beginning.
+
+    Else what waits for the end would wait as long again as the clock stepped back.
+
+    >>> is_over(5, 10, 12), is_over(5, 10, 15), is_over(5, 10, 9)
+    (False, True, True)
+    """
+    return not 0 <= now - since < span
+
+
 class Clock(Protocol):
     """Tells the time in micros."""
 

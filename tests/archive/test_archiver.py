@@ -243,6 +243,11 @@ def test_small_flushes_wait_for_their_time(fresh: World, tmp_path: Path) -> None
     clock.micros += 61_000_000
     assert archiver.step()
     assert fresh.positions.offset("archiver", 0) == fresh.log.head()
+    append(fresh.log, make_rows(3, seed=clock.micros))
+    clock.micros -= DAY  # the clock was set right: nothing waits for a day
+    while archiver.step():
+        pass
+    assert fresh.positions.offset("archiver", 0) == fresh.log.head()
 
 
 def test_an_older_object_reads_with_defaults() -> None:

@@ -54,6 +54,17 @@ def test_an_upstream_that_is_away_is_502(place: Place) -> None:
     assert place.has_no_hold()
 
 
+def test_a_token_count_says_nothing_of_our_key_either(place: Place) -> None:
+    answer = httpx.post(
+        place.url + "/openai/v1/responses/input_tokens",
+        json={"model": "keyless", "input": "x"},
+        headers={"Authorization": f"Bearer {place.key}", **place.headers()},
+        timeout=30,
+    )
+    assert answer.status_code == 502
+    assert answer.json()["error"]["code"] == "upstream_key_refused"
+
+
 def test_a_stall_is_504_and_a_cut_is_502(place: Place) -> None:
     answer = chat(place, "#stall seconds=20#")
     assert answer.status_code == 504 and answer.json()["error"]["code"] == "upstream_timeout"
@@ -96,6 +107,17 @@ def test_a_stream_that_breaks_off_says_so(place: Place) -> None:
                 stream=True,
             )
         )
+    assert place.has_no_hold()
+
+
+@pytest.mark.parametrize("is_stream", [False, True])
+def test_an_answer_that_is_no_stream_or_compressed_is_read_all_the_same(
+    place: Place, is_stream: bool
+) -> None:
+    for mark in ("unstreamed", "zipped"):
+        answer = chat(place, f"#{mark} in=300 out=40#", stream=is_stream)
+        assert answer.status_code == 200 and b"tally" in answer.content
+        assert place.usage(answer.headers["x-tallystick-run"]) == (300, 40, 0, "exact"), mark
     assert place.has_no_hold()
 
 

@@ -109,6 +109,14 @@ def test_all_is_folded_when_nothing_more_comes(busy_world: World, clock: FixedCl
     assert not busy_world.rollups.step()
 
 
+def test_a_clock_that_stepped_back_keeps_no_rollup_waiting(
+    busy_world: World, clock: FixedClock
+) -> None:
+    clock.micros -= HOUR
+    take_in(busy_world, event(3, clock.micros))
+    assert counted(busy_world) == dict.fromkeys(TABLES, 4)
+
+
 def test_who_takes_over_in_between_folds_each_event_once(
     busy_world: World, clock: FixedClock
 ) -> None:

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import stat
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 import httpx
+import psutil
 import pytest
+from starlette.types import Receive, Scope, Send
 
+from tallystick.api import server as api_server
 from tallystick.plumbing.embedded.child import user_namespaces_allowed
 from tests.server import Server, event
 
@@ -199,10 +204,8 @@ def test_the_dashboard_opens_after_login(server: Server) -> None:
 def test_the_folder_is_private_and_owned_by_one(server: Server) -> None:
     mode = stat.S_IMODE((server.folder / "admin.key").stat().st_mode)
     assert mode == 0o600
-    second = Server(server.folder).spawn()
-    _, errors = second.communicate(timeout=60)
-    assert second.returncode == 2
-    assert b"is in use by process" in errors
+    assert Server(server.folder).spawn().wait(timeout=60) == 2
+    assert "is in use by process" in server.log.read_text()
     assert server.client.get("/readyz").status_code == 200
 
 
@@ -264,6 +267,51 @@ def test_a_dead_engine_is_started_again(server: Server, death: signal.Signals) -
     (row,) = server.get("/v1/stats", tenant_id=tenant)["rows"]
     assert row["calls"] == 1
     assert server.get("/v1/verification")["holds"]
+
+
+def test_requests_are_answered_while_a_dead_engine_is_started_again(server: Server) -> None:
+    """However long that takes: here it is stopped in the middle of its start."""
+
+    def engine() -> list[psutil.Process]:
+        return [one for one in server.tree() if "tallystick.workers.engine" in one.cmdline()]
+
+    (dead,) = engine()
+    dead.kill()
+    dead.wait(30)
+    deadline = time.monotonic() + 60
+    while not (found := engine()):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    found[0].suspend()
+    try:
+        assert server.client.get("/healthz").status_code == 200
+        assert server.client.post("/v1/events", json=event(tenant_id="w")).status_code == 200
+    finally:
+        found[0].resume()
+    server.wait_until_ready()
+
+
+def test_what_tends_the_stores_fails_once_and_goes_on() -> None:
+    tended: list[int] = []
+
+    def tend() -> None:
+        tended.append(len(tended))
+        if len(tended) == 1:
+            raise OSError(errno.ENOMEM, "Cannot allocate memory")
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        while (asked := (await receive())["type"]) != "lifespan.shutdown":
+            await send({"type": f"{asked}.complete"})
+        await send({"type": f"{asked}.complete"})
+
+    before = {name: signal.getsignal(name) for name in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        api_server.run(app, api_server.bind("127.0.0.1", 0), on_ready=lambda: None, tend=tend)
+    finally:
+        for name, handler in before.items():
+            signal.signal(name, handler)
+    assert len(tended) >= 2
 
 
 @pytest.mark.skipif(

@@ -26,6 +26,18 @@ kind = "anthropic"
 base_url = "{url}/v1"
 api_key = "sk-ant-upstream"
 
+[upstreams.gemini]
+kind = "gemini"
+base_url = "{url}/v1beta"
+api_key = "gemini-upstream"
+
+[routes.some-model]
+targets = [{{ upstream = "openai", model = "gpt-4o" }}]
+downgrades = [
+    {{ upstream = "gemini", model = "gemini-2.5-flash" }},
+    {{ upstream = "openai", model = "gpt-4o-mini" }},
+]
+
 [routes.gpt-4o]
 targets = [{{ upstream = "openai", model = "gpt-4o" }}]
 downgrades = [{{ upstream = "openai", model = "gpt-4o-mini" }}]

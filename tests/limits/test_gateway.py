@@ -42,6 +42,9 @@ def test_a_threshold_goes_down_the_ladder_before_the_cap(scene: Scene, tenant: T
 def test_a_refusal_goes_down_the_ladder_too(scene: Scene, tenant: Tenant) -> None:
     tenant.budget("dear", scope={"model": "gpt-4o"}, amount="0.0001")
     assert model_of(tenant.chat()) == ("gpt-4o-mini", "budget:dear")
+    # Gemini stands above it, and cannot be told of this field
+    biased = tenant.chat(model="some-model", logit_bias={"7": 1})
+    assert model_of(biased) == ("gpt-4o-mini", "budget:dear")
 
 
 def test_a_mitigation_names_the_model(scene: Scene, tenant: Tenant) -> None:

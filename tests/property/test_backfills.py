@@ -172,7 +172,7 @@ def _send(world: World, tenant: str, shapes: list[dict[str, Any]], now: int) -> 
 def _work(backfills: BackfillWorld, crashes: set[int]) -> None:
     """To the end; at some steps the worker dies, before or after its transaction."""
     for number in count():
-        backfills.worker._rest_until = 0
+        backfills.worker._rest = 0
         if number in crashes:
             _crash(backfills, is_after=bool(number % 2))
         progressed = backfills.worker.step()

@@ -6,10 +6,12 @@ import json
 from itertools import pairwise
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tallystick.gateway.usage import openai_chat
 from tallystick.sdk.metering.answers import Reading, Usage, anthropic_usage, openai_usage
 from tallystick.sdk.metering.bodies import Dialect, bound_tokens, read_request
 from tallystick.sdk.metering.server_sent import EventFilter
@@ -95,6 +97,26 @@ def test_openai_usage_with_cached_and_reasoning() -> None:
     )
     assert openai_usage({}) == Usage()
     assert openai_usage({"prompt_tokens": None, "completion_tokens": "x"}) == Usage()
+
+
+@pytest.mark.parametrize(
+    "reported",
+    [
+        {"completion_tokens_details": {"reasoning_tokens": 50}, "total_tokens": 160},
+        {"completion_tokens_details": {"reasoning_tokens": 5}, "total_tokens": 110},
+        {"prompt_cache_hit_tokens": 80, "prompt_cache_miss_tokens": 20},
+        {"cached_tokens": 80},
+        {"prompt_tokens": 100.0, "completion_tokens": 10.0},
+    ],
+)
+def test_servers_that_count_otherwise_are_read_as_the_gateway_does(
+    reported: dict[str, Any],
+) -> None:
+    reported = {"prompt_tokens": 100, "completion_tokens": 10, **reported}
+    here = openai_usage(reported)
+    there = openai_chat.usage_of(msgspec.convert(reported, openai_chat.ChatUsage, strict=False))
+    for name in ("tokens_input", "tokens_output", "tokens_cache_read", "tokens_reasoning"):
+        assert getattr(here, name) == getattr(there, name), name
 
 
 def test_sound_is_told_apart() -> None:

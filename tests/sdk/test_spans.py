@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from pathlib import Path
 from typing import Any
 
@@ -141,6 +143,40 @@ def test_a_generator_that_fails_is_a_failed_run() -> None:
         set_default_client(None)
     assert [event["event_type"] for event in events] == ["run_started", "run_failed"]
     assert events[1]["error_code"] == "KeyError"
+
+
+def test_a_generator_ends_its_run_in_whatever_context_it_is_run() -> None:
+    def items() -> Iterator[int]:
+        with run(run_id="a"):
+            yield 1
+
+    async def more() -> AsyncIterator[int]:
+        async with run(run_id="b"):
+            yield 1
+
+    async def begin_and_leave() -> None:
+        left = more()
+        assert await anext(left) == 1
+        del left  # the loop closes it, in a task of its own
+        gc.collect()
+        await asyncio.sleep(0)
+
+    with recording() as (client, events):
+        set_default_client(client)
+        try:
+            made = items()
+            one = copy_context().run(next, made)  # as servers do in a pool of threads
+            assert (one, copy_context().run(list, made)) == (1, [])
+            asyncio.run(begin_and_leave())
+        finally:
+            set_default_client(None)
+        assert here.get().run is None
+    assert [kind for kind, _ in shapes(events)] == [
+        "run_started",
+        "run_completed",
+        "run_started",
+        "run_failed",  # cut short
+    ]
 
 
 def test_tasks_and_threads_stand_where_they_were_begun() -> None:

@@ -10,6 +10,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
+from io import FileIO
 from pathlib import Path
 
 import msgspec
@@ -356,3 +357,80 @@ def test_processes_killed_in_mid_write_lose_nothing_that_they_were_told_is_taken
         assert all(ear.heard.get(f"{number}-{index}") == 1 for index in range(last + 1))
     assert sum(sender.counts.adopted for sender in senders) == 2
     assert sum(sender.counts.damaged_bytes for sender in senders) == 0
+
+
+def test_a_closed_spool_touches_no_file_that_got_its_descriptor(tmp_path: Path) -> None:
+    spool = FileSpool(tmp_path / "spool", 10**6)
+    spool.append(b"a record")
+    descriptor = spool._segment
+    spool.close()
+    taken: list[FileIO] = []  # files of the application, of which one has the segment's number now
+    while descriptor not in [one.fileno() for one in taken]:
+        taken.append((tmp_path / f"own{len(taken)}").open("w+b", buffering=0))
+    own = next(one for one in taken if one.fileno() == descriptor)
+    own.write(b"the application's own")
+    with pytest.raises(SpoolFull):
+        spool.append(b"a late record", is_owed=True)
+    spool.advance(len(spool.read(10)))  # a thread that was sending when it was closed
+    spool.advance(1)
+    spool.sync()
+    assert Path(own.name).read_bytes() == b"the application's own"
+    for one in taken:
+        one.close()
+
+
+def test_a_child_that_can_have_no_spool_writes_into_no_other_file(tmp_path: Path) -> None:
+    made = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", _FORKED_WITHOUT_A_FOLDER, str(tmp_path)],
+        capture_output=True,
+        timeout=60,
+        check=False,
+    )
+    assert made.returncode == 0, made.stderr.decode()
+    assert (tmp_path / "own").read_bytes() == b"", made.stderr.decode()
+
+
+_FORKED_WITHOUT_A_FOLDER = """
+import os, shutil, sys
+from pathlib import Path
+from tallystick.sdk import Tallystick
+from tallystick.sdk.errors import SpoolFull
+
+folder = Path(sys.argv[1])
+client = Tallystick("http://127.0.0.1:9", "key", spool=folder / "spool")
+segment = client._spool._segment
+shutil.rmtree(folder / "spool")
+(folder / "spool").write_text("a file where the folder was")
+child = os.fork()
+if child == 0:
+    own = os.open(folder / "own", os.O_CREAT | os.O_RDWR)
+    os.dup2(own, segment)
+    try:
+        client.owe("/v1/events", {"event_id": "e"})
+    except SpoolFull:
+        os._exit(0)
+    os._exit(1)
+os._exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+
+
+class _Stranger(Ear):
+    """Answers as nobody of ours does, until it is told to stop."""
+
+    is_strange = True
+
+    def post(self, path: str, body: bytes) -> Answer:
+        answer = super().post(path, body)
+        return Answer(200, {"rejected": 7, "duplicates": "none"}) if self.is_strange else answer
+
+
+def test_a_strange_answer_does_not_end_the_thread(tmp_path: Path) -> None:
+    """Such as that of a proxy: nobody starts the thread again."""
+    ear, spool = _Stranger(), FileSpool(tmp_path, 10**6)
+    sender = Sender(spool, ear, folder=tmp_path, backoff=Backoff(0.01, 0.02, lambda: 1.0))
+    spool.append(_event("a"))
+    assert not sender.flush(0.2)
+    ear.is_strange = False
+    assert sender.flush(5), "the thread lives"
+    sender.close(1)
+    spool.close()

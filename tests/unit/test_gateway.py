@@ -152,6 +152,34 @@ def test_a_call_that_was_not_sent_leaves_the_trial_to_another() -> None:
     assert health.take(choice, "broke")
 
 
+def test_the_next_choice_is_the_one_after_that_which_failed() -> None:
+    """Also when one before it is out of order: the third target has its turn."""
+    health = Health(FixedClock(10**15), 0.2, lambda: 0.0)
+    choices = [Choice(Upstream("openai", name=name), "m") for name in ("shut", "failing", "good")]
+    assert health.take_next(choices, None, "acme") == 0
+    for _ in range(routing.FAILURES_MAX):
+        health.failed(choices[0].upstream)
+    assert health.take_next(choices, None, "acme") == 1
+    assert health.take_next(choices, 1, "acme") == 2
+    assert health.take_next(choices, 2, "acme") == 1, "around, and past what is shut"
+    assert health.take_next(choices[:1], None, "acme") is None
+
+
+def test_a_clock_that_stepped_back_shuts_nothing_for_as_long() -> None:
+    clock = FixedClock(10**15)
+    health = Health(clock, 0.2, lambda: 0.0)
+    big, small = (Choice(OPENAI, name) for name in ("big", "small"))
+    health.limited(big, "acme", "60")
+    for _ in range(routing.FAILURES_MAX):
+        health.failed(OPENAI)
+    assert not health.take(small, "acme")
+    clock.micros -= 3600 * SECOND
+    assert health.take(small, "acme"), "one may look"
+    health.succeeded(OPENAI)
+    assert health.take(big, "acme")
+    assert health.rest_seconds([big], "acme") == 0
+
+
 def test_a_rate_limit_rests_one_target_of_one_tenant_and_no_breaker() -> None:
     clock = FixedClock(0)
     health = Health(clock, 0.2, lambda: 0.0)

@@ -9,6 +9,8 @@ cut         the connection closes in the middle of the answer
 corrupt     the answer is no JSON; one event of a stream is no JSON
 no_usage    the answer says nothing of usage
 slow        a stream at `rate` tokens a second
+unstreamed  the whole answer, also when a stream is asked for
+zipped      the answer is compressed, asked for or not
 """
 
 from __future__ import annotations
@@ -17,7 +19,8 @@ import re
 
 import msgspec
 
-_MARK = re.compile(rb"#(normal|rate_limit|overloaded|refused|stall|cut|corrupt|no_usage|slow)"
+_MARK = re.compile(rb"#(normal|rate_limit|overloaded|refused|stall|cut|corrupt|no_usage|slow"
+                   rb"|unstreamed|zipped)"
                    rb"((?: [a-z_]+=[\w.\-]+)*)#")  # fmt: skip
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gzip
 from collections.abc import Iterator
 from typing import Any
 
@@ -140,7 +141,7 @@ class Connection(asyncio.Protocol):
             return
         billed.tokens_input = script.tokens_input
         billed.tokens_cached, billed.tokens_written = script.tokens_cached, script.tokens_written
-        if asked.stream:
+        if asked.stream and script.name != "unstreamed":
             self._task = asyncio.ensure_future(self._stream(surface, asked, script, billed))
         elif script.name == "stall":
             self._task = asyncio.ensure_future(self._late(surface, asked, script, billed))
@@ -191,7 +192,10 @@ class Connection(asyncio.Protocol):
             self._transport.write(_head(200, len(body), b"") + body[: len(body) // 2])
             self._transport.close()
             return
-        self._answer(200, body, b"x-request-id: req_%d\r\n" % billed.number)
+        headers = b"x-request-id: req_%d\r\n" % billed.number
+        if script.name == "zipped":
+            body, headers = gzip.compress(body), headers + b"content-encoding: gzip\r\n"
+        self._answer(200, body, headers)
 
     async def _late(self, surface: str, asked: _Asked, script: Script, billed: Billed) -> None:
         await asyncio.sleep(script.seconds)
@@ -200,7 +204,9 @@ class Connection(asyncio.Protocol):
     async def _stream(self, surface: str, asked: _Asked, script: Script, billed: Billed) -> None:
         self._transport.write(
             b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream; charset=utf-8\r\n"
-            b"x-request-id: req_%d\r\ntransfer-encoding: chunked\r\n\r\n" % billed.number
+            b"x-request-id: req_%d\r\ntransfer-encoding: chunked\r\n"
+            % billed.number
+            + (b"content-encoding: gzip\r\n\r\n" if script.name == "zipped" else b"\r\n")
         )
         for count, event in enumerate(self._events(surface, asked, script, billed), 1):
             is_token = b"tally " in event and b".done" not in event and b"completed" not in event
@@ -216,7 +222,8 @@ class Connection(asyncio.Protocol):
                 return
             if script.piece_bytes:
                 await asyncio.sleep(0)
-            self._write(_framed(surface, event), script)
+            framed = _framed(surface, event)
+            self._write(gzip.compress(framed) if script.name == "zipped" else framed, script)
         billed.tokens_output, billed.tokens_reasoning = (
             script.tokens_output,
             script.tokens_reasoning,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import signal
 import socket
 from collections.abc import Callable, Iterator
@@ -15,6 +16,7 @@ from tallystick.api.connections import BoundedProtocol, sweep
 
 _DRAIN_SECONDS = 20
 _TEND_SECONDS = 1.0
+_log = logging.getLogger(__name__)
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -87,4 +89,7 @@ async def _tend(
     on_ready()
     while True:
         await asyncio.sleep(_TEND_SECONDS)
-        tend()
+        try:
+            tend()
+        except Exception:  # a fork that finds no memory, once, must not be the last try
+            _log.exception("what the server needs could not be started; it is tried again")

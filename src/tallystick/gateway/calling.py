@@ -37,6 +37,7 @@ from tallystick.gateway.settings import GatewaySettings
 from tallystick.gateway.streams import StreamAnswer
 from tallystick.gateway.surfaces import Surface
 from tallystick.gateway.upstreams import able, send_translated, translation_of
+from tallystick.gateway.upstreams.translation import Unsupported
 from tallystick.gateway.usage import believed, estimated_usage
 from tallystick.ids import IdSource
 
@@ -45,6 +46,8 @@ _SETTLE_DELAYS = (0.1, 0.5, 2.0, 5.0)
 """Seconds between tries to settle; what stays unsettled is left to the ledger's resolver."""
 _OURS = frozenset({"unsupported_field", "upstream_key_unreadable", "upstream_busy"})
 """Failures before anything was sent, that say nothing of the upstream."""
+_KEY_REFUSED = frozenset({401, 403})
+"""Our key, not the app's: what the upstream says of it is not passed on."""
 _DOWNGRADE_CODES = frozenset({"budget_exceeded", "downgrade_required"})
 
 
@@ -99,21 +102,23 @@ class Calling:
         call, choices = await self._steer(call, choices)
         self._health.began()
         tried = 0
+        place: int | None = None
         failure: Response | UpstreamFailed = UpstreamFailed("", code="", is_sent=False)
-        while tried <= retries:
-            choice = self._next_choice(call, choices, tried)
-            if choice is None:
+        while True:
+            place = self._health.take_next(choices, place, call.principal.tenant_id)
+            if place is None:
                 break
+            choice = choices[place]
             if tried and not self._health.may_retry():
                 self._health.give_back(choice.upstream, is_sent=False)
                 break
             tried += 1
             attempt = await self._authorize(call, choice, tried)
-            outcome = await self._attempt(attempt, is_last=tried > retries)
+            outcome = await self._attempt(attempt)
             if isinstance(outcome, Response) and outcome.status_code < 400:
                 return outcome
             failure = outcome
-            if not self._is_worth_another(outcome):
+            if tried > retries or not self._is_worth_another(outcome):
                 break
             await asyncio.sleep(routing.delay_before(tried, self._health.random()) / SECOND)
         if not tried:
@@ -138,8 +143,13 @@ class Calling:
         on = [one for one in choices if not routing.is_allowed(one.model, self.settings.models_off)]
         if not on:
             raise ModelOff(f"{model} is switched off")
+        return self._able(call, on), retries
+
+    @staticmethod
+    def _able(call: Call, choices: list[Choice]) -> list[Choice]:
+        """The choices that can carry a call whole; raises Unsupported when none of several can."""
         beta = call.headers.get("anthropic-beta", "")
-        return able(on, call.surface.name, call.asked, beta), retries
+        return able(choices, call.surface.name, call.asked, beta)
 
     async def _steer(self, call: Call, choices: list[Choice]) -> tuple[Call, list[Choice]]:
         """Go down the route's ladder at once where a budget or a mitigation says so."""
@@ -155,25 +165,18 @@ class Calling:
         return call._replace(downgraded_by=advice.decided_by), ladder
 
     def _ladder(self, call: Call) -> list[Choice]:
-        """The cheaper targets of the call's route that are on, in order."""
+        """The cheaper targets of the call's route that are on and can carry it, in order."""
         route = self.settings.routes.get(call.asked.model)
         if route is None:
             return []
         ladder = routing.choices_of(
             self.settings.upstreams, call.surface.speaks, call.asked.model, route.downgrades
         )
-        return [
-            one for one in ladder if not routing.is_allowed(one.model, self.settings.models_off)
-        ]
-
-    def _next_choice(self, call: Call, choices: list[Choice], tried: int) -> Choice | None:
-        """The next choice that is in order, from the one after the last on; then around."""
-        count = len(choices)
-        for step in range(count):
-            choice = choices[(tried + step) % count]
-            if self._health.take(choice, call.principal.tenant_id):
-                return choice
-        return None
+        on = [one for one in ladder if not routing.is_allowed(one.model, self.settings.models_off)]
+        try:
+            return self._able(call, on)
+        except Unsupported:
+            return []
 
     def _unavailable(self, call: Call, choices: list[Choice]) -> TallystickError:
         wait = self._health.rest_seconds(choices, call.principal.tenant_id)
@@ -251,7 +254,7 @@ class Calling:
             is_gateway=True,
         )
 
-    async def _attempt(self, attempt: Attempt, *, is_last: bool) -> Response | UpstreamFailed:
+    async def _attempt(self, attempt: Attempt) -> Response | UpstreamFailed:
         """Send one attempt and end its hold; a stream ends it later, by itself."""
         choice, call = attempt.choice, attempt.call
         is_handed_on, is_sent = False, True
@@ -267,7 +270,7 @@ class Calling:
                 return await self._unanswered(
                     attempt, UpstreamFailed("a redirect", code="upstream_failed", is_sent=False)
                 )
-            if call.asked.is_stream:
+            if call.asked.is_stream and not _is_whole(answer):
                 is_handed_on = True
                 return StreamAnswer(self, attempt, answer)
             return await self._whole(attempt, answer)
@@ -317,8 +320,10 @@ class Calling:
         answer = await self._outbound.send(
             keyed, call.surface.upstream_path, body, call.headers, model=model
         )
-        headers = answer_headers(answer.headers)
-        return Response(await answer.read(), answer.status, headers)
+        content = await answer.read()
+        if answer.status in _KEY_REFUSED:
+            raise _key_refused()
+        return Response(content, answer.status, answer_headers(answer.headers))
 
     async def _whole(self, attempt: Attempt, answer: Answer) -> Response:
         call = attempt.call
@@ -371,12 +376,8 @@ class Calling:
                 provider_request_id=_provider_id(answer),
             )
         )
-        if answer.status in (401, 403):  # our key, not the app's
-            return UpstreamFailed(
-                "the upstream does not accept the key that is set for it",
-                code="upstream_key_refused",
-                is_sent=False,
-            )
+        if answer.status in _KEY_REFUSED:
+            return _key_refused()
         return Response(body, answer.status, answer_headers(answer.headers))
 
     async def _unanswered(self, attempt: Attempt, failure: UpstreamFailed) -> UpstreamFailed:
@@ -456,6 +457,19 @@ async def _insist(settle: Callable[[], Awaitable[T]]) -> T:
 def _without_models(principal: Principal) -> Principal:
     """Its models were checked by the name that was asked for; a route may lead to others."""
     return msgspec.structs.replace(principal, models=()) if principal.models else principal
+
+
+def _key_refused() -> UpstreamFailed:
+    return UpstreamFailed(
+        "the upstream does not accept the key that is set for it",
+        code="upstream_key_refused",
+        is_sent=False,
+    )
+
+
+def _is_whole(answer: Answer) -> bool:
+    """Whether an upstream answers in one piece, as some do that were asked for a stream."""
+    return (answer.headers.get("content-type") or "").startswith("application/json")
 
 
 def _provider_id(answer: Answer) -> str:

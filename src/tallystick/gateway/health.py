@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from tallystick.clock import SECOND, Clock
 from tallystick.gateway.routing import (
     CLOSED,
+    REST_LIMITED_MAX,
     BreakerState,
     Choice,
     RetryBudget,
@@ -41,7 +42,7 @@ class Health:
         upstream = choice.upstream
         state = self._breakers.get(upstream.name, CLOSED)
         now = self._clock.now()
-        if not may_try(state, now) or self._rests.get(_target(choice, tenant_id), 0) > now:
+        if not may_try(state, now) or self._rest_end(choice, tenant_id, now):
             return False
         if upstream.concurrency_max and self._under_way[upstream.name] >= upstream.concurrency_max:
             return False
@@ -49,6 +50,12 @@ class Health:
             self._breakers[upstream.name] = after_trial(state, now)
         self._under_way[upstream.name] += 1
         return True
+
+    def take_next(self, choices: Sequence[Choice], last: int | None, tenant_id: str) -> int | None:
+        """Take the next that is in order, from the one after the last on, then around; where."""
+        first = 0 if last is None else last + 1
+        places = ((first + step) % len(choices) for step in range(len(choices)))
+        return next((place for place in places if self.take(choices[place], tenant_id)), None)
 
     def give_back(self, upstream: Upstream, *, is_sent: bool = True) -> None:
         """A call ended; one that was not sent, such as one without money, has tried nothing."""
@@ -76,8 +83,13 @@ class Health:
     def rest_seconds(self, choices: Sequence[Choice], tenant_id: str) -> int:
         """Until the first of these that rest may be tried; 0 when none rests."""
         now = self._clock.now()
-        ends = [self._rests.get(_target(choice, tenant_id), 0) for choice in choices]
-        return -(-min((end - now for end in ends if end > now), default=0) // SECOND)
+        ends = [self._rest_end(choice, tenant_id, now) for choice in choices]
+        return -(-min((end - now for end in ends if end), default=0) // SECOND)
+
+    def _rest_end(self, choice: Choice, tenant_id: str, now: int) -> int:
+        """When a target's rest ends; 0 when it has none, as when the clock stepped back since."""
+        end = self._rests.get(_target(choice, tenant_id), 0)
+        return end if now < end <= now + REST_LIMITED_MAX else 0
 
     def began(self) -> None:
         """A first attempt was made."""

@@ -22,6 +22,8 @@ ANSWER_BYTES_MAX = 128 * 1024 * 1024
 """A whole answer: pictures and embeddings have tens of MiB."""
 
 _KEEPALIVE_SECONDS = 60.0
+_PLAINLY = {"Accept-Encoding": "identity"}
+"""Answers are read as they pass; what is compressed all the same is passed on plain."""
 
 
 class Answer:
@@ -89,7 +91,7 @@ class Outbound:
                 method,
                 self._url(upstream, path, model),
                 data=body or None,
-                headers={**headers, **_key_headers(upstream)},
+                headers={**_PLAINLY, **headers, **_key_headers(upstream)},
                 allow_redirects=False,
             )
         except aiohttp.ClientConnectorError as error:
@@ -120,9 +122,8 @@ class Outbound:
                 sock_connect=upstream.connect_seconds,
                 sock_read=upstream.first_byte_seconds,
             ),
-            auto_decompress=False,
             cookie_jar=aiohttp.DummyCookieJar(),
-            skip_auto_headers=("User-Agent", "Accept-Encoding", "Accept"),
+            skip_auto_headers=("User-Agent", "Accept"),
             trust_env=False,
         )
         self._sessions[upstream.name] = session

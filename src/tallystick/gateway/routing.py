@@ -12,14 +12,14 @@ from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import NamedTuple
 
-from tallystick.clock import SECOND
+from tallystick.clock import SECOND, is_over
 from tallystick.gateway.settings import GatewaySettings, Target, Upstream
 
 FAILURES_MAX = 5
 REST = 10 * SECOND
 RETRIES_SAVED_MAX = 10.0
 _RETRYABLE = frozenset({408, 409, 429, 500, 502, 503, 504, 529})
-_REST_LIMITED_MAX = 60
+REST_LIMITED_MAX = 60 * SECOND
 _DELAY_FIRST = SECOND // 10
 _DELAY_MAX = 2 * SECOND
 
@@ -44,7 +44,7 @@ CLOSED = BreakerState()
 
 def may_try(state: BreakerState, now: int) -> bool:
     """Whether a call may go through: closed, or open long enough for one to look."""
-    return not state.opened_at or now - max(state.opened_at, state.tried_at) >= REST
+    return not state.opened_at or is_over(REST, max(state.opened_at, state.tried_at), now)
 
 
 def after_trial(state: BreakerState, now: int) -> BreakerState:
@@ -74,7 +74,7 @@ def rest_limited(retry_after: str) -> int:
     (7000000, 60000000, 1000000)
     """
     is_seconds = retry_after.isascii() and retry_after.isdecimal() and len(retry_after) < 10
-    return min(int(retry_after) if is_seconds else 1, _REST_LIMITED_MAX) * SECOND
+    return min(int(retry_after) * SECOND if is_seconds else SECOND, REST_LIMITED_MAX)
 
 
 class RetryBudget(NamedTuple):

@@ -7,6 +7,7 @@ numbers, 128-bit sums as text: money never passes through a float.
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,7 @@ import clickhouse_connect
 import msgspec
 from clickhouse_connect import common as clickhouse_settings
 from clickhouse_connect.driver.exceptions import ClickHouseError
+from urllib3.exceptions import HTTPError
 
 from tallystick.errors import StoreUnavailable
 from tallystick.plumbing.postgres import digest_of, load_migrations, require_same_digest
@@ -28,6 +30,11 @@ DATABASE = "tallystick"
 # version speaks.
 clickhouse_settings.set_setting("autogenerate_session_id", False)
 clickhouse_settings.set_setting("use_protocol_version", False)
+
+# They warn of each failed request with its address, in which a query's values stand: they may be
+# personal. What failed is raised as well.
+for _talker in ("urllib3.connectionpool", "clickhouse_connect"):
+    logging.getLogger(_talker).setLevel(logging.ERROR)
 
 
 INSERTS = {"async_insert": "0", "max_partitions_per_insert_block": "0"}
@@ -63,7 +70,7 @@ class ClickHouse:
                 sql, parameters=dict(parameters or {}), fmt="JSONEachRow"
             )
         except (ClickHouseError, OSError) as error:
-            raise StoreUnavailable(f"ClickHouse refused a query: {_first_line(error)}") from error
+            raise _failure("a query", error) from error
         return [msgspec.json.decode(line) for line in answer.splitlines()]
 
     def command(self, sql: str, parameters: Mapping[str, Any] | None = None) -> None:
@@ -71,14 +78,14 @@ class ClickHouse:
         try:
             self._client.command(sql, parameters=dict(parameters or {}))
         except (ClickHouseError, OSError) as error:
-            raise StoreUnavailable(f"ClickHouse refused: {_first_line(error)}") from error
+            raise _failure("a statement", error) from error
 
     def insert_arrow(self, table: str, rows: pa.Table) -> None:
         """Append an Arrow table; returns once it is on disk."""
         try:
             self._client.insert_arrow(f"{DATABASE}.{table}", rows)
         except (ClickHouseError, OSError) as error:
-            raise StoreUnavailable(f"ClickHouse refused rows: {_first_line(error)}") from error
+            raise _failure("rows", error) from error
 
     def insert_arrow_if(self, table: str, structure: str, rows: pa.Table, condition: str) -> None:
         """Append an Arrow table if a condition holds on the server, else nothing."""
@@ -95,7 +102,7 @@ class ClickHouse:
         try:
             self._client.command(sql, data=_Rows(sink.getvalue()))
         except (ClickHouseError, OSError) as error:
-            raise StoreUnavailable(f"ClickHouse refused rows: {_first_line(error)}") from error
+            raise _failure("rows", error) from error
 
     def close(self) -> None:
         """Let the connection go."""
@@ -110,6 +117,13 @@ class _Rows(bytes):
     def decode(self, encoding: str = "utf-8", errors: str = "strict") -> str:
         """Nothing that could be read as SQL."""
         return ""
+
+
+def _failure(what: str, error: Exception) -> StoreUnavailable:
+    """What a caller is told: what ClickHouse said, but not where it is and what it was asked."""
+    if isinstance(error, OSError) or isinstance(error.__cause__, HTTPError):
+        return StoreUnavailable("ClickHouse cannot be reached")
+    return StoreUnavailable(f"ClickHouse refused {what}: {_first_line(error)}")
 
 
 def _first_line(error: Exception) -> str:

@@ -13,6 +13,7 @@ items the caller's place is as it was. What is raised is recorded by its class a
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
 import time
@@ -87,7 +88,10 @@ class _Work:
         trace: TracebackType | None,
     ) -> None:
         if self._token is not None:
-            here.reset(self._token)
+            # a generator may end in another context than it began in (a thread pool, the loop's
+            # own closing): there this place stands nowhere
+            with contextlib.suppress(ValueError):
+                here.reset(self._token)
             self._token = None
         self.finish(error)
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 
 from tallystick.archive import Archive, PartitionBuffer, Tail, expire, require_same_log, table_of
-from tallystick.clock import HOUR, SECOND, Clock
+from tallystick.clock import HOUR, SECOND, Clock, is_over
 from tallystick.errors import Conflict
 from tallystick.plumbing.log import Chunk, Positions, Source
 
@@ -126,7 +126,7 @@ class Archiver:
         if sum(buffer.rows for buffer in self._buffers.values()) >= self._flush_rows:
             return True
         since = self._flushed_at if is_idle else max(self._waiting_since, self._flushed_at)
-        return self._clock.now() - since >= self._flush_after
+        return is_over(self._flush_after, since, self._clock.now())
 
     def flush(self) -> bool:
         """Store everything gathered: objects, manifests, positions."""
@@ -152,7 +152,7 @@ class Archiver:
 
     def _expire_old(self) -> None:
         now = self._clock.now()
-        if not self._days or now - self._expired_at < _EXPIRE_EVERY:
+        if not self._days or not is_over(_EXPIRE_EVERY, self._expired_at, now):
             return
         self._expired_at = now
         stored = self._positions.load("sink")

@@ -8,7 +8,7 @@ landed, is refused by PostgreSQL and decided again.
 from __future__ import annotations
 
 from tallystick.backfill import Pieces
-from tallystick.clock import MINUTE, SECOND, Clock
+from tallystick.clock import MINUTE, SECOND, Clock, is_over
 from tallystick.reconcile.doubles import Doubles
 
 DOUBLES_EVERY = MINUTE
@@ -24,7 +24,7 @@ class BackfillWorker:
         self._pieces = pieces
         self._doubles = doubles
         self._clock = clock
-        self._rest_until = 0
+        self._rested_at = self._rest = 0
         self._doubles_at = 0
 
     def recover(self) -> None:
@@ -33,11 +33,11 @@ class BackfillWorker:
     def step(self) -> bool:
         """Do one piece; False when there is nothing to do now."""
         now = self._clock.now()
-        if now >= self._doubles_at:
+        if is_over(DOUBLES_EVERY, self._doubles_at, now):
             if self._doubles.step():
                 return True
-            self._doubles_at = now + DOUBLES_EVERY
-        if now < self._rest_until:
+            self._doubles_at = now
+        if not is_over(self._rest, self._rested_at, now):
             return False
         backfill = self._pieces.next_open()
         if backfill is None:
@@ -45,5 +45,5 @@ class BackfillWorker:
         examined = self._pieces.advance(backfill)
         if examined is None:
             return False
-        self._rest_until = now + examined * SECOND // backfill.events_per_second_max
+        self._rested_at, self._rest = now, examined * SECOND // backfill.events_per_second_max
         return True

@@ -15,7 +15,7 @@ makes the delta at once and copies the minutes from it: then it is the facts tha
 from __future__ import annotations
 
 from tallystick.analytics.store import FOLDED_FROM_DELTAS, FOLDED_FROM_FACTS, FactStore, Offsets
-from tallystick.clock import HOUR, SECOND, Clock
+from tallystick.clock import HOUR, SECOND, Clock, is_over
 from tallystick.plumbing.log import Positions
 from tallystick.workers.loop import Progress
 
@@ -68,10 +68,11 @@ class Rollups:
         now = self._clock.now()
         if self._fold_minutes(ends):
             self._minutes_at = now
-            if now - self._runs_at >= RUNS_EVERY:
+            if is_over(RUNS_EVERY, self._runs_at, now):
                 self._follow(ends, now)
             return Progress.FULL if ends != landed else Progress.SOME
-        if self._committed == ends or now - self._minutes_at < QUIET_SECONDS * SECOND:
+        is_quiet = is_over(int(QUIET_SECONDS * SECOND), self._minutes_at, now)
+        if self._committed == ends or not is_quiet:
             return Progress.NOTHING
         self._fold_all(ends, now)
         return Progress.SOME
@@ -89,7 +90,7 @@ class Rollups:
 
     def _follow(self, ends: Offsets, now: int) -> None:
         """While deliveries keep coming: the runs, and of the others what somebody waits for."""
-        if now - self._coarse_at >= COARSE_EVERY:
+        if is_over(COARSE_EVERY, self._coarse_at, now):
             self._fold_all(ends, now)
             return
         self._fold("runs", ends)
@@ -122,6 +123,6 @@ class Rollups:
         return True
 
     def _delete_old(self, ends: Offsets) -> None:
-        if self._clock.now() - self._deleted_at > HOUR:
+        if is_over(HOUR, self._deleted_at, self._clock.now()):
             self._facts.delete_deltas(ends)
             self._deleted_at = self._clock.now()

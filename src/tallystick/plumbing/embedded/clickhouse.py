@@ -58,8 +58,7 @@ class ChdbEndpoint:
             connections.put(chdb.connect(str(folder.resolve())))  # type: ignore[no-untyped-call]
         self._connections = connections
         handler = type("Handler", (_Handler,), {"connections": connections, "key": key})
-        self._server = ThreadingHTTPServer(("127.0.0.1", port), handler)
-        self._server.daemon_threads = True
+        self._server = _Server(("127.0.0.1", port), handler)
         self._thread = threading.Thread(
             target=self._server.serve_forever, name="chdb-endpoint", daemon=True
         )
@@ -80,6 +79,15 @@ class ChdbEndpoint:
         self._server.server_close()
         for _ in range(_CONNECTIONS):
             self._connections.get().close()
+
+
+class _Server(ThreadingHTTPServer):
+    """A thread for each connection, which are those of our own processes."""
+
+    daemon_threads = True
+    request_queue_size = 1024
+    """By default 5 may wait to be accepted: of those that connect at once others wait for seconds,
+    for the kernel to ask again, or are cut off."""
 
 
 class _Handler(BaseHTTPRequestHandler):

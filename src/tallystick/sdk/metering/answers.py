@@ -36,11 +36,17 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 def _count(content: Any, *path: str) -> int:
     for name in path:
         content = content.get(name) if isinstance(content, dict) else None
+    if type(content) is float and content.is_integer():  # 12.0, as some servers write it
+        content = int(content)
     return content if type(content) is int and content > 0 else 0
 
 
 def openai_usage(reported: dict[str, Any]) -> Usage:
-    """Read the `usage` of chat completions, responses or embeddings."""
+    """Read the `usage` of chat completions, responses or embeddings.
+
+    Servers that speak the same differ, as the gateway's `usage.openai_chat` has it: xAI counts
+    reasoning beside the completion, DeepSeek and Moonshot name cache hits their own way.
+    """
     is_responses = "input_tokens" in reported
     before = "input_tokens" if is_responses else "prompt_tokens"
     after = "output_tokens" if is_responses else "completion_tokens"
@@ -48,9 +54,16 @@ def openai_usage(reported: dict[str, Any]) -> Usage:
     written = _count(reported, details, "cache_write_tokens")
     long_written = _count(reported, details, "cache_write_tokens_details", "ttl_12h_tokens")
     tokens_input, tokens_output = _count(reported, before), _count(reported, after)
-    read = min(_count(reported, details, "cached_tokens"), tokens_input)
+    read = (
+        _count(reported, details, "cached_tokens")
+        or _count(reported, "prompt_cache_hit_tokens")
+        or _count(reported, "cached_tokens")
+    )
+    read = min(read, tokens_input)
     written = min(written, tokens_input - read)
     reasoning = _count(reported, f"{after}_details", "reasoning_tokens")
+    if reasoning and _count(reported, "total_tokens") == tokens_input + tokens_output + reasoning:
+        tokens_output += reasoning
     return Usage(
         tokens_input=tokens_input,
         tokens_output=tokens_output,

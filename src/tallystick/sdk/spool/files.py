@@ -52,6 +52,8 @@ class FileSpool:
         self._lengths: deque[int] = deque()
         self._read_offset = 0
         self._is_dirty = False
+        self._is_open = True
+        """Once closed, its descriptors' numbers belong to other files of the application."""
         self.pending_records = 0
         self.pending_bytes = 0
         self.writer = secrets.token_hex(8)
@@ -75,6 +77,8 @@ class FileSpool:
             raise SpoolFull("a record is empty or larger than a frame may be")
         framed = frame(record)
         with self._lock:
+            if not self._is_open:
+                raise SpoolFull("the spool is closed; nothing was taken")
             if self.pending_bytes + len(framed) > self._bytes_max and not is_owed:
                 raise SpoolFull("too much waits for the server; nothing was taken")
             if self._sizes[self._serial] >= self._segment_bytes:
@@ -117,7 +121,7 @@ class FileSpool:
     def read(self, count_max: int) -> list[bytes]:
         """The oldest records of one segment, which stay until `advance`."""
         with self._lock:
-            if not self.pending_records:
+            if not (self._is_open and self.pending_records):
                 return []
             serial = next(iter(self._sizes))
             path, offset, size = self._path(serial), self._read_offset, self._sizes[serial]
@@ -126,8 +130,10 @@ class FileSpool:
             return scan(segment.read(size - offset), count_max).payloads
 
     def advance(self, count: int) -> None:
-        """Remove the oldest `count` records, which are of one segment."""
+        """Remove the oldest `count` records, which are of one segment; none once closed."""
         with self._lock:
+            if not self._is_open:
+                return
             sent = sum(self._lengths.popleft() for _ in range(count))
             self.pending_records -= count
             self.pending_bytes -= sent
@@ -151,7 +157,7 @@ class FileSpool:
             self._flush()
 
     def _flush(self) -> None:
-        if self._is_dirty and self._fsync != "never":
+        if self._is_open and self._is_dirty and self._fsync != "never":
             os.fsync(self._segment)
             self._is_dirty = False
 
@@ -159,6 +165,7 @@ class FileSpool:
         """Flush; an empty folder goes, another is left for who comes next."""
         with self._lock:
             self._flush()
+            self._is_open = False
             os.close(self._segment)
             if not self.pending_records:
                 shutil.rmtree(self.folder, ignore_errors=True)
@@ -166,6 +173,7 @@ class FileSpool:
 
     def abandon(self) -> None:
         """In a forked child: let go of what is the parent's, without a word to it."""
+        self._is_open = False
         os.close(self._segment)
         os.close(self._lock_file)
 

@@ -196,6 +196,11 @@ class Sender:
         except OSError as error:  # what is spooled stays, and the thread lives
             _log.error("the spool's disk fails: %s; what waits is tried again", error)
             return self._backoff.next_wait()
+        except Exception as error:  # an answer of no shape that we know: another one's, perhaps
+            _log.error(
+                "an answer cannot be read: %s; what waits is tried again", type(error).__name__
+            )
+            return self._backoff.next_wait()
         return wait
 
     def _take_late(self) -> None:
