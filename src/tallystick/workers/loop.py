@@ -3,7 +3,7 @@
 A step costs much by itself (parts in ClickHouse, sums, positions), and little more for each
 event. So steps begin a while apart, and each takes all that has come meanwhile; only a step that
 took as much as one may goes on at once. A step that took long waits longer: where cores are short,
-steps are few and large, and an event costs a fifth less. One follower's step can wake another's loop.
+steps are few and large. One follower's step can wake another's loop.
 
 A step that fails on an unreachable store is tried again with growing pauses. A broken
 invariant stops the lane: going on would turn one wrong number into many.
