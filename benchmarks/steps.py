@@ -150,7 +150,7 @@ def request(tag: str, size: int, events_per_run: int) -> bytes:
             event["event_type"] = "run_completed"
         else:
             event |= {"provider": "openai", "model": "gpt-4o", "request_id": f"{tag}-{number}"}
-            event |= {"tokens_input": 240, "tokens_output": 20}
+            event |= {"tokens_input": 240, "tokens_output": 20, "tokens_cache_read": 0}
     return msgspec.json.encode(events)
 
 

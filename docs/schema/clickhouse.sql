@@ -216,7 +216,7 @@ CREATE TABLE tallystick.facts
 ENGINE = MergeTree
 PARTITION BY toYYYYMM(occurred_at)
 ORDER BY (tenant_id, charge_key, occurred_at)
-SETTINGS index_granularity = 2048, fsync_after_insert = 1, fsync_part_directory = 1;
+SETTINGS index_granularity = 2048, min_bytes_for_wide_part = 134217728, fsync_after_insert = 1, fsync_part_directory = 1;
 
 CREATE TABLE tallystick.fence
 (

@@ -21,6 +21,7 @@ from tallystick.errors import InvariantBroken
 from tallystick.events.model import EVENT_FIELDS
 from tallystick.plumbing.log import CORRECTIONS
 from tallystick.plumbing.objects import open_objects
+from tallystick.workers.loop import Progress
 from tests.archive.scene import (
     append,
     archive_all,
@@ -248,6 +249,14 @@ def test_small_flushes_wait_for_their_time(fresh: World, tmp_path: Path) -> None
     while archiver.step():
         pass
     assert fresh.positions.offset("archiver", 0) == fresh.log.head()
+
+
+def test_a_step_that_reads_as_much_as_it_may_is_followed_at_once(
+    fresh: World, archive: Archive
+) -> None:
+    archiver = make_archiver(fresh, archive, flush_rows=100)
+    steps = list(iter(archiver.step, Progress.NOTHING))
+    assert len(steps) > 3 and set(steps[:3]) == {Progress.FULL}  # else it falls behind for good
 
 
 def test_an_older_object_reads_with_defaults() -> None:

@@ -169,9 +169,9 @@ SELECT tenant_id, charge_key, {keys},
     fromUnixTimestamp64Micro({{now:Int64}}, 'UTC') AS posted_at
 FROM (
     SELECT tenant_id, charge_key, toStartOfMinute(occurred_at) AS bucket_at, {dimensions},
-        sumIf(sign * f.credit_units, is_charged) AS credit_units,
-        sumIf(sign * f.credit_units, is_wasted) AS waste_credit_units,
-        sumIf(sign * f.cost_units, is_wasted) AS waste_cost_units
+        if(is_charged, sign * f.credit_units, 0) AS credit_units,
+        if(is_wasted, sign * f.credit_units, 0) AS waste_credit_units,
+        if(is_wasted, sign * f.cost_units, 0) AS waste_cost_units
     FROM (
         SELECT *,
             concat(tenant_id, '\t', charge_key, '\t', toString(attempt)) AS attempt_key,
@@ -182,7 +182,6 @@ FROM (
                 SELECT splitByChar('\t', arrayJoin(splitByChar('\n', {{runs:String}}))) AS run))
           AND event_type != 'data.import.error' AND (credit_units != 0 OR cost_units != 0)
     ) AS f
-    GROUP BY tenant_id, charge_key, bucket_at, {dimensions}
     {known}
 ) AS l
 WHERE {may_write}
@@ -194,13 +193,11 @@ SETTINGS max_threads = 1, max_insert_threads = 1;
 -- What charge lines of runs are, taken back. Index: primary key.
 UNION ALL
 SELECT tenant_id, charge_key, bucket_at, {dimensions},
-    -sum(c.credit_units) AS credit_units, -sum(c.waste_credit_units) AS waste_credit_units,
-    -sum(c.waste_cost_units) AS waste_cost_units
+    -c.credit_units, -c.waste_credit_units, -c.waste_cost_units
 FROM tallystick.charges AS c
 WHERE (tenant_id, charge_key) IN (
     SELECT run[1], run[2] FROM (
-        SELECT splitByChar('\t', arrayJoin(splitByChar('\n', {{known:String}}))) AS run))
-GROUP BY tenant_id, charge_key, bucket_at, {dimensions};
+        SELECT splitByChar('\t', arrayJoin(splitByChar('\n', {{known:String}}))) AS run));
 
 -- name: query_landed_identities
 -- Identities of what landed of a log partition in a range of offsets: the index is made anew

@@ -14,6 +14,7 @@ from tallystick.archive import Archive, PartitionBuffer, Tail, expire, require_s
 from tallystick.clock import HOUR, SECOND, Clock, is_over
 from tallystick.errors import Conflict
 from tallystick.plumbing.log import Chunk, Positions, Source
+from tallystick.workers.loop import Progress
 
 EVENTS_PER_STEP_MAX = 20_000
 """Deliveries read at once: enough to be fast, few enough to hold the interpreter briefly."""
@@ -66,19 +67,22 @@ class Archiver:
         self._is_begun = False
         self._source.rewind()
 
-    def step(self) -> bool:
-        """Gather the next deliveries, and store them when it is time; False when idle."""
+    def step(self) -> Progress:
+        """Gather the next deliveries, and store them when it is time."""
         if not self._is_begun:
             self._begin()
-        chunks = self._source.read(min(EVENTS_PER_STEP_MAX, self._flush_rows))
+        events_max = min(EVENTS_PER_STEP_MAX, self._flush_rows)
+        chunks = self._source.read(events_max)
         if not all(self._take_up(chunk) for chunk in chunks):
             self.recover()
-            return True
+            return Progress.FULL
         for chunk in chunks:
             self._gather(chunk)
         is_flushed = self._is_due(is_idle=not chunks) and self.flush()
         self._expire_old()
-        return bool(chunks) or is_flushed
+        if sum(len(chunk.offsets) for chunk in chunks) >= events_max:
+            return Progress.FULL
+        return Progress.SOME if chunks or is_flushed else Progress.NOTHING
 
     def _begin(self) -> None:
         """Set back positions beyond the end of their chain: the archive is new, or was lost."""

@@ -21,7 +21,10 @@ from tallystick.errors import InvariantBroken
 
 _PAUSE_SECONDS_MAX = 5.0
 _APART_OF_DURATION = 6
-"""How many times its duration a step begins after the one before, within bounds."""
+"""How many times its duration a step begins after the one before."""
+
+_APART_SECONDS_MAX = 2.0
+"""How far apart steps begin at most, unless their pace is slower: people wait for them."""
 
 _log = logging.getLogger(__name__)
 
@@ -60,7 +63,7 @@ class FollowerLoop:
         every_seconds: float = 0.0,
         wakes: FollowerLoop | None = None,
     ) -> None:
-        """Steps begin `every_seconds` apart, and up to twice that when they take long.
+        """Steps begin `every_seconds` apart, and up to 2 s when they take long.
 
         A full one is followed at once.
 
@@ -133,7 +136,7 @@ class FollowerLoop:
         if self._wakes is not None:
             self._wakes.wake()
         now = time.monotonic()
-        rested = (now - begun) * _APART_OF_DURATION
-        apart = min(max(rested, self._every_seconds), self._every_seconds * 2)
+        rested = min((now - begun) * _APART_OF_DURATION, _APART_SECONDS_MAX)
+        apart = max(rested, self._every_seconds) if self._every_seconds else 0.0
         if progress != Progress.FULL and begun + apart > now:
             self._stop.wait(begun + apart - now)
