@@ -256,9 +256,12 @@ class Committer:
     ) -> list[Answer]:
         """Decide a group; when one of its items spoils it, each alone."""
         try:
-            async with self._pool.connection() as connection:
+            connection = await self._pool.getconn()
+            try:
                 plan = self._ledger.plan_group(items, all_or_nothing=is_whole)
                 return await drive_async(connection, plan)
+            finally:
+                await self._pool.putconn(connection)
         except Exception as error:
             failure = _failure_of(error)
             is_raced = isinstance(failure, Raced) and tries_left > 0
