@@ -83,7 +83,7 @@ class LaterCaptures:
             return
         try:
             answers = await self._capture(waiting)
-        except TallystickError as error:  # not even tried
+        except Exception as error:  # not even tried
             answers = [error] * len(waiting)
         failures = [
             answer  # a hold that has ended otherwise needs nothing
