@@ -151,8 +151,11 @@ class AuditTrail:
             name: text_array(values) if name in TEXTS else int_array(values)
             for name, values in columns
         }
-        async with self._writing.connection() as connection:
+        connection = await self._writing.getconn()
+        try:
             await exchange(connection, [Statement(_INSERT, arguments)], commits=True)
+        finally:
+            await self._writing.putconn(connection)
 
     def search(
         self,

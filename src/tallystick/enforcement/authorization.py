@@ -214,11 +214,10 @@ class Authorizer:
         reason: str = "",
         idempotency_key: str,
         tenant_id: str,
-        is_urgent: bool = True,
     ) -> Outcome:
-        """Charge what the work cost and free the rest; not urgent when nobody waits for it."""
+        """Charge what the work cost and free the rest."""
         request = capture_request(hold_id, actual, reason=reason, idempotency_key=idempotency_key)
-        return await self._committer.apply(request, tenant_id=tenant_id, is_urgent=is_urgent)
+        return await self._committer.apply(request, tenant_id=tenant_id)
 
     async def release(
         self, hold_id: str, *, reason: str = "", idempotency_key: str, tenant_id: str

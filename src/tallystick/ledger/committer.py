@@ -2,8 +2,7 @@
 
 It lives in the event loop that took the requests, so a decision crosses no thread: with
 threads, each answer of PostgreSQL waited for the interpreter behind HTTP work, ten times a
-group. Single requests go first come, first served; a second lane joins when many wait. What
-nobody waits for shares the lane of batches, so that it takes no turn from who waits. A large
+group. Single requests go first come, first served; a second lane joins when many wait. A large
 batch is cut into small chunks that a lane of its own applies one by one, so that a job of
 50,000 rows on one account does not make others wait. A group leaves out requests for accounts
 that another lane is moving: they would only wait for its lock, and everybody in the group with
@@ -77,8 +76,6 @@ class Committer:
         self._singles: deque[_Single] = deque()
         self._put_off: dict[str, deque[_Single]] = {}
         """Requests by account that another lane is moving."""
-        self._unhurried: deque[_Single] = deque()
-        """Requests that nobody waits for."""
         self._jobs: deque[_Job] = deque()
         self._waiting = 0
         self._arrivals = 0
@@ -104,24 +101,17 @@ class Committer:
         await asyncio.gather(*self._tasks)
         await self._pool.close()
 
-    async def apply(
-        self, request: Request, *, tenant_id: str = "", is_urgent: bool = True
-    ) -> Outcome:
+    async def apply(self, request: Request, *, tenant_id: str = "") -> Outcome:
         """Apply one request; raises what it failed with, SlowDown when the queue is full.
 
-        With a tenant, what belongs to another one is answered as if it did not exist. What is
-        not urgent goes into groups of its own: requests that somebody waits for pass it by.
+        With a tenant, what belongs to another one is answered as if it did not exist.
         """
         item = prepare(request, tenant_id)
         self._count_in(1)
         single = _Single(item, asyncio.get_running_loop().create_future())
-        if is_urgent:
-            self._singles.append(single)
-            self._arrivals += 1
-            self._wake()
-        else:
-            self._unhurried.append(single)
-            self._job_arrived.set()
+        self._singles.append(single)
+        self._arrivals += 1
+        self._wake()
         # the group goes on even if this caller is cancelled: its outcome is then recorded
         answer = await single.answer
         if isinstance(answer, TallystickError):
@@ -218,18 +208,10 @@ class Committer:
 
     async def _run_jobs(self) -> None:
         while True:
-            unhurried = [
-                self._unhurried.popleft()
-                for _ in range(min(len(self._unhurried), _GROUP_ITEMS_MAX))
-            ]
-            if unhurried:
-                await self._run_group(LANES, unhurried)
             if self._jobs:
                 await self._run_chunk(self._jobs[0])
                 self._jobs.rotate(-1)  # other batches have their turns too
                 await asyncio.sleep(0)  # and those who waited for its accounts
-            elif self._unhurried:
-                continue
             elif self._is_closing:
                 return
             else:
@@ -256,9 +238,12 @@ class Committer:
     ) -> list[Answer]:
         """Decide a group; when one of its items spoils it, each alone."""
         try:
-            async with self._pool.connection() as connection:
+            connection = await self._pool.getconn()
+            try:
                 plan = self._ledger.plan_group(items, all_or_nothing=is_whole)
                 return await drive_async(connection, plan)
+            finally:
+                await self._pool.putconn(connection)
         except Exception as error:
             failure = _failure_of(error)
             is_raced = isinstance(failure, Raced) and tries_left > 0

@@ -7,6 +7,7 @@ one round trip a batch; nothing is written twice for the two.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Generator, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple, TypeVar
@@ -75,7 +76,7 @@ def drive(connection: Connection, plan: Plan[T]) -> T:
 
 
 async def drive_async(connection: AsyncConnection, plan: Plan[T]) -> T:
-    """Carry out a plan as one transaction; it is committed when this returns."""
+    """Carry out a plan as one transaction: committed when this returns, else rolled back."""
     try:
         batch = next(plan)
         while True:
@@ -86,6 +87,10 @@ async def drive_async(connection: AsyncConnection, plan: Plan[T]) -> T:
             await exchange(connection, (), commits=True)
         found: T = stop.value
         return found
+    except BaseException:
+        with contextlib.suppress(psycopg.Error):  # what failed is told, not what came of it
+            await connection.rollback()
+        raise
 
 
 def _rows_of(cursor: psycopg.Cursor[Any], fetch: Any) -> list[Row]:

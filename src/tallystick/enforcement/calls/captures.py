@@ -9,9 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
+from typing import NamedTuple
 
-from tallystick.errors import TallystickError
+from tallystick.enforcement.calls.model import CallPermit, Usage
+from tallystick.errors import Conflict, TallystickError
+from tallystick.rating import Rated
 
 _LINGER_SECONDS = 0.05
 """How long a hold may outlive its call, so that captures share commits."""
@@ -20,15 +23,27 @@ WAITING_MAX = 5_000
 """Captures in memory at most; beyond that callers wait for their own."""
 
 _log = logging.getLogger(__name__)
-Capture = Callable[[], Awaitable[object]]
+
+
+class Settled(NamedTuple):
+    """A call whose event is durable, and what it is worth."""
+
+    permit: CallPermit
+    usage: Usage
+    rated: Rated
+
+
+Capture = Callable[[Sequence[Settled]], Awaitable[Sequence[object]]]
+"""Captures for calls and returns what became of each, failures among it."""
 
 
 class LaterCaptures:
     """Collects captures and makes them in groups; belongs to one event loop."""
 
-    def __init__(self, *, linger_seconds: float = _LINGER_SECONDS) -> None:
+    def __init__(self, capture: Capture, *, linger_seconds: float = _LINGER_SECONDS) -> None:
+        self._capture = capture
         self._linger_seconds = linger_seconds
-        self._waiting: list[Capture] = []
+        self._waiting: list[Settled] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self._is_due = False
         self._is_closing = False
@@ -38,9 +53,9 @@ class LaterCaptures:
         """Whether a caller must make its capture itself."""
         return self._is_closing or len(self._waiting) >= WAITING_MAX
 
-    def put(self, capture: Capture) -> None:
-        """Make a capture soon."""
-        self._waiting.append(capture)
+    def put(self, settled: Settled) -> None:
+        """Make a call's capture soon."""
+        self._waiting.append(settled)
         if not self._is_due:
             self._is_due = True
             self._start(self._flush_soon())
@@ -64,8 +79,17 @@ class LaterCaptures:
 
     async def _flush(self) -> None:
         waiting, self._waiting = self._waiting, []
-        answers = await asyncio.gather(*(capture() for capture in waiting), return_exceptions=True)
-        failures = [answer for answer in answers if isinstance(answer, BaseException)]
+        if not waiting:
+            return
+        try:
+            answers = await self._capture(waiting)
+        except Exception as error:  # not even tried
+            answers = [error] * len(waiting)
+        failures = [
+            answer  # a hold that has ended otherwise needs nothing
+            for answer in answers
+            if isinstance(answer, BaseException) and not isinstance(answer, Conflict)
+        ]
         for failure in failures[:1]:
             text = failure.message if isinstance(failure, TallystickError) else repr(failure)
             _log.warning("%d captures of calls are left to recovery: %s", len(failures), text)

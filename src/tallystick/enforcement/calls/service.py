@@ -18,7 +18,14 @@ from psycopg_pool import ConnectionPool
 from tallystick.access import Principal
 from tallystick.catalog import Catalog
 from tallystick.clock import Clock
-from tallystick.enforcement.authorization import Actual, Advice, Ask, Authorizer
+from tallystick.enforcement.authorization import (
+    Actual,
+    Advice,
+    Ask,
+    Authorizer,
+    capture_request,
+)
+from tallystick.enforcement.calls.amounts import actual_of, limit_parts, unpaid_ask
 from tallystick.enforcement.calls.answers import (
     blocked,
     projection_of,
@@ -27,7 +34,7 @@ from tallystick.enforcement.calls.answers import (
     too_many,
 )
 from tallystick.enforcement.calls.budgets import RunBudgets
-from tallystick.enforcement.calls.captures import LaterCaptures
+from tallystick.enforcement.calls.captures import LaterCaptures, Settled
 from tallystick.enforcement.calls.details import (
     CallDetails,
     Said,
@@ -67,11 +74,10 @@ from tallystick.errors import (
     TooManyRequests,
 )
 from tallystick.events.door import Door
-from tallystick.ledger import CaptureRequest, ExtendRequest, HoldRequest, Ledger, LimitPart, Outcome
+from tallystick.ledger import CaptureRequest, ExtendRequest, HoldRequest, Ledger, Outcome
 from tallystick.plumbing.clickhouse import ClickHouse
 from tallystick.plumbing.log import Verdict
 from tallystick.rating import Rated, Rater
-from tallystick.units import CREDIT
 
 _ACCOUNTS_KEPT = 50_000
 _CANCEL_KEY = "call:cancel"
@@ -104,7 +110,7 @@ class Calls:
         )
         self.insights = CallInsights(facts, self._store, self.prices.rater)
         self.endings = Endings(self._store)
-        self._later = LaterCaptures()
+        self._later = LaterCaptures(self._capture_all)
         self._tenants: OrderedDict[str, str] = OrderedDict()
 
     async def close(self) -> None:
@@ -166,7 +172,7 @@ class Calls:
         account_id = account_of(ask)
         said = said_of(ask, account_id, await self._tenant_of(account_id, ask.principal))
         return await self._authorizer.advice(
-            _unpaid(said, ask.principal.tenant_id, ask.idempotency_key)
+            unpaid_ask(said, ask.principal.tenant_id, ask.idempotency_key)
         )
 
     async def check(self, ask: CallAsk) -> None:
@@ -178,7 +184,7 @@ class Calls:
         tenant_id = await self._tenant_of(account_id, principal) if account_id else ""
         said = said_of(ask, account_id, tenant_id)
         try:
-            await self._authorizer.check(_unpaid(said, principal.tenant_id, ask.idempotency_key))
+            await self._authorizer.check(unpaid_ask(said, principal.tenant_id, ask.idempotency_key))
         except Blocked as error:
             raise blocked(error) from error
         except TooManyRequests as error:
@@ -189,7 +195,7 @@ class Calls:
         if not self._authorizer.has_mitigations:
             return
         said = said_of(permit.ask, permit.account_id, permit.tenant_id)
-        self._authorizer.check_running(_unpaid(said, permit.tenant_id, ""))
+        self._authorizer.check_running(unpaid_ask(said, permit.tenant_id, ""))
 
     @staticmethod
     def _check_model(ask: CallAsk) -> None:
@@ -219,7 +225,7 @@ class Calls:
                     ttl_seconds=said.ttl_seconds,
                     has_started=True,
                     details=write_details(details),
-                    limits=_parts(
+                    limits=limit_parts(
                         (details.limit_id, details.limit_asset),
                         estimate.credit_units,
                         estimate.usd_units,
@@ -298,7 +304,7 @@ class Calls:
             credit_units=more_credit,
             usd_units=more_usd,
             tokens=max(estimate.tokens - permit.tokens, 0),
-            limits=_parts(permit.limit, more_credit, more_usd, least=0),
+            limits=limit_parts(permit.limit, more_credit, more_usd, least=0),
         )
         outcome = await self._extend(permit, more, f"call:top-up:{tokens_output}", ttl_seconds)
         if outcome.status == "declined":
@@ -377,9 +383,9 @@ class Calls:
         if not error_code:
             self.prices.saw(permit, usage)
         if is_waiting or self._later.is_full:
-            captured = await self._capture(permit, usage, rated, is_waiting=is_waiting)
+            captured = await self._capture(Settled(permit, usage, rated))
             return receipt_of(permit, event_id, rated, captured)
-        self._later.put(lambda: self._capture(permit, usage, rated, is_waiting=False))
+        self._later.put(Settled(permit, usage, rated))
         return projection_of(permit, event_id, rated)
 
     async def _append(self, messages: Sequence[dict[str, Any]]) -> None:
@@ -394,18 +400,26 @@ class Calls:
                 "the call was settled before with other usage", code="call_settled_otherwise"
             )
 
-    async def _capture(
-        self, permit: CallPermit, usage: Usage, rated: Rated, *, is_waiting: bool
-    ) -> Outcome | None:
+    async def _capture_all(self, settled: Sequence[Settled]) -> list[object]:
+        """Capture for many calls: one batch, and each that cost more than its hold by itself."""
+        within = [one for one in settled if one.rated.credit_units <= one.permit.credit_units]
+        requests = [
+            capture_request(
+                one.permit.hold_id, actual_of(one), reason="call", idempotency_key=SETTLE_KEY
+            )
+            for one in within
+        ]
+        answers = await self._authorizer.apply_batch(requests, all_or_nothing=False, tenant_id="")
+        beyond = [one for one in settled if one.rated.credit_units > one.permit.credit_units]
+        more = await asyncio.gather(*map(self._capture, beyond), return_exceptions=True)
+        return [*answers, *more]
+
+    async def _capture(self, settled: Settled) -> Outcome | None:
         """Capture what the call is worth; None when its hold has ended otherwise."""
+        permit, _, rated = settled
         if rated.credit_units > permit.credit_units:
             await self._cover(permit, rated)
-        actual = Actual(
-            credit_units=rated.credit_units,
-            usd_units=rated.cost_units,
-            tokens=usage.tokens_input + usage.tokens_output,
-            limits=_parts(permit.limit, rated.credit_units, rated.cost_units, least=0),
-        )
+        actual = actual_of(settled)
         try:
             outcome = await self._authorizer.capture(
                 permit.hold_id,
@@ -413,7 +427,6 @@ class Calls:
                 reason="call",
                 idempotency_key=SETTLE_KEY,
                 tenant_id=permit.tenant_id,
-                is_urgent=is_waiting,
             )
             if outcome.status == "declined":  # the account refuses what is above the hold
                 held = msgspec.structs.replace(actual, credit_units=permit.credit_units)
@@ -470,17 +483,6 @@ class Calls:
         return tenant_id
 
 
-def _unpaid(said: Said, tenant_id: str, key: str) -> Ask:
-    """What mitigations are asked of work that is not paid for, or paid for already."""
-    return Ask(
-        account_id=said.account_id,
-        credit_units=0,
-        tenant_id=tenant_id,
-        attribution=attribution_of(said),
-        idempotency_key=key,
-    )
-
-
 def _topped_up(permit: CallPermit, tokens_output: int, estimate: Estimate) -> CallPermit:
     """The permit of a hold that was extended for so many output tokens."""
     return msgspec.structs.replace(
@@ -489,12 +491,3 @@ def _topped_up(permit: CallPermit, tokens_output: int, estimate: Estimate) -> Ca
         tokens=max(permit.tokens, estimate.tokens),
         tokens_output=max(permit.tokens_output, tokens_output),
     )
-
-
-def _parts(
-    limit: tuple[str, str], credit_units: int, usd_units: int, *, least: int = 1
-) -> tuple[LimitPart, ...]:
-    """What a call takes of its run's budget (limit id, asset)."""
-    limit_id, asset = limit
-    units = max(credit_units if asset == str(CREDIT) else usd_units, least)
-    return (LimitPart(limit_id, units),) if limit_id else ()
