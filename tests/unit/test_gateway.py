@@ -36,6 +36,7 @@ from tallystick.gateway.settings import (
 from tallystick.gateway.sse import EventSplitter, event_text
 from tallystick.gateway.surfaces import SURFACES
 from tallystick.gateway.surfaces.openai_chat import CHAT
+from tallystick.gateway.surfaces.openai_embeddings import EMBEDDINGS
 from tallystick.gateway.usage import anthropic, believed, openai_chat, openai_responses
 
 FIXTURES = Path(__file__).parents[1] / "fixtures" / "usage" / "answers.json"
@@ -443,3 +444,21 @@ def test_what_an_answer_says_of_its_call_can_always_be_sent(said: str) -> None:
     sent = header_text(said)
     assert sent.isascii() and sent.isprintable()
     assert answer_headers({"x-request-id": said}) == {"x-request-id": sent}
+
+
+@pytest.mark.parametrize("name", ["openai_chat", "openai_responses", "anthropic"])
+def test_an_answer_that_nests_too_deeply_has_no_usage(name: str) -> None:
+    deep = b'{"x":' + b"[" * 100_000 + b"]" * 100_000 + b"}"
+    assert READERS[name].read_answer(deep).error_code == "answer_unreadable"
+
+
+def test_a_response_that_is_null_can_be_ended() -> None:
+    reader = openai_responses.ResponsesReader()
+    text = b'{"type":"response.created","response":null}'
+    reader.read(b"data: " + text + b"\n\n", text)
+    assert b'"status":"incomplete"' in reader.ending("budget_exceeded", "no more", 1)
+
+
+def test_an_embedding_of_token_numbers_is_bounded_by_their_count() -> None:
+    numbers = msgspec.json.encode({"model": "m", "input": [7] * 900})
+    assert EMBEDDINGS.read(numbers).tokens_input >= 900

@@ -22,7 +22,7 @@ class _Embeddings:
         return Asked(
             model=model_of(fields),
             fields=fields,
-            tokens_input=bound_input(body),
+            tokens_input=max(bound_input(body), _count_of(bytes(fields.get("input", b"")))),
             tokens_output_max=0,
             metadata={"user": user} if user else {},
         )
@@ -38,6 +38,15 @@ class _Embeddings:
     def reader(self, asked: Asked) -> StreamReader:
         """Embeddings are never streamed; an upstream that does is read as chat."""
         return openai_chat.ChatReader(is_usage_hidden=False)
+
+
+def _count_of(given: bytes) -> int:
+    """The tokens of an input that is given as their numbers; 0 for text.
+
+    >>> _count_of(b"[[1, 2], [3]]"), _count_of(b'["1, 2"]')
+    (3, 0)
+    """
+    return 0 if b'"' in given else given.count(b",") + 1
 
 
 EMBEDDINGS = _Embeddings()

@@ -14,7 +14,7 @@ import msgspec
 
 from tallystick.gateway.model import Seen
 from tallystick.gateway.money import Usage
-from tallystick.gateway.usage.reading import tier_said
+from tallystick.gateway.usage.reading import UNREADABLE, tier_said
 
 
 class _CacheCreation(msgspec.Struct):
@@ -95,7 +95,7 @@ def read_answer(body: bytes) -> Seen:
     seen = Seen()
     try:
         message = _read_message(body)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except UNREADABLE:
         seen.error_code = "answer_unreadable"
         return seen
     seen.served_model = message.model or ""
@@ -121,7 +121,7 @@ class MessagesReader:
         """Take one event (and its data); return what the client is sent of it."""
         try:
             read = _read_event(text)
-        except (msgspec.DecodeError, UnicodeDecodeError):
+        except UNREADABLE:
             return event
         if read.type == "content_block_delta":
             self._count(read.delta)

@@ -15,7 +15,7 @@ import msgspec
 
 from tallystick.gateway.model import Seen
 from tallystick.gateway.money import Usage
-from tallystick.gateway.usage.reading import tier_said
+from tallystick.gateway.usage.reading import UNREADABLE, tier_said
 
 
 class _InputDetails(msgspec.Struct):
@@ -112,7 +112,7 @@ def read_answer(body: bytes) -> Seen:
     seen = Seen()
     try:
         answer = _read_answer(body)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except UNREADABLE:
         seen.error_code = "answer_unreadable"
         return seen
     seen.served_model = answer.model or ""
@@ -141,7 +141,7 @@ class ChatReader:
             return event
         try:
             chunk = _read_chunk(text)
-        except (msgspec.DecodeError, UnicodeDecodeError):
+        except UNREADABLE:
             return event
         self._last = text
         self._count(chunk)
@@ -190,7 +190,7 @@ class ChatReader:
     def _base(self) -> dict[str, Any]:
         try:
             fields: dict[str, Any] = msgspec.json.decode(self._last)
-        except (msgspec.DecodeError, UnicodeDecodeError):
+        except UNREADABLE:
             fields = {}
         names = ("id", "object", "created", "model", "system_fingerprint")
         return {name: fields[name] for name in names if name in fields}

@@ -12,7 +12,7 @@ import msgspec
 
 from tallystick.gateway.model import Seen
 from tallystick.gateway.money import Usage
-from tallystick.gateway.usage.reading import tier_said
+from tallystick.gateway.usage.reading import UNREADABLE, tier_said
 
 _LAST = ("response.completed", "response.incomplete", "response.failed")
 _BILLED_ITEMS = {
@@ -82,7 +82,7 @@ def read_answer(body: bytes) -> Seen:
     seen = Seen()
     try:
         _note(seen, _read_response(body))
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except UNREADABLE:
         seen.error_code = "answer_unreadable"
     return seen
 
@@ -117,7 +117,7 @@ class ResponsesReader:
         """Take one event (and its data); return what the client is sent of it."""
         try:
             read = _read_event(text)
-        except (msgspec.DecodeError, UnicodeDecodeError):
+        except UNREADABLE:
             return event
         self._sequence = read.sequence_number
         if isinstance(read.delta, str) and read.delta:
@@ -125,7 +125,7 @@ class ResponsesReader:
             self.pieces += 1
         elif read.type == "error":
             self.seen.error_code = "upstream_error_event"
-        elif bytes(read.response):
+        elif bytes(read.response).startswith(b"{"):
             self._response = read.response.copy()
             self._note(read)
         return event
@@ -134,7 +134,7 @@ class ResponsesReader:
         if read.type in (*_LAST, "response.created"):
             try:
                 _note(self.seen, _read_response(read.response))
-            except msgspec.DecodeError:
+            except UNREADABLE:
                 return
         self.is_ended = self.is_ended or read.type in _LAST
 

@@ -11,6 +11,9 @@ from tallystick.gateway.estimate import estimate_output
 from tallystick.gateway.model import Seen
 from tallystick.gateway.money import Usage
 
+UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+"""What a decoder raises of an answer that is not JSON, is of another shape or nests too deeply."""
+
 
 class StreamReader(Protocol):
     """Reads the events of one answer as they pass by."""
