@@ -80,7 +80,6 @@ from tallystick.shapes import prepare_shapes
 from tallystick.workers.options import EngineOptions
 
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
-_ENGINE_STOP_SECONDS = 60
 
 
 class Platform(msgspec.Struct):
