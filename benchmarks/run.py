@@ -97,8 +97,8 @@ def post(server: Server, body: bytes) -> None:
 
 
 def visible(server: Server) -> int:
-    """Events that /v1/stats shows."""
-    rows = server.get("/v1/stats", **{"from": "2020-01-01T00:00:00Z"})["rows"]
+    """Events that /v1/stats shows; asked for alone, for this comes four times a second."""
+    rows = server.get("/v1/stats", **{"from": "2020-01-01T00:00:00Z", "metrics": "events"})["rows"]
     return int(rows[0]["events"])
 
 
