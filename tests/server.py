@@ -22,6 +22,8 @@ _READY_SECONDS = 120
 class Server:
     """One server on a data folder and a free port; `kill` is SIGKILL of the parent alone."""
 
+    port = 0
+
     def __init__(self, folder: Path, *, is_ordinary: bool = False) -> None:
         """`is_ordinary` gives a root test's server the uid of an ordinary user."""
         self.folder = folder
@@ -57,7 +59,7 @@ class Server:
         with self.log.open("ab") as log:
             return spawn(
                 [sys.executable, "-m", "tallystick.cli.main", "serve"]
-                + ["--port", "0", "--data", str(self.folder)],
+                + ["--port", str(self.port), "--data", str(self.folder)],
                 on_parent_death=signal.SIGTERM,
                 unprivileged=self._is_ordinary,
                 stdout=subprocess.DEVNULL,

@@ -39,19 +39,11 @@ with client.run(run_id="killed", workflow="victim"):
 class FixedServer(Server):
     """A server that comes back under the address which it had."""
 
-    port = 0
-
-    def spawn(self) -> Any:
-        if not self.port:
-            with socket.socket() as probe:
-                probe.bind(("127.0.0.1", 0))
-                self.port = probe.getsockname()[1]
-        return subprocess.Popen(
-            [sys.executable, "-m", "tallystick.cli.main", "serve"]
-            + ["--port", str(self.port), "--data", str(self.folder)],
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-        )
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port = probe.getsockname()[1]
 
     @property
     def url(self) -> str:
