@@ -22,6 +22,7 @@ import tempfile
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -104,17 +105,22 @@ def visible(server: Server) -> int:
 
 def memory(server: Server) -> tuple[float, float]:
     """(RSS, PSS) of all processes, in MB; RSS counts shared pages once a process."""
-    infos = [one.memory_full_info() for one in server.tree()]
-    return sum(info.rss for info in infos) / 1e6, sum(info.pss for info in infos) / 1e6
+    rss = pss = 0
+    for one in server.tree():
+        with suppress(psutil.NoSuchProcess):  # PostgreSQL's helpers come and go
+            info = one.memory_full_info()
+            rss, pss = rss + info.rss, pss + info.pss
+    return rss / 1e6, pss / 1e6
 
 
 def cpu_seconds(server: Server) -> dict[str, float]:
     """CPU used so far, by part."""
     used = {"api": 0.0, "engine": 0.0, "postgres": 0.0, "load": time.process_time()}
     for number, one in enumerate(server.tree()):
-        line = " ".join(one.cmdline())
-        part = "api" if number == 0 else "engine" if "workers.engine" in line else "postgres"
-        used[part] += sum(one.cpu_times()[:2])
+        with suppress(psutil.NoSuchProcess):
+            line = " ".join(one.cmdline())
+            part = "api" if number == 0 else "engine" if "workers.engine" in line else "postgres"
+            used[part] += sum(one.cpu_times()[:2])
     return used
 
 

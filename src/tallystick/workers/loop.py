@@ -20,7 +20,7 @@ from typing import Protocol
 from tallystick.errors import InvariantBroken
 
 _PAUSE_SECONDS_MAX = 5.0
-_APART_OF_DURATION = 6
+_APART_OF_DURATION = 3
 """How many times its duration a step begins after the one before."""
 
 _APART_SECONDS_MAX = 2.0
