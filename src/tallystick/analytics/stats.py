@@ -124,7 +124,8 @@ class Stats:
         groups = [DIMENSIONS[name] for name in query.group_by]
         merged: dict[tuple[Any, ...], dict[str, Any]] = {}
         keys = (["bucket"] if query.interval != "none" else []) + groups
-        for row in self._query_usage(query, groups):
+        names = _wanted(query)
+        for row in self._query_usage(query, groups, names):
             merged[tuple(row[key] for key in keys)] = row
         for row in self._query_credits(query, groups):
             key = tuple(row[name] for name in keys)
@@ -133,17 +134,15 @@ class Stats:
         if not merged and not keys:
             merged[()] = {}
         ordered = sorted(merged.items(), key=lambda item: tuple(map(str, item[0])))
-        return [_present(query, row) for _, row in ordered[: query.rows_max]]
+        return [_present(query, row, names) for _, row in ordered[: query.rows_max]]
 
-    def _query_usage(self, query: StatsQuery, groups: Sequence[str]) -> list[dict[str, Any]]:
+    def _query_usage(
+        self, query: StatsQuery, groups: Sequence[str], names: Sequence[str]
+    ) -> list[dict[str, Any]]:
         bucket = INTERVALS[query.interval].format(column="bucket_at")
         keys = ([f"{bucket} AS bucket"] if bucket else []) + list(groups)
         figures = [
-            *(
-                sql
-                for metrics, sql in _COSTLY.items()
-                if not set(metrics).isdisjoint(wanted(query))
-            ),
+            *(sql for metrics, sql in _COSTLY.items() if not set(metrics).isdisjoint(names)),
             *(f"sum(s.{name}) AS {name}" for name in _COUNTS),
             "toString(sum(toInt128(s.cost_units))) AS cost_units",
         ]
@@ -167,7 +166,7 @@ class Stats:
         return self._store.query_rows(f"{sql} SETTINGS {_settings(query)}", _parameters(query))
 
 
-def wanted(query: StatsQuery) -> tuple[str, ...]:
+def _wanted(query: StatsQuery) -> tuple[str, ...]:
     """The metrics of an answer, in its order."""
     return tuple(name for name in METRICS if name in query.metrics) or METRICS
 
@@ -328,7 +327,7 @@ def micros_of(text: str) -> int:
     return round(moment.timestamp() * 1_000_000)
 
 
-def _present(query: StatsQuery, row: dict[str, Any]) -> dict[str, Any]:
+def _present(query: StatsQuery, row: dict[str, Any], names: Sequence[str]) -> dict[str, Any]:
     counts = {name: int(row.get(name, 0)) for name in ("runs", "attempts", *_COUNTS)}
     calls, tool_calls = counts["calls"], counts["tool_calls"]
     p50, p95, p99 = row.get("latency") or (None, None, None)
@@ -349,7 +348,7 @@ def _present(query: StatsQuery, row: dict[str, Any]) -> dict[str, Any]:
         "latency_ms_p95": _rounded(p95),
         "latency_ms_p99": _rounded(p99),
     }
-    return answer | {name: figures[name] for name in wanted(query)}
+    return answer | {name: figures[name] for name in names}
 
 
 _Z = NormalDist().inv_cdf(0.975)
