@@ -31,6 +31,19 @@ def usage(world: World, event_id: str, **more: Any) -> dict[str, Any]:
     }
 
 
+def append(world: World, appender: JudgingAppender, body: bytes) -> bytes:
+    """Append by an appender that is not the world's door's; return its verdicts."""
+    batch = parse_body(
+        body,
+        content_type="application/json",
+        content_encoding="",
+        headers={},
+        received_at=world.clock.now(),
+        redactor=world.door.redactor,
+    ).batch
+    return appender.append(batch, identities_of(batch.columns, batch.size), world.clock.now())
+
+
 def send_together(
     world: World, postgres_url: str, requests: list[tuple[bytes, str]]
 ) -> list[Receipt | BaseException]:
@@ -107,16 +120,7 @@ def test_an_appender_that_is_behind_judges_by_what_another_appended(
     before = world.log.head()
     for events, fresh in ((turns[:1], 1), (turns[:2], 1), (turns, 1), (turns, 0)):
         body = json.dumps(events).encode()
-        batch = parse_body(
-            body,
-            content_type="application/json",
-            content_encoding="",
-            headers={},
-            received_at=world.clock.now(),
-            redactor=world.door.redactor,
-        ).batch
-        identities = identities_of(batch.columns, batch.size)
-        verdicts = other.append(batch, identities, world.clock.now())
+        verdicts = append(world, other, body)
         (receipt,) = send_together(world, postgres_url, [(body, "application/json")])
         assert verdicts.count(Verdict.ORIGINAL) == fresh
         assert isinstance(receipt, Receipt) and receipt.duplicates == len(events)
@@ -136,16 +140,7 @@ def test_an_append_that_finds_the_log_further_on_needs_no_third_connection(
     behind.open()
     meanwhile = usage(world, "meanwhile")
     world.send([meanwhile])
-    batch = parse_body(
-        json.dumps([meanwhile, usage(world, "behind")]).encode(),
-        content_type="application/json",
-        content_encoding="",
-        headers={},
-        received_at=world.clock.now(),
-        redactor=world.door.redactor,
-    ).batch
-    identities = identities_of(batch.columns, batch.size)
-    verdicts = behind.append(batch, identities, world.clock.now())
+    verdicts = append(world, behind, json.dumps([meanwhile, usage(world, "behind")]).encode())
     assert list(verdicts) == [Verdict.DUPLICATE, Verdict.ORIGINAL]
     pool.close()
 

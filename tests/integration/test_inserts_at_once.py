@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from tallystick.plumbing.clickhouse import ClickHouse
-from tallystick.plumbing.embedded.child import spawn
+from tests.chdb_server import serving
 
 _VALUE = "SELECT value FROM system.settings WHERE name = 'async_insert'"
 _MONTHS = "SELECT value FROM system.settings WHERE name = 'max_partitions_per_insert_block'"
@@ -24,19 +21,9 @@ def test_embedded(clickhouse: ClickHouse) -> None:
 @pytest.mark.slow
 def test_over_http(tmp_path: Path) -> None:
     """The request says it, for a server; the endpoint of chDB says it by itself."""
-    process = spawn(
-        [sys.executable, "-m", "tests.chdb_server", str(tmp_path), "key"],
-        on_parent_death=signal.SIGKILL,
-        stdout=subprocess.PIPE,
-    )
-    try:
-        assert process.stdout is not None
-        port = int(process.stdout.readline())
-        store = ClickHouse(f"http://tallystick:key@127.0.0.1:{port}/")
+    with serving(tmp_path) as (_, url):
+        store = ClickHouse(url)
         assert store.query_rows(_VALUE) == [{"value": "0"}]
         assert store.query_rows(_MONTHS) == [{"value": "0"}]
         assert store._client.get_client_setting("async_insert") == "0"
         store.close()
-    finally:
-        process.terminate()
-        process.communicate(timeout=60)
