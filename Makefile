@@ -21,7 +21,7 @@ check: $(VENV)/installed-dev     ## style, types, imports
 audit: $(VENV)/installed-dev     ## locked requirements against known advisories
 	$(BIN)/python -m tests.audit_requirements requirements.txt
 
-bench: $(VENV)/installed-dev     ## speed and memory; results go to benchmarks/results
+bench: $(VENV)/installed-dev     ## speed and memory; what is printed goes to benchmarks/results/latest
 	$(BIN)/python -m benchmarks.run $(ARGS)
 
 soak: $(VENV)/installed-dev      ## the kill tests, twenty rounds of each, and the simulator
@@ -44,7 +44,7 @@ lock: $(VENV)/installed-dev      ## pinned requirements with hashes
 		--strip-extras --no-header --allow-unsafe --extra dev -o requirements-dev.txt pyproject.toml
 
 clean:
-	rm -rf $(VENV) .tallystick
+	rm -rf $(VENV) .tallystick .bench
 
 $(VENV)/bin/python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Tallystick needs Python 3.11 or newer")'

@@ -5,7 +5,7 @@
 calls: throughput at 8 connections (closed loop), latency at one connection against the same
 upstream without a gateway, and at 300 a second (open loop). streams: 500 at 20 tokens a
 second, the server's memory over time and the first byte's delay. Every call holds, settles
-and writes its event, as in use. Results go to benchmarks/results/gateway.md.
+and writes its event, as in use.
 """
 
 from __future__ import annotations
@@ -28,7 +28,6 @@ ACCOUNTS = 100
 SECONDS = 8
 STREAMS = 500
 STREAM_TOKENS = 200
-RESULTS = Path(__file__).parent / "results" / "gateway.md"
 _CONFIG = """
 [upstreams.openai]
 kind = "openai"
@@ -186,8 +185,7 @@ def main() -> None:
     config.write_text(_CONFIG.format(url=upstream.url))
     os.environ["TALLYSTICK_GATEWAY_CONFIG"] = str(config)
     server = Server(folder / "data").start()
-    lines = [f"# Gateway\n\n`python -m benchmarks.gateway`, {os.cpu_count()} cores, load average "
-             f"at the start {os.getloadavg()[0]:.1f}.\n"]  # fmt: skip
+    lines = []
     try:
         prepare(server)
         if "calls" in wanted:
@@ -197,10 +195,7 @@ def main() -> None:
     finally:
         server.stop()
         upstream.stop()
-    text = "\n".join(lines) + "\n"
-    print(text)
-    if len(wanted) == 2:
-        RESULTS.write_text(text)
+    print("\n".join(lines))
 
 
 if __name__ == "__main__":

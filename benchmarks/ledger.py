@@ -12,7 +12,6 @@ session; the designs that are compared take turns in it.
 from __future__ import annotations
 
 import json
-import platform
 import statistics
 import subprocess
 import sys
@@ -40,7 +39,6 @@ from tallystick.plumbing.embedded.postgres import EmbeddedPostgres
 from tallystick.plumbing.postgres import BY_INDEX, migrate_postgres, open_pool
 from tallystick.sdk import LeasedCredit
 
-RESULTS = Path(__file__).parent / "results"
 ACCOUNTS = 100_000
 RUNS = 3
 HTTP_SECONDS = 10
@@ -444,24 +442,9 @@ PARTS: dict[str, Callable[[], list[str]]] = {
 
 
 def main(names: list[str]) -> None:
-    chosen = names or list(PARTS)
-    lines = [
-        "# Speed of the ledger",
-        "",
-        f"Machine: {psutil.cpu_count()} cores ({platform.machine()}), "
-        f"{psutil.virtual_memory().total / 2**30:.0f} GiB, {platform.system()}, Python "
-        f"{platform.python_version()}. Command: `make bench ARGS=ledger`. Medians of {RUNS} runs "
-        "(least to most). How: see `benchmarks/ledger.py`.",
-        "",
-        "| what | figure |",
-        "| --- | --- |",
-    ]
-    for name in chosen:
-        found = PARTS[name]()
-        lines += found
-        print("\n".join(found), flush=True)
-    if chosen == list(PARTS):
-        (RESULTS / "ledger.md").write_text("\n".join(lines) + "\n", "utf-8")
+    print(f"| what, medians of {RUNS} runs (least to most) | figure |\n| --- | --- |")
+    for name in names or list(PARTS):
+        print("\n".join(PARTS[name]()), flush=True)
 
 
 if __name__ == "__main__":

@@ -1,10 +1,11 @@
 """The event pipeline under load: sustained ingest, Kafka to facts, stats on many facts.
 
-    make bench ARGS=pipeline                     all of it, about 15 minutes
+    python -m benchmarks.pipeline                all of it
     python -m benchmarks.pipeline stages         CPU an event of each stage
     python -m benchmarks.pipeline sustained      5,000/s for a minute, 50,000/s for two
-    python -m benchmarks.pipeline kafka 1500000  a topic of events into facts, 1 and 2 sinks
-    python -m benchmarks.pipeline stats 100      /v1/stats on 100 million facts [kept in a folder]
+    python -m benchmarks.pipeline kafka [1500000]
+                                                 a topic of events into facts, 1 and 2 sinks
+    python -m benchmarks.pipeline stats 100      /v1/stats on 100 million facts [FOLDER]
 
 Method. Sustained: a load process of its own sends requests of 500 events, open loop: each
 leaves when it is due, whether or not earlier ones were answered. 1% of events are sent twice,
@@ -13,28 +14,25 @@ request was due to when `/v1/stats` (asked four times a second) shows it. Server
 load share two cores. Memory is of all processes; PSS counts a page that they share once.
 Kafka: one broker; events are in the topic before the clock starts.
 Stats: facts are generated in ClickHouse, folded by the product's own rollups, and asked for
-over HTTP by the routes' own code.
+over HTTP by the routes' own code. They are kept (FOLDER, `.bench/stats`): making 100 million
+takes an hour, and what is there is not made again.
 """
 
 from __future__ import annotations
 
 import multiprocessing
-import os
-import platform
 import sys
 import tempfile
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-import psutil
 from tests.server import Server
 
 from benchmarks.pipeline_load import BEFORE, NOW, TAG, send
-from benchmarks.run import bodies, cpu_seconds, memory, visible
+from benchmarks.serve import bodies, cpu_seconds, memory, visible
 
-RESULTS = Path(__file__).parent / "results"
 BATCH = 500
 KAFKA_RUNS = ((4, 1, "door"), (12, 1, "door"), (12, 2, "door"), (12, 1, "others"))
 """Partitions, sink processes, and who made the messages: our doors, or others as JSON."""
@@ -135,7 +133,6 @@ def run_sustained() -> list[str]:
     lines = []
     for rate, seconds in ((5_000, 60), (30_000, 60), (50_000, 120)):
         lines.append(sustained(rate, seconds))
-        print(lines[-1], flush=True)
     return [*head, *lines, ""]
 
 
@@ -150,19 +147,17 @@ def run_stages(total: int = 300_000) -> list[str]:
         "| stage | microseconds of CPU an event | of wall time |",
         "| --- | --- | --- |",
     ]
-    lines = measure(total)
-    print("\n".join(lines), flush=True)
-    return [*head, *lines, ""]
+    return [*head, *measure(total), ""]
 
 
-def run_kafka(total: int) -> list[str]:
+def run_kafka(events: str = "1500000") -> list[str]:
     from benchmarks.pipeline_kafka import kafka_to_facts
 
     head = [
         "## Kafka to facts",
         "",
-        f"{total:,} events in the topic before the sinks start; broker, PostgreSQL, chDB and sinks "
-        "share the cores, so events/s are those of the whole machine. A core of its own does "
+        f"{int(events):,} events in the topic before the sinks start; broker, PostgreSQL, chDB and "
+        "sinks share the cores, so events/s are those of the whole machine. A core of its own does "
         "1 / CPU of the sink; ClickHouse's CPU includes the rollups.",
         "",
         "| made by | partitions | sink processes | events/s | µs of CPU an event: sinks | "
@@ -171,45 +166,31 @@ def run_kafka(total: int) -> list[str]:
     ]
     lines = []
     for partitions, sinks, made_by in KAFKA_RUNS:
-        one = kafka_to_facts(total, partitions, sinks, made_by)
+        one = kafka_to_facts(int(events), partitions, sinks, made_by)
         micros = {part: used / one.events * 1e6 for part, used in one.cpu_seconds.items()}
         lines.append(
             f"| {made_by} | {partitions} | {sinks} | {one.per_second:,.0f} | "
             + " | ".join(f"{micros[part]:.1f}" for part in KAFKA_PARTS)
             + f" | {1e6 / micros['sinks']:,.0f} events/s | {one.sink_megabytes:,.0f} MB |"
         )
-        print(lines[-1], flush=True)
     return [*head, *lines, ""]
 
 
-def run_stats(millions: int, folder: str) -> list[str]:
+def run_stats(millions: str = "100", folder: str = ".bench/stats") -> list[str]:
     from benchmarks.pipeline_stats import ask
 
-    lines = ask(millions, folder)
-    print("\n".join(lines), flush=True)
-    return lines
+    return ask(int(millions) * 1_000_000, Path(folder))
 
 
 def main(arguments: list[str]) -> None:
-    parts: dict[str, Any] = {
+    parts: dict[str, Callable[..., list[str]]] = {
         "stages": run_stages,
         "sustained": run_sustained,
-        "kafka": lambda: run_kafka(int((arguments[1:] or ["1500000"])[0])),
-        "stats": lambda: run_stats(int((arguments[1:] or ["100"])[0]), "".join(arguments[2:3])),
+        "kafka": run_kafka,
+        "stats": run_stats,
     }
-    chosen = arguments[:1] or list(parts)
-    text = [line for name in chosen for line in parts[name]()]
-    for name in chosen:
-        machine = (
-            f"Machine: {psutil.cpu_count()} cores ({platform.machine()}), "
-            f"{psutil.virtual_memory().total / 2**30:.0f} GiB, {platform.system()}, "
-            f"Python {platform.python_version()}, load average before {os.getloadavg()[0]:.1f}."
-        )
-        head = ["# The event pipeline", "", machine, "How: see `benchmarks/pipeline.py`.", ""]
-        if len(chosen) == len(parts):
-            (RESULTS / "pipeline.md").write_text("\n".join([*head, *text]) + "\n", "utf-8")
-            return
-        print(f"({name}: only a run of all parts is written to results)")
+    for name in arguments[:1] or parts:
+        print("\n".join(parts[name](*arguments[1:])), flush=True)
 
 
 if __name__ == "__main__":

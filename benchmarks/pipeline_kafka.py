@@ -22,7 +22,7 @@ from tests.conftest import make_database
 from tests.distributed import Cluster
 from tests.kafka_brokers import Brokers
 
-from benchmarks.run import bodies
+from benchmarks.serve import bodies
 from tallystick.clock import SystemClock
 from tallystick.events.adapters import parse_body
 from tallystick.events.appending import KafkaAppender, seal_key

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tests.world import World
 
-from benchmarks.run import bodies
+from benchmarks.serve import bodies
 from tallystick.clock import SystemClock
 from tallystick.events.adapters import parse_body
 from tallystick.plumbing.clickhouse import ClickHouse, migrate_clickhouse

@@ -12,7 +12,6 @@ a step costs is measured around the calls that go to it.
 from __future__ import annotations
 
 import gzip
-import platform
 import random
 import tempfile
 import time
@@ -23,7 +22,6 @@ from typing import Any
 
 import lz4.frame  # type: ignore[import-untyped]
 import msgspec
-import psutil
 import psycopg
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -37,7 +35,6 @@ from tallystick.plumbing.embedded.postgres import EmbeddedPostgres
 from tallystick.plumbing.log.model import decode_payload
 from tallystick.plumbing.postgres import migrate_postgres
 
-RESULT = Path(__file__).parent / "results" / "sizes.md"
 EVENTS_PER_RUN = 40
 RUNS = 7_500
 BATCH = 500
@@ -276,21 +273,15 @@ def main() -> None:
         clickhouse.close()
         server.stop()
         folder.close()
-    memory_gib = psutil.virtual_memory().total / 2**30
     lines = [
-        "# Bytes and CPU of one event at each stage",
-        "",
-        f"Machine: {psutil.cpu_count()} cores ({platform.machine()}), {memory_gib:.0f} GiB, "
-        f"{platform.system()}, Python {platform.python_version()}. Command: "
-        f"`python -m benchmarks.sizes`. {RUNS * EVENTS_PER_RUN:,} events in {RUNS:,} runs. How: "
-        "see `benchmarks/sizes.py`. `facts_zstd` is the table of facts compressed by ZSTD(1).",
+        f"{RUNS * EVENTS_PER_RUN:,} events in {RUNS:,} runs. `facts_zstd` is the table of facts "
+        "compressed by ZSTD(1).",
         "",
         "| what | figure |",
         "| --- | --- |",
         *(f"| {what} | {figure} |" for what, figure in rows),
     ]
     print("\n".join(lines))
-    RESULT.write_text("\n".join(lines) + "\n", "utf-8")
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from pathlib import Path
 import msgspec
 import psutil
 
-from benchmarks.run import bodies
+from benchmarks.serve import bodies
 from tallystick.catalog import Catalog
 from tallystick.clock import SECOND, FixedClock, SystemClock
 from tallystick.events.appending import JudgingAppender

@@ -11,7 +11,6 @@ The hard case is that every user works in every project: fifty times the scopes.
 
 from __future__ import annotations
 
-import platform
 import random
 import statistics
 import sys
@@ -109,33 +108,24 @@ def _postgres_cpu(postmaster: psutil.Process) -> float:
 
 
 def measure_all(total: int = 400_000, runs: int = 3) -> None:
-    """Both cases, into benchmarks/results/vault.md."""
-    lines = [
-        "# The Policy Vault",
-        "",
-        f"Machine: {psutil.cpu_count()} cores ({platform.machine()}), {platform.system()}, Python "
-        f"{platform.python_version()}, shared with other work (load {psutil.getloadavg()[0]:.1f}). "
-        "Command: `make bench ARGS=vault`. How: see `benchmarks/vault.py`.",
-        "",
+    """Both cases, printed."""
+    print(
         f"{total:,} events of the log in PostgreSQL, half flat cost records, half token usage of "
         f"{len(_MODELS)} models; {_USERS:,} users, {_PROJECTS} projects; from the log to committed "
-        f"state; median of {runs}.",
-        "",
-        "| what | events/s | CPU of the follower | CPU of PostgreSQL |",
-        "| --- | --- | --- | --- |",
-    ]
+        f"state; median of {runs}.\n\n"
+        "| what | events/s | CPU of the follower | CPU of PostgreSQL |\n| --- | --- | --- | --- |"
+    )
     for name, is_spread, has_budgets in (
         ("a user works in one project", False, False),
         ("every user works in every project", True, False),
         ("a user works in one project; the tenant and each user have a budget", False, True),
     ):
         found = measure_case(total, runs, is_spread, has_budgets)
-        lines.append(
+        print(
             f"| {name} | {found.events_per_second:,.0f} | {found.follower_cpu:.1f} us an event "
-            f"| {found.postgres_cpu:.1f} us an event |"
+            f"| {found.postgres_cpu:.1f} us an event |",
+            flush=True,
         )
-        print(lines[-1], flush=True)
-    (Path(__file__).parent / "results" / "vault.md").write_text("\n".join(lines) + "\n", "utf-8")
 
 
 def counting_of(pool: ConnectionPool, store: VaultStore, clock: Clock) -> Counting:

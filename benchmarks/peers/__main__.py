@@ -1,6 +1,6 @@
 """Gateways side by side: Tallystick with its ledger, budgets and events on; peers without any.
 
-    python -m benchmarks.peers FOLDER          FOLDER keeps the peers' environments (2 GB)
+    python -m benchmarks.peers [FOLDER]        keeps the peers' environments (2 GB; `.bench/peers`)
 
 Method. One scripted upstream, one load process (`benchmarks/load.py`), one server at a time;
 every round asks each of them in turn, medians of three rounds are shown. LiteLLM runs one
@@ -36,7 +36,6 @@ from benchmarks.gateway import _CONFIG, ACCOUNTS, prepare
 from tallystick.plumbing.embedded.child import spawn
 
 HERE = Path(__file__).parent
-RESULTS = HERE.parent / "results" / "peers.md"
 ROUNDS = 3
 SECONDS = 6
 _READY_SECONDS = 180
@@ -222,11 +221,8 @@ def main(folder: Path) -> None:
             stack.enter_context(litellm(folder, upstream)),
             stack.enter_context(portkey(folder, upstream)),
         ]
-        lines = measure([direct, ours, *peers])
-    text = "\n".join(["# Gateways side by side", "", *lines, ""])
-    RESULTS.write_text(text)
-    print(text)
+        print("\n".join(measure([direct, ours, *peers])))
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]).absolute())
+    main(Path("".join(sys.argv[1:2]) or ".bench/peers").absolute())
