@@ -54,6 +54,12 @@ bitmap of a few rows costs more than they do, and loses their order: rows are lo
 """
 
 
+_RECONNECT_SECONDS = 20.0
+"""How long a pool tries by itself to replace a lost connection, waiting twice as long each time;
+then the next who asks makes it try anew. So the longest wait behind an outage is ten seconds,
+however long that took: by default a pool may wait for minutes."""
+
+
 def open_pool(
     url: str,
     *,
@@ -71,6 +77,7 @@ def open_pool(
         min_size=1,
         max_size=connections_max,
         open=False,
+        reconnect_timeout=_RECONNECT_SECONDS,
         configure=_assume_role,
         check=check,
         kwargs={"autocommit": False, "application_name": "tallystick", "options": settings},
@@ -112,6 +119,7 @@ def make_async_pool(url: str, *, connections: int, settings: str = "") -> AsyncC
         min_size=connections,
         max_size=connections,
         open=False,
+        reconnect_timeout=_RECONNECT_SECONDS,
         configure=_assume_role_async,
         timeout=10,
         kwargs={"application_name": "tallystick", "options": settings},
