@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import logging
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -16,6 +15,7 @@ import typer
 from tallystick.api import server
 from tallystick.api.app import create_app
 from tallystick.bootstrap import Platform, gateway_of, open_platform, services_of
+from tallystick.cli.process import prepare_process
 from tallystick.dashboard import pages_of
 from tallystick.errors import DataFolderInUse, StoreUnavailable, TallystickError
 from tallystick.settings import Settings
@@ -46,7 +46,7 @@ def run_server(
     is_gateway: bool = False,
 ) -> None:
     """Serve until SIGTERM; print one line when ready. `is_gateway`: model calls alone."""
-    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(name)s %(message)s")
+    prepare_process()
     sys.setswitchinterval(_SWITCH_SECONDS)
     with open_platform(settings, has_engine=has_engine) as platform:
         try:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import logging
 
 import msgspec
 import typer
@@ -15,6 +14,7 @@ from starlette.routing import Route
 
 from tallystick.api import server
 from tallystick.bootstrap import worker_options
+from tallystick.cli.process import prepare_process
 from tallystick.clock import SystemClock
 from tallystick.errors import InvalidInput
 from tallystick.settings import Settings
@@ -29,7 +29,7 @@ def run_worker(settings: Settings, role: str, host: str, health_port: int) -> No
     """Run until SIGTERM; prints one line when it works."""
     if role not in ROLES:
         raise InvalidInput(f"role must be one of {', '.join(ROLES)}", field="role")
-    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(name)s %(message)s")
+    prepare_process()
     gc.freeze()
     gc.set_threshold(*_COLLECT_AFTER)
     settings.data_folder.mkdir(parents=True, exist_ok=True)
