@@ -50,6 +50,8 @@ class Auditor:
         for row in rows[self.seen :]:
             if row["key_hash"] is not None:
                 self._check(row, self.requests[row["key_hash"]])
+            elif row["kind"] == "lot_expiry":
+                self.reference.expire_one(row["posted_at"], row["units"])
             elif row["kind"] in ("hold_expiry", "unknown", "resolve") and not (
                 converged and row["code"] == "settled_by_facts"
             ):

@@ -126,6 +126,13 @@ class Reference:
                 self.expired += box.free
                 box.free = 0
 
+    def expire_one(self, now: int, units: int) -> None:
+        """The ledger swept a box; it stays expired, also when the clock then steps back."""
+        swept = (box for box in self.boxes if box.until <= now and box.free == units)
+        if box := next(swept, None):  # it had expired here with an operation before
+            self.expired += box.free
+            box.free = 0
+
     def take(self, units: int) -> list[Part]:
         """Up to `units`, box by box, then as debt up to the limit."""
         parts = []

@@ -15,8 +15,9 @@ from tests.simulation.world import World
 
 SEEDS = int(os.environ.get("TALLYSTICK_SEEDS", "200"))
 FIRST = int(os.environ.get("TALLYSTICK_FIRST_SEED", "0"))
-KEPT: tuple[int, ...] = (82, 137)
-"""Seeds that failed once: the order of two holds, and of what a refund gives back."""
+KEPT: tuple[int, ...] = (82, 137, 695)
+"""Seeds that failed once: the order of two holds, and of what a refund gives back; a clock that
+steps back behind a swept lot (the reference took it back)."""
 
 STEPS = 40
 
