@@ -90,8 +90,7 @@ def _read_history(book: Book, needs: Needs) -> Plan[None]:
     if ended:
         (found,) = yield _batch("load_resolutions", operation_ids=id_array(ended))
         for row in found:
-            used = row[11] or [0] * len(row[9])
-            parts = list(zip(row[9], row[10], used, strict=True))
+            parts = [(name, -held, used) for name, held, used in zip(*row[9:12], strict=True)]
             fields: list[Any] = [*row[1:9], parts]
             book.resolutions[row[0]] = Resolution(*fields)
     charge_ids = needs.charge_ids | {

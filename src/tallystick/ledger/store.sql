@@ -334,10 +334,11 @@ SELECT * FROM (
     ORDER BY o.account_id, o.sequence) refunds;
 
 -- name: load_resolutions
--- How holds began and ended. Index: unique id, inv_07 and one_late_settle.
+-- How holds began and ended: what was held of limits, extensions too, is what the end gave back.
+-- Index: unique id, inv_07 and one_late_settle.
 SELECT h.operation_id::text, h.account_id, h.kind, coalesce(e.kind, ''), coalesce(e.operation_id::text, ''),
-    coalesce(e.moved, 0), coalesce(e.units, 0), h.run_id, s.hold_id IS NOT NULL, h.limit_ids,
-    h.limit_held, coalesce(e.limit_used, '{}')
+    coalesce(e.moved, 0), coalesce(e.units, 0), h.run_id, s.hold_id IS NOT NULL,
+    coalesce(e.limit_ids, '{}'), coalesce(e.limit_held, '{}'), coalesce(e.limit_used, '{}')
 FROM ledger.operation h
 LEFT JOIN ledger.operation e ON e.hold_id = h.operation_id AND e.outcome = 'posted'
     AND e.kind IN ('capture', 'release', 'hold_expiry', 'resolve', 'return')
