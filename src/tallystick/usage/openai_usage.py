@@ -61,7 +61,7 @@ _NO_OUTPUT_DETAILS = _OutputDetails()
 
 
 def usage_of(usage: OpenAIUsage) -> Usage:
-    """Turn `usage` into ours."""
+    """Turn `usage` into ours; `reading.believed` makes it whole where it contradicts itself."""
     before = usage.prompt_tokens_details or _NO_INPUT_DETAILS
     after = usage.completion_tokens_details or _NO_OUTPUT_DETAILS
     tokens_input, tokens_output = usage.prompt_tokens or 0, usage.completion_tokens or 0
@@ -75,10 +75,10 @@ def usage_of(usage: OpenAIUsage) -> Usage:
     return Usage(
         tokens_input=tokens_input,
         tokens_output=tokens_output,
-        tokens_cache_read=read if read < tokens_input else tokens_input,
+        tokens_cache_read=read,
         tokens_cache_write_5m=written - long if written > long else 0,
         tokens_cache_write_1h=long,
-        tokens_reasoning=reasoning if reasoning < tokens_output else tokens_output,
+        tokens_reasoning=reasoning,
         tokens_input_audio=before.audio_tokens or 0,
         tokens_output_audio=after.audio_tokens or 0,
     )
