@@ -1,4 +1,5 @@
-"""The gateway and the SDK read the same answers: each says the same usage, kind by kind.
+"""The gateway and the SDK read the same answers: each says the same usage, kind by kind,
+and the same of how the answer ended.
 
 Every fixture, and every shape that servers are known to send, goes through both entrances:
 a surface of the gateway, and the SDK's `Reading` of the same request.
@@ -38,7 +39,7 @@ _INPUT = 321
 _BODY = {"model": "m", "messages": [], "input": "x"}
 
 
-def by_gateway(path: str, answer: bytes, *, is_stream: bool) -> Usage:
+def by_gateway(path: str, answer: bytes, *, is_stream: bool) -> tuple[Usage, str]:
     """As `gateway.calling` and `gateway.streams` read it."""
     surface = _SURFACES[path]
     asked = surface.read(msgspec.json.encode({**_BODY, "stream": is_stream}))
@@ -51,10 +52,10 @@ def by_gateway(path: str, answer: bytes, *, is_stream: bool) -> Usage:
         seen = surface.read_answer(answer)
         output = 0 if asked.tokens_output_max == 0 else estimate_output(len(answer))
         usage = used(seen, _INPUT, output)
-    return msgspec.structs.replace(usage, service_tier=seen.service_tier)
+    return msgspec.structs.replace(usage, service_tier=seen.service_tier), seen.error_code
 
 
-def by_sdk(path: str, answer: bytes, *, is_stream: bool) -> Usage:
+def by_sdk(path: str, answer: bytes, *, is_stream: bool) -> tuple[Usage, str]:
     """As `instrument` reads it."""
     body = msgspec.json.encode({**_BODY, "stream": is_stream})
     request = read_request("POST", f"/v1/{path}", body)
@@ -66,7 +67,7 @@ def by_sdk(path: str, answer: bytes, *, is_stream: bool) -> Usage:
         reading.end()
     else:
         reading.take_answer(answer)
-    return reading.usage
+    return reading.usage, reading.seen.error_code
 
 
 def _events(contents: list[Any]) -> bytes:
@@ -101,7 +102,7 @@ def test_both_entrances_read_the_same(
     sdk = by_sdk(path, answer, is_stream=is_stream)
     assert gateway == sdk
     if expected is not None:
-        counts = msgspec.to_builtins(gateway)
+        counts = msgspec.to_builtins(gateway[0])
         assert {**counts, **expected} == counts
         assert not {name for name in counts if name not in expected} - {"service_tier"}
 
@@ -117,4 +118,6 @@ def test_a_stream_that_breaks_off_is_the_same_at_both(
     for end in range(0, len(answer), max(len(answer) // 20, 1)):
         gateway = by_gateway(path, answer[:end], is_stream=True)
         assert gateway == by_sdk(path, answer[:end], is_stream=True), end
-        assert gateway.tokens_input > 0
+        assert gateway[0].tokens_input > 0
+        if end < len(answer) // 2:
+            assert gateway[1] == "upstream_cut"
