@@ -137,5 +137,6 @@ def test_an_error_in_a_stream_is_told_by_its_name() -> None:
                         ({"code": 502, "message": "away"}, "502"),
                         ("Sorry, what you asked", "upstream_error_event")):  # fmt: skip
         reading = Reading(chat_request(stream=True))
-        reading.feed(b"data: " + json.dumps({"error": error}).encode() + b"\n\n")
+        event = {"error": error, "usage": {"prompt_tokens": 1}}
+        assert b'"error"' in reading.feed(b"data: " + json.dumps(event).encode() + b"\n\n")
         assert (reading.seen.error_code, reading.is_whole) == (code, True)

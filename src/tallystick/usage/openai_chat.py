@@ -105,9 +105,9 @@ class ChatReader:
             return event
         if chunk.usage is None:  # OpenAI sets null in each; quotes within text are escaped
             return event.replace(b',"usage":null', b"")
-        if not chunk.choices:
-            return b""
-        return _without_usage(event, text)
+        if chunk.choices or chunk.error is not None:
+            return _without_usage(event, text)
+        return b""
 
     def _note(self, chunk: _Chunk, usage: OpenAIUsage) -> None:
         """Usage beside a choice that goes on is what was used so far, not in all."""
