@@ -6,15 +6,13 @@ import json
 from itertools import pairwise
 from typing import Any
 
-import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tallystick.gateway.usage import openai_chat
-from tallystick.sdk.metering.answers import Reading, Usage, anthropic_usage, openai_usage
+from tallystick.sdk.metering.answers import Reading
 from tallystick.sdk.metering.bodies import Dialect, bound_tokens, read_request
-from tallystick.sdk.metering.server_sent import EventFilter
+from tallystick.usage import Usage
 
 
 def chat_request(**changes: Any) -> Any:
@@ -59,21 +57,6 @@ def test_the_output_ceiling_counts_every_choice() -> None:
     assert [chat_request(n=n).answers for n in (3, -2, None, True)] == [3, 1, 1, 1]
 
 
-@pytest.mark.parametrize(
-    ("said", "served"),
-    [("priority", "priority"), ("default", ""), ("auto", None), (None, None), (7, None)],
-)
-def test_the_tier_that_served_goes_with_the_usage(said: Any, served: str | None) -> None:
-    asked = chat_request(service_tier="flex")
-    whole, stream = Reading(asked), Reading(asked)
-    usage = {"prompt_tokens": 3, "completion_tokens": 2}
-    answer = {"model": "m", "choices": [], "usage": usage, "service_tier": said}
-    whole.take_answer(json.dumps(answer).encode())
-    stream.take_event(answer)
-    for reading in (whole, stream):
-        assert reading.usage == Usage(tokens_input=3, tokens_output=2, service_tier=served)
-
-
 def test_a_picture_is_not_text() -> None:
     picture = {"type": "image_url", "image_url": {"url": "data:image/png;base64," + "A" * 30_000}}
     assert 1600 <= bound_tokens([picture]) < 2000
@@ -81,66 +64,10 @@ def test_a_picture_is_not_text() -> None:
     assert bound_tokens([1, 2, 3]) == 3
 
 
-def test_openai_usage_with_cached_and_reasoning() -> None:
-    reported = {
-        "prompt_tokens": 100,
-        "completion_tokens": 9,
-        "prompt_tokens_details": {"cached_tokens": 40, "cache_write_tokens": 20},
-        "completion_tokens_details": {"reasoning_tokens": 5},
-    }
-    assert openai_usage(reported) == Usage(
-        tokens_input=100,
-        tokens_output=9,
-        tokens_cache_read=40,
-        tokens_cache_write_5m=20,
-        tokens_reasoning=5,
-    )
-    assert openai_usage({}) == Usage()
-    assert openai_usage({"prompt_tokens": None, "completion_tokens": "x"}) == Usage()
-
-
-@pytest.mark.parametrize(
-    "reported",
-    [
-        {"completion_tokens_details": {"reasoning_tokens": 50}, "total_tokens": 160},
-        {"completion_tokens_details": {"reasoning_tokens": 5}, "total_tokens": 110},
-        {"prompt_cache_hit_tokens": 80, "prompt_cache_miss_tokens": 20},
-        {"cached_tokens": 80},
-        {"prompt_tokens": 100.0, "completion_tokens": 10.0},
-    ],
-)
-def test_servers_that_count_otherwise_are_read_as_the_gateway_does(
-    reported: dict[str, Any],
-) -> None:
-    reported = {"prompt_tokens": 100, "completion_tokens": 10, **reported}
-    here = openai_usage(reported)
-    there = openai_chat.usage_of(msgspec.convert(reported, openai_chat.ChatUsage, strict=False))
-    for name in ("tokens_input", "tokens_output", "tokens_cache_read", "tokens_reasoning"):
-        assert getattr(here, name) == getattr(there, name), name
-
-
 def test_sound_is_told_apart() -> None:
-    usage = openai_usage(
-        {
-            "prompt_tokens": 50,
-            "completion_tokens": 40,
-            "prompt_tokens_details": {"audio_tokens": 30},
-            "completion_tokens_details": {"audio_tokens": 25},
-        }
-    )
-    assert (usage.tokens_input_audio, usage.tokens_output_audio) == (30, 25)
     body = b'{"model":"gpt-audio","messages":[],"modalities":["text","audio"]}'
     asked = read_request("POST", "/v1/chat/completions", body)
     assert asked is not None and asked.has_audio
-
-
-def test_anthropic_usage_includes_what_was_cached() -> None:
-    reported = {"input_tokens": 5, "cache_read_input_tokens": 10, "cache_creation_input_tokens": 7}
-    found = anthropic_usage({**reported, "output_tokens": 3})
-    assert (found.tokens_input, found.tokens_cache_write_5m) == (22, 7)
-    hour = {**reported, "cache_creation": {"ephemeral_1h_input_tokens": 7}}
-    assert anthropic_usage(hour).tokens_cache_write_1h == 7
-    assert anthropic_usage(hour).tokens_cache_write_5m == 0
 
 
 def _stream(border: str) -> tuple[bytes, bytes]:
@@ -163,23 +90,12 @@ def test_a_stream_cut_anywhere_is_read_alike(cuts: list[int], border: str) -> No
     sent, shown = _stream(border)
     places = sorted({0, len(sent), *(min(cut, len(sent)) for cut in cuts)})
     for hides in (True, False):
-        reading = Reading(chat_request(stream=True))
-        events = EventFilter(reading, hides_usage=hides)
-        passed = b"".join(events.feed(sent[start:end]) for start, end in pairwise(places))
-        passed += events.end()
+        reading = Reading(chat_request(stream=True, stream_options={"include_usage": not hides}))
+        passed = b"".join(reading.feed(sent[start:end]) for start, end in pairwise(places))
+        passed += reading.end()
+        assert reading.is_whole
         assert passed == (shown if hides else sent)
         assert reading.usage == Usage(tokens_input=10, tokens_output=2)
-
-
-def test_a_stream_without_usage_is_estimated() -> None:
-    reading = Reading(chat_request(stream=True))
-    events = EventFilter(reading, hides_usage=True)
-    sent, _ = _stream("\n\n")
-    events.feed(sent[: sent.index(b'"finish_reason"')])
-    found = reading.usage
-    assert found.quality == "estimated"
-    assert found.tokens_output == 2
-    assert found.tokens_input == chat_request(stream=True).tokens_input
 
 
 @pytest.mark.parametrize("usage", [None, {}, {"prompt_tokens": 0, "completion_tokens": 0}])
@@ -191,3 +107,36 @@ def test_an_answer_that_tells_no_usage_is_estimated_and_not_free(usage: Any) -> 
     assert reading.usage.quality == "estimated"
     assert reading.usage.tokens_output >= 40
     assert reading.usage.tokens_input > 0
+
+
+_DEEP = b'{"x":' + b"[" * 100_000 + b"]" * 100_000 + b"}"
+
+
+@pytest.mark.parametrize(
+    "body", [b"", b"{", _DEEP, b'{"usage":{"prompt_tokens":1.5}}', b'{"model":"\xff"}']
+)
+def test_what_cannot_be_read_pays_the_output_that_was_set_aside(body: bytes) -> None:
+    """And nothing is raised in the application, which may read it all the same."""
+    whole = Reading(chat_request(max_tokens=60_000))
+    whole.take_answer(body)
+    assert (whole.usage.tokens_output, whole.usage.quality) == (60_000, "estimated")
+    stream = Reading(chat_request(stream=True))
+    event = b"data: " + body + b"\n\n"
+    assert stream.feed(event) + stream.end() == event
+
+
+def test_a_name_that_is_no_text_hides_nothing() -> None:
+    event = b'data: {"choices":[{"finish_reason":"stop"}],"usage":{"prompt_tokens":1},"\xff":1}\n\n'
+    reading = Reading(chat_request(stream=True))
+    assert reading.feed(event) == event
+    assert reading.usage.tokens_input == 1
+
+
+def test_an_error_in_a_stream_is_told_by_its_name() -> None:
+    for error, code in (({"type": "overloaded_error"}, "overloaded_error"),
+                        ({"code": 502, "message": "away"}, "502"),
+                        ("Sorry, what you asked", "upstream_error_event")):  # fmt: skip
+        reading = Reading(chat_request(stream=True))
+        event = {"error": error, "usage": {"prompt_tokens": 1}}
+        assert b'"error"' in reading.feed(b"data: " + json.dumps(event).encode() + b"\n\n")
+        assert (reading.seen.error_code, reading.is_whole) == (code, True)

@@ -33,11 +33,11 @@ from tallystick.gateway.settings import (
     check_settings,
     load_gateway_settings,
 )
-from tallystick.gateway.sse import EventSplitter, event_text
 from tallystick.gateway.surfaces import SURFACES
 from tallystick.gateway.surfaces.openai_chat import CHAT
 from tallystick.gateway.surfaces.openai_embeddings import EMBEDDINGS
-from tallystick.gateway.usage import anthropic, believed, openai_chat, openai_responses
+from tallystick.usage import anthropic, believed, openai_chat, openai_responses
+from tallystick.usage.server_sent import EventSplitter, event_text
 
 FIXTURES = Path(__file__).parents[1] / "fixtures" / "usage" / "answers.json"
 READERS: dict[str, Any] = {

@@ -10,12 +10,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tallystick.gateway.model import Seen
-from tallystick.gateway.sse import EventSplitter, event_text
 from tallystick.gateway.upstreams.bedrock import ConverseChat, InvokeMessages
 from tallystick.gateway.upstreams.gemini import GeminiChat
 from tallystick.gateway.upstreams.translation import Translation
-from tallystick.gateway.usage import (
+from tallystick.usage import (
+    Seen,
+    StreamedAnswer,
     StreamReader,
     anthropic,
     believed,
@@ -83,19 +83,16 @@ def read_stream(one: dict[str, Any], sizes: list[int]) -> StreamReader:
     if kind in _TRANSLATIONS:
         translation, kind = _TRANSLATIONS[kind]
         translator = translation.stream("asked-for", 1_790_000_000)
-    reader, splitter = reader_of(kind), EventSplitter()
+    stream = StreamedAnswer(reader_of(kind))
     start = turn = 0
     while start < len(text):
         piece = text[start : start + sizes[turn % len(sizes)]]
         start, turn = start + len(piece), turn + 1
-        for event in splitter.feed(translator.feed(piece) if translator else piece):
-            reader.read(event, event_text(event))
-    rest = splitter.rest
-    for event in splitter.feed(translator.end() if translator else b""):
-        reader.read(event, event_text(event))
-    if rest:
-        reader.read(rest, event_text(rest + b"\n\n"))
-    return reader
+        stream.feed(translator.feed(piece) if translator else piece)
+    if translator:
+        stream.feed(translator.end())
+    stream.end()
+    return stream.reader
 
 
 @pytest.mark.parametrize("one", _STREAMS, ids=lambda one: str(one["file"]))

@@ -24,7 +24,6 @@ from tallystick.errors import SlowDown, StoreUnavailable, TallystickError, TooMa
 from tallystick.gateway import routing
 from tallystick.gateway.attribution import CallPlace
 from tallystick.gateway.door import TokenRate
-from tallystick.gateway.estimate import estimate_output
 from tallystick.gateway.headers import answer_headers, call_headers, header_text
 from tallystick.gateway.health import Health
 from tallystick.gateway.heartbeat import Heartbeat
@@ -38,8 +37,9 @@ from tallystick.gateway.streams import StreamAnswer
 from tallystick.gateway.surfaces import Surface
 from tallystick.gateway.upstreams import able, send_translated, translation_of
 from tallystick.gateway.upstreams.translation import Unsupported
-from tallystick.gateway.usage import believed, estimated_usage
 from tallystick.ids import IdSource
+from tallystick.usage import believed, estimated_usage
+from tallystick.usage.reading import estimate_output
 
 T = TypeVar("T")
 _SETTLE_DELAYS = (0.1, 0.5, 2.0, 5.0)

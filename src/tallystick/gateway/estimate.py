@@ -13,8 +13,6 @@ import re
 BYTES_PER_TOKEN = 3
 IMAGE_TOKENS_MAX = 2_000
 """Above what a picture of the largest billed size costs at OpenAI (1,445) and Anthropic (1,600)."""
-_BYTES_PER_TOKEN_MEAN = 4
-_PIECE_BYTES_MAX = 7
 _ENCLOSED_BYTES_MIN = 2048
 _ENCLOSED_BYTES_PER_TOKEN = 256
 """For files larger than a picture; the densest text in a PDF stays below."""
@@ -57,17 +55,3 @@ def bound_input(body: bytes) -> int:
                 length -= len(part)
                 enclosed += max(IMAGE_TOKENS_MAX, len(part) // per_token)
     return length // BYTES_PER_TOKEN + max(enclosed, named * IMAGE_TOKENS_MAX)
-
-
-def estimate_output(text_bytes: int, pieces: int = 0) -> int:
-    """The tokens that generated text has about.
-
-    Most streams bring a token in each piece, 4 to 5 bytes of English; where pieces are
-    larger they hold several, and bytes tell more.
-
-    >>> estimate_output(41, pieces=8), estimate_output(400, pieces=8)
-    (8, 100)
-    """
-    if text_bytes <= pieces * _PIECE_BYTES_MAX:
-        return pieces
-    return -(-text_bytes // _BYTES_PER_TOKEN_MEAN)

@@ -1,4 +1,4 @@
-"""The gateway's words: what was asked, what was seen of an answer, and how a call failed."""
+"""The gateway's words: what was asked, and how a call failed."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from collections.abc import Mapping
 import msgspec
 
 from tallystick.errors import TallystickError
-from tallystick.gateway.money import Usage
 
 
 class Asked(msgspec.Struct, frozen=True, kw_only=True):
@@ -31,19 +30,6 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
     tools: Mapping[str, int] = {}
     """Tools that the provider runs and bills by call -> calls at most."""
     metadata: Mapping[str, str] = {}
-
-
-class Seen(msgspec.Struct, kw_only=True):
-    """What was seen of an answer."""
-
-    usage: Usage | None = None
-    """None: the answer did not say, or not in a form that can be read."""
-    began: Usage | None = None
-    """What a stream said of its input before its answer began; its output counts nothing yet."""
-    served_model: str = ""
-    service_tier: str | None = None
-    """None: the answer did not say which tier served it."""
-    error_code: str = ""
 
 
 class ModelUnknown(TallystickError):

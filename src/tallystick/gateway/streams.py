@@ -16,18 +16,16 @@ import time
 from collections.abc import AsyncIterator, Mapping
 from typing import TYPE_CHECKING
 
-import msgspec
 from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
 from tallystick.errors import TallystickError
 from tallystick.gateway.headers import answer_headers, call_headers, header_text
 from tallystick.gateway.model import UpstreamFailed
-from tallystick.gateway.money import CallPermit, Usage
+from tallystick.gateway.money import CallPermit
 from tallystick.gateway.outbound import Answer
-from tallystick.gateway.sse import EventSplitter, event_text
-from tallystick.gateway.usage import believed, estimated_usage
-from tallystick.gateway.usage.reading import tokens_so_far
+from tallystick.usage import StreamedAnswer
+from tallystick.usage.reading import tokens_so_far
 
 if TYPE_CHECKING:
     from tallystick.gateway.calling import Attempt, Calling
@@ -65,16 +63,16 @@ class StreamAnswer(Response):
         self._answer = answer
         self._permit: CallPermit = attempt.permit
         self._reader = attempt.call.surface.reader(attempt.call.asked)
-        self._splitter = EventSplitter()
+        self._stream = StreamedAnswer(self._reader)
         self._is_gone = False
         self._gone_at = 0.0
         self._sending_since = 0.0
         """0 while nothing waits for the client."""
         self._drained = 0
-        self._is_killed = False
         self._looking: asyncio.TimerHandle | None = None
         self._top_up: asyncio.Task[CallPermit] | None = None
         self._cut: TallystickError | None = None
+        """What ends it before its upstream does: a kill switch, or a top-up that was refused."""
         self._error_code = ""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -154,8 +152,8 @@ class StreamAnswer(Response):
 
     def _interrupted(self) -> bytes | None:
         """What is left to say after a look ended the relay; None to read on without a client."""
-        if self._is_killed:
-            return self._cut_off()
+        if self._cut is not None:
+            return self._cut_off(self._cut)
         if not self._sending_since:
             self._error_code = "client_gone"
             return b""
@@ -182,7 +180,7 @@ class StreamAnswer(Response):
         """
         try:
             async for piece in pieces:
-                shown = self._read(piece)
+                shown = self._stream.feed(piece)
                 if self._is_gone:
                     self._drained += len(piece)
                     if self._drained > self._calling.settings.drain_bytes:
@@ -191,25 +189,14 @@ class StreamAnswer(Response):
                 elif shown:
                     message = {"type": "http.response.body", "body": shown, "more_body": True}
                     await self._send(send, message)
-                if self._is_near_edge() and await self._is_at_edge():
-                    return self._cut_off()
-            return self._rest()
+                if self._is_near_edge():
+                    await self._cover_more()
+                    if self._cut is not None:
+                        return self._cut_off(self._cut)
+            return self._stream.end()
         except UpstreamFailed as failure:
             self._error_code = failure.code
             return self._reader.failure(failure.code, failure.message)
-
-    def _read(self, piece: bytes) -> bytes:
-        """Read the events that end in this piece; return what the client is sent."""
-        read = self._reader.read
-        return b"".join([read(event, event_text(event)) for event in self._splitter.feed(piece)])
-
-    def _rest(self) -> bytes:
-        """What the upstream left without an end, and whether it was all of the answer."""
-        rest = self._splitter.rest
-        last = self._reader.read(rest, event_text(rest + b"\n\n")) if rest else b""
-        if not self._reader.is_ended and not self._reader.seen.error_code:
-            self._error_code = "upstream_cut"
-        return last
 
     async def _send_last(self, send: Send, body: bytes, *, is_end: bool = False) -> None:
         """Send what is left to say, to a client that takes it."""
@@ -227,8 +214,7 @@ class StreamAnswer(Response):
             self._calling.calls.check_running(self._permit)
         except TallystickError as killed:
             self._cut = killed
-            self._is_killed = True
-        return self._is_killed
+        return self._cut is not None
 
     def _is_near_edge(self) -> bool:
         """Whether the answer needs more than its hold covers soon."""
@@ -239,33 +225,30 @@ class StreamAnswer(Response):
         is_own = self._attempt.call.asked.tokens_output_max is not None
         return held * _OWN_MAXIMUM_SLACK if is_own else held
 
-    async def _is_at_edge(self) -> bool:
-        """Top the hold up in time; True when the answer is beyond it and may not go on."""
+    async def _cover_more(self) -> None:
+        """Top the hold up in time; refused, the answer is cut where it is beyond its hold."""
         held, tokens = self._held(), tokens_so_far(self._reader)
         if self._top_up is None:
             more = self._calling.calls.top_up(self._permit, tokens_output=self._more_tokens())
             self._top_up = asyncio.ensure_future(more)
         if tokens < held and not self._top_up.done():
-            return False
+            return
         try:
             self._permit = await asyncio.shield(self._top_up)
         except TallystickError as refused:
-            self._cut = refused
-            return tokens >= held
-        self._top_up = None
-        return False
+            if tokens >= held:
+                self._cut = refused
+        else:
+            self._top_up = None
 
     def _more_tokens(self) -> int:
         return max(self._permit.tokens_output, 64) * _GROWTH
 
-    def _cut_off(self) -> bytes:
+    def _cut_off(self, cut: TallystickError) -> bytes:
         """Stop the upstream; the answer's end in the protocol's own way."""
-        refused = self._cut
-        code = refused.code if refused else "hold_exhausted"
-        message = refused.message if refused else "the hold is used up"
-        self._error_code = code
+        self._error_code = cut.code
         self._answer.close()
-        return self._reader.ending(code, message, tokens_so_far(self._reader))
+        return self._reader.ending(cut.code, cut.message, tokens_so_far(self._reader))
 
     async def _end(self) -> None:
         """Settle by the provider's count, or by what was generated as far as it was seen."""
@@ -277,7 +260,7 @@ class StreamAnswer(Response):
             error_code = self._error_code or seen.error_code
             await self._calling.settle(
                 self._attempt._replace(permit=self._permit),
-                self._usage(),
+                self._stream.usage(self._attempt.call.asked.tokens_input),
                 outcome="failed" if error_code else "completed",
                 error_code=error_code,
                 provider_request_id=header_text(self._answer.headers.get("x-request-id", "")),
@@ -286,13 +269,3 @@ class StreamAnswer(Response):
             )
         finally:
             self._calling.give_back(self._attempt)
-
-    def _usage(self) -> Usage:
-        """The provider's count; of what broke off, what it said first and what was seen."""
-        seen, tokens = self._reader.seen, tokens_so_far(self._reader)
-        estimate = estimated_usage(self._attempt.call.asked.tokens_input, tokens)
-        if seen.usage is None and seen.began is not None:
-            output = max(seen.began.tokens_output, tokens)
-            began = msgspec.structs.replace(seen.began, tokens_output=output, quality="estimated")
-            return believed(began, estimate)
-        return believed(seen.usage, estimate)

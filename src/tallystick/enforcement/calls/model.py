@@ -12,6 +12,7 @@ import msgspec
 
 from tallystick.access import Principal
 from tallystick.errors import TallystickError
+from tallystick.usage import Usage as Usage  # a word of calls too
 
 
 class CallRefused(TallystickError):
@@ -110,26 +111,6 @@ class CallPermit(msgspec.Struct, frozen=True, kw_only=True):
     limit: tuple[str, str] = ("", "")
     """The run budget that it draws from: limit id and asset."""
     ask: CallAsk
-
-
-class Usage(msgspec.Struct, frozen=True, kw_only=True):
-    """What a call used, by the provider's word or (`quality` "estimated") by ours."""
-
-    tokens_input: int = 0
-    tokens_output: int = 0
-    tokens_cache_read: int = 0
-    tokens_cache_write_5m: int = 0
-    tokens_cache_write_1h: int = 0
-    tokens_reasoning: int = 0
-    tokens_input_audio: int = 0
-    """Part of tokens_input."""
-    tokens_output_audio: int = 0
-    """Part of tokens_output."""
-    tools: Mapping[str, int] = {}
-    """Paid tools that the model used, and how often."""
-    service_tier: str | None = None
-    """The tier that served, by the provider's word; None: it did not say."""
-    quality: str = "exact"
 
 
 class CallReceipt(msgspec.Struct, frozen=True, kw_only=True):

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import msgspec
 
 from tallystick.gateway.estimate import HAS_AUDIO, bound_input, plainly
-from tallystick.gateway.model import Asked, Seen
+from tallystick.gateway.model import Asked
 from tallystick.gateway.settings import Upstream
 from tallystick.gateway.surfaces.surface import (
     encode_fields,
@@ -17,7 +17,7 @@ from tallystick.gateway.surfaces.surface import (
     read_fields,
     text_fields,
 )
-from tallystick.gateway.usage import StreamReader, openai_chat
+from tallystick.usage import Seen, StreamReader, openai_chat
 
 
 class _StreamOptions(msgspec.Struct):

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from tallystick.gateway.estimate import bound_input
-from tallystick.gateway.model import Asked, Seen
+from tallystick.gateway.model import Asked
 from tallystick.gateway.settings import Upstream
 from tallystick.gateway.surfaces.surface import encode_fields, field_of, model_of, read_fields
-from tallystick.gateway.usage import StreamReader, openai_chat
+from tallystick.usage import Seen, StreamReader, openai_chat
 
 
 class _Embeddings:

@@ -13,7 +13,7 @@ import msgspec
 
 from tallystick.errors import InvalidInput
 from tallystick.gateway.estimate import bound_input
-from tallystick.gateway.model import Asked, Seen
+from tallystick.gateway.model import Asked
 from tallystick.gateway.settings import Upstream
 from tallystick.gateway.surfaces.surface import (
     encode_fields,
@@ -23,7 +23,7 @@ from tallystick.gateway.surfaces.surface import (
     read_fields,
     text_fields,
 )
-from tallystick.gateway.usage import StreamReader, openai_responses
+from tallystick.usage import Seen, StreamReader, openai_responses
 
 _TOOL_CALLS_MAX = 10
 """Calls of a billed tool that are held for when the request sets no max_tool_calls."""

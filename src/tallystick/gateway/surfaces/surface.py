@@ -8,9 +8,9 @@ from typing import Any, Protocol
 import msgspec
 
 from tallystick.errors import InvalidInput
-from tallystick.gateway.model import Asked, Seen
+from tallystick.gateway.model import Asked
 from tallystick.gateway.settings import Upstream
-from tallystick.gateway.usage import StreamReader
+from tallystick.usage import Seen, StreamReader
 
 _read_fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _encode = msgspec.json.Encoder().encode

@@ -15,7 +15,6 @@ from typing import Any
 import msgspec
 
 from tallystick.gateway.model import Asked
-from tallystick.gateway.sse import EventSplitter, event_text
 from tallystick.gateway.upstreams.chat_answer import (
     Choice,
     ChunkWriter,
@@ -44,6 +43,7 @@ from tallystick.gateway.upstreams.chat_request import (
     text_of,
 )
 from tallystick.gateway.upstreams.translation import Unsupported, quoted
+from tallystick.usage.server_sent import EventSplitter, event_text
 
 _CARRIED = frozenset(ChatRequest.__struct_fields__)
 _OTHER_OUTPUT = ("-image", "-tts", "-live", "native-audio")

@@ -17,8 +17,7 @@ import msgspec
 from tallystick.invariant import check
 from tallystick.sdk.context import Place
 from tallystick.sdk.errors import LimitReached
-from tallystick.sdk.metering.answers import Usage
-from tallystick.sdk.metering.bodies import ModelRequest
+from tallystick.sdk.metering.bodies import ModelRequest, tier_of
 from tallystick.sdk.recorder import Settings
 from tallystick.sdk.spool.records import (
     AUTHORIZATIONS_PATH,
@@ -27,6 +26,7 @@ from tallystick.sdk.spool.records import (
     UNDO_PATH,
 )
 from tallystick.sdk.work import event_at
+from tallystick.usage import Usage
 
 
 class Owed(NamedTuple):
@@ -187,7 +187,7 @@ class Call:
             "provider": self.provider,
             "model": ending.served_model or self.request.model,
             "request_id": self.call_id,
-            "service_tier": self.request.service_tier if served is None else served,
+            "service_tier": self.request.service_tier if served is None else tier_of(served),
             "usage_quality": ending.usage.quality,
             "latency_ms": ending.latency_ms,
             "error_code": ending.error_code,

@@ -186,8 +186,8 @@ class MeteredCall:
 
     def _ending(self, outcome: str, error_code: str) -> Ending:
         reading = self.reading
-        if reading.error_code and not error_code:
-            outcome, error_code = "failed", reading.error_code
+        if reading.seen.error_code and outcome == "completed":
+            outcome, error_code = "failed", reading.seen.error_code
         return Ending(
             usage=reading.usage,
             outcome=outcome,

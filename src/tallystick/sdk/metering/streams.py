@@ -17,7 +17,6 @@ from typing import Any
 
 from tallystick.sdk.context import error_code_of
 from tallystick.sdk.metering.meter import MeteredCall
-from tallystick.sdk.metering.server_sent import EventFilter
 
 Decode = Callable[[bytes], bytes | None]
 """Makes a compressed body plain; None when it cannot."""
@@ -34,19 +33,16 @@ class _Metered:
         self._decode = decode
         self._is_events = is_events
         self._gathered: list[bytes] | None = None if is_events and decode is None else []
-        self._filter = EventFilter(
-            metered.reading, hides_usage=is_events and metered.call.request.hides_usage
-        )
 
     def _take(self, chunk: bytes) -> bytes:
         if self._gathered is None:
-            return self._filter.feed(chunk)
+            return self._metered.reading.feed(chunk)
         self._gathered.append(chunk)
         return chunk
 
     def _rest(self) -> bytes:
         if self._gathered is None:
-            return self._filter.end()
+            return self._metered.reading.end()
         self._read_gathered()
         return b""
 
@@ -60,14 +56,13 @@ class _Metered:
         if plain is None:
             reading.take_unread()
         elif self._is_events:
-            events = EventFilter(reading, hides_usage=False)
-            events.feed(plain)
-            events.end()
-        elif not reading.take_answer(plain):
-            reading.take_unread()
+            reading.feed(plain)
+            reading.end()
+        else:
+            reading.take_answer(plain)
 
     def _outcome_at_close(self) -> str:
-        return "completed" if self._metered.reading.is_final else "cancelled"
+        return "completed" if self._metered.reading.is_whole else "cancelled"
 
     def __del__(self) -> None:
         metered = getattr(self, "_metered", None)

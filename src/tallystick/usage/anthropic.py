@@ -12,9 +12,8 @@ from typing import Any
 
 import msgspec
 
-from tallystick.gateway.model import Seen
-from tallystick.gateway.money import Usage
-from tallystick.gateway.usage.reading import UNREADABLE, tier_said
+from tallystick.usage.model import Seen, Usage
+from tallystick.usage.reading import UNREADABLE, error_said, tier_said
 
 
 class _CacheCreation(msgspec.Struct):
@@ -43,6 +42,7 @@ class _Usage(msgspec.Struct):
 
 
 class _Message(msgspec.Struct):
+    id: str | int | None = None
     model: str | None = None
     usage: _Usage | None = None
 
@@ -59,6 +59,7 @@ class _Event(msgspec.Struct):
     message: _Message | None = None
     delta: _Delta | None = None
     usage: _Usage | None = None
+    error: Any = None
 
 
 _read_message = msgspec.json.Decoder(_Message, strict=False).decode
@@ -98,7 +99,7 @@ def read_answer(body: bytes) -> Seen:
     except UNREADABLE:
         seen.error_code = "answer_unreadable"
         return seen
-    seen.served_model = message.model or ""
+    seen.served_model, seen.answer_id = message.model or "", message.id or ""
     if message.usage is not None:
         seen.usage = usage_of(message.usage)
         seen.service_tier = tier_said(message.usage.service_tier)
@@ -130,17 +131,21 @@ class MessagesReader:
         elif read.type == "content_block_stop":
             self._block = None
         elif read.type == "message_start" and read.message is not None:
-            self.seen.served_model = read.message.model or ""
-            self._usage = read.message.usage or self._usage
-            self.seen.began = usage_of(self._usage) if read.message.usage else None
-            self.seen.service_tier = tier_said(self._usage.service_tier)
+            self._begin(read.message)
         elif read.type == "message_delta" and read.usage is not None:
             self._take(read.usage)
         elif read.type == "message_stop":
             self.is_ended = True
         elif read.type == "error":
-            self.seen.error_code = "upstream_error_event"
+            self.seen.error_code = error_said(read.error)
+            self.is_ended = True
         return event
+
+    def _begin(self, message: _Message) -> None:
+        self.seen.served_model, self.seen.answer_id = message.model or "", message.id or ""
+        self._usage = message.usage or self._usage
+        self.seen.began = usage_of(self._usage) if message.usage else None
+        self.seen.service_tier = tier_said(self._usage.service_tier)
 
     def _count(self, delta: _Delta | None) -> None:
         if delta is None:

@@ -1,7 +1,7 @@
 """Usage of OpenAI's Responses API: in the answer, or in a stream's last event.
 
-Source: openai-python 3.54 types/responses/response_usage.py, response_completed_event.py,
-response_incomplete_event.py, response_failed_event.py.
+Source: openai-python 3.54 types/responses/response_completed_event.py,
+response_incomplete_event.py, response_failed_event.py, response_error_event.py.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ from typing import Any
 
 import msgspec
 
-from tallystick.gateway.model import Seen
-from tallystick.gateway.money import Usage
-from tallystick.gateway.usage.reading import UNREADABLE, tier_said
+from tallystick.usage.model import Seen
+from tallystick.usage.openai_usage import ResponsesUsage, usage_of
+from tallystick.usage.reading import UNREADABLE, error_said, tier_said
 
 _LAST = ("response.completed", "response.incomplete", "response.failed")
 _BILLED_ITEMS = {
@@ -23,37 +23,25 @@ _BILLED_ITEMS = {
 }
 
 
-class _InputDetails(msgspec.Struct):
-    cached_tokens: int | None = None
-    cache_write_tokens: int | None = None
-
-
-class _OutputDetails(msgspec.Struct):
-    reasoning_tokens: int | None = None
-
-
-class _Usage(msgspec.Struct):
-    input_tokens: int | None = None
-    output_tokens: int | None = None
-    input_tokens_details: _InputDetails | None = None
-    output_tokens_details: _OutputDetails | None = None
-
-
 class _Item(msgspec.Struct):
     type: str = ""
 
 
 class _Response(msgspec.Struct):
-    model: str | None = None
+    id: str | int | None = None
     status: str | None = None
-    usage: _Usage | None = None
+    error: Any = None
+    model: str | None = None
     output: list[_Item] | None = None
     service_tier: Any = None
+    usage: ResponsesUsage | None = None
 
 
 class _Event(msgspec.Struct):
     type: str = ""
     delta: Any = None
+    code: Any = None
+    error: Any = None
     response: msgspec.Raw = msgspec.Raw()
     sequence_number: int = 0
 
@@ -62,19 +50,6 @@ _read_response = msgspec.json.Decoder(_Response, strict=False).decode
 """Not strict: a count of 12.0 or "12" is 12, as some servers write it."""
 _read_event = msgspec.json.Decoder(_Event).decode
 _encode = msgspec.json.Encoder().encode
-
-
-def usage_of(usage: _Usage) -> Usage:
-    """Turn `usage` into ours."""
-    input_details = usage.input_tokens_details or _InputDetails()
-    output_details = usage.output_tokens_details or _OutputDetails()
-    return Usage(
-        tokens_input=usage.input_tokens or 0,
-        tokens_output=usage.output_tokens or 0,
-        tokens_cache_read=input_details.cached_tokens or 0,
-        tokens_cache_write_5m=input_details.cache_write_tokens or 0,
-        tokens_reasoning=output_details.reasoning_tokens or 0,
-    )
 
 
 def read_answer(body: bytes) -> Seen:
@@ -89,11 +64,12 @@ def read_answer(body: bytes) -> Seen:
 
 def _note(seen: Seen, response: _Response) -> None:
     seen.served_model = response.model or seen.served_model
+    seen.answer_id = response.id or seen.answer_id
     seen.service_tier = tier_said(response.service_tier) or seen.service_tier
     if response.usage is not None:
         seen.usage = usage_of(response.usage)
     if response.status == "failed":
-        seen.error_code = "upstream_error_event"
+        seen.error_code = error_said(response.error)
     tools: dict[str, int] = {}
     for item in response.output or ():
         if name := _BILLED_ITEMS.get(item.type):
@@ -124,7 +100,8 @@ class ResponsesReader:
             self.text_bytes += len(read.delta.encode("utf-8", "surrogatepass"))
             self.pieces += 1
         elif read.type == "error":
-            self.seen.error_code = "upstream_error_event"
+            self.seen.error_code = error_said(read.error or {"code": read.code})
+            self.is_ended = True
         elif bytes(read.response).startswith(b"{"):
             self._response = read.response.copy()
             self._note(read)

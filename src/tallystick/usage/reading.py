@@ -1,15 +1,14 @@
-"""What all readers of streams share."""
+"""What all readers share: what can be believed of a report, and what is estimated without."""
 
 from __future__ import annotations
 
-from typing import Protocol
+import re
+from typing import Any, Protocol
 
 import msgspec
 
 from tallystick.bounds import ID_LENGTH_MAX, TOKENS_MAX
-from tallystick.gateway.estimate import estimate_output
-from tallystick.gateway.model import Seen
-from tallystick.gateway.money import Usage
+from tallystick.usage.model import Seen, Usage
 
 UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 """What a decoder raises of an answer that is not JSON, is of another shape or nests too deeply."""
@@ -24,7 +23,7 @@ class StreamReader(Protocol):
     pieces: int
     """Events that carried some; each is a token at least."""
     is_ended: bool
-    """The protocol's own last event was seen."""
+    """The protocol's own last event was seen, or an error in its place."""
 
     def read(self, event: bytes, text: bytes) -> bytes:
         """Take one event (and its data); return what the client is sent of it (b"": nothing)."""
@@ -37,6 +36,24 @@ class StreamReader(Protocol):
     def failure(self, code: str, message: str) -> bytes:
         """The event that says that the answer broke off."""
         ...
+
+
+_BYTES_PER_TOKEN_MEAN = 4
+_PIECE_BYTES_MAX = 7
+
+
+def estimate_output(text_bytes: int, pieces: int = 0) -> int:
+    """The tokens that generated text has about.
+
+    Most streams bring a token in each piece, 4 to 5 bytes of English; where pieces are
+    larger they hold several, and bytes tell more.
+
+    >>> estimate_output(41, pieces=8), estimate_output(400, pieces=8)
+    (8, 100)
+    """
+    if text_bytes <= pieces * _PIECE_BYTES_MAX:
+        return pieces
+    return -(-text_bytes // _BYTES_PER_TOKEN_MEAN)
 
 
 def tokens_so_far(reader: StreamReader) -> int:
@@ -53,6 +70,20 @@ def tier_said(value: object) -> str | None:
     if not isinstance(value, str) or not 0 < len(value) <= ID_LENGTH_MAX:
         return None
     return value if value.isprintable() and value != "auto" else None
+
+
+_ERROR_NAME = re.compile(r"[\w.:-]{1,64}")
+
+
+def error_said(error: Any) -> str:
+    """The name that an answer gives its error; no text of its own.
+
+    >>> error_said({"code": None, "type": "overloaded_error"}), error_said("what was asked")
+    ('overloaded_error', 'upstream_error_event')
+    """
+    named = (error.get("code") or error.get("type")) if isinstance(error, dict) else None
+    name = str(named)
+    return name if named and _ERROR_NAME.fullmatch(name) else "upstream_error_event"
 
 
 _COUNTS = (
@@ -101,6 +132,16 @@ def believed(reported: Usage | None, estimate: Usage) -> Usage:
 
 def _part(count: int, whole: int) -> int:
     return min(max(count, 0), whole)
+
+
+def used(seen: Seen, tokens_input: int, tokens_output: int) -> Usage:
+    """The provider's count; of what broke off, what it said first and the estimates."""
+    estimate = estimated_usage(tokens_input, tokens_output)
+    if seen.usage is not None or seen.began is None:
+        return believed(seen.usage, estimate)
+    output = max(seen.began.tokens_output, tokens_output)
+    began = msgspec.structs.replace(seen.began, tokens_output=output, quality="estimated")
+    return believed(began, estimate)
 
 
 def estimated_usage(tokens_input: int, tokens_output: int) -> Usage:

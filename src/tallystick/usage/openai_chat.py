@@ -1,10 +1,7 @@
 """Usage of OpenAI chat completions and embeddings, and of servers that speak the same.
 
-Counts differ between servers: OpenAI counts reasoning within completion_tokens, xAI beside
-it (then the total says so); DeepSeek names cache hits its own way; some send usage with the
-last choice, some in every chunk, OpenAI in a last chunk without choices.
-Source: openai-python 3.54 types/completion_usage.py, types/chat/chat_completion_chunk.py;
-api-docs.deepseek.com "usage"; docs.x.ai "reasoning tokens".
+Some send usage with the last choice, some in every chunk, OpenAI in a last chunk without
+choices. Source: openai-python 3.54 types/chat/chat_completion_chunk.py.
 """
 
 from __future__ import annotations
@@ -13,33 +10,9 @@ from typing import Any
 
 import msgspec
 
-from tallystick.gateway.model import Seen
-from tallystick.gateway.money import Usage
-from tallystick.gateway.usage.reading import UNREADABLE, tier_said
-
-
-class _InputDetails(msgspec.Struct):
-    cached_tokens: int | None = None
-    cache_write_tokens: int | None = None
-    cache_creation_tokens: int | None = None
-    audio_tokens: int | None = None
-
-
-class _OutputDetails(msgspec.Struct):
-    reasoning_tokens: int | None = None
-    audio_tokens: int | None = None
-
-
-class ChatUsage(msgspec.Struct):
-    """`usage` as these servers send it."""
-
-    prompt_tokens: int | None = None
-    completion_tokens: int | None = None
-    total_tokens: int | None = None
-    prompt_tokens_details: _InputDetails | None = None
-    completion_tokens_details: _OutputDetails | None = None
-    prompt_cache_hit_tokens: int | None = None
-    cached_tokens: int | None = None
+from tallystick.usage.model import Seen
+from tallystick.usage.openai_usage import OpenAIUsage, usage_of
+from tallystick.usage.reading import UNREADABLE, error_said, tier_said
 
 
 class _Function(msgspec.Struct):
@@ -66,16 +39,18 @@ class _Choice(msgspec.Struct):
 
 
 class _Chunk(msgspec.Struct):
+    id: str | int | None = None
     model: str | None = None
-    choices: list[_Choice] | None = None
-    usage: ChatUsage | None = None
     service_tier: Any = None
+    choices: list[_Choice] | None = None
+    usage: OpenAIUsage | None = None
     error: Any = None
 
 
 class _Answer(msgspec.Struct):
+    id: str | int | None = None
     model: str | None = None
-    usage: ChatUsage | None = None
+    usage: OpenAIUsage | None = None
     service_tier: Any = None
 
 
@@ -86,27 +61,6 @@ _read_fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _encode = msgspec.json.Encoder().encode
 
 
-def usage_of(usage: ChatUsage) -> Usage:
-    """Turn `usage` into ours."""
-    input_details = usage.prompt_tokens_details or _InputDetails()
-    output_details = usage.completion_tokens_details or _OutputDetails()
-    tokens_input, tokens_output = usage.prompt_tokens or 0, usage.completion_tokens or 0
-    reasoning = output_details.reasoning_tokens or 0
-    if reasoning and usage.total_tokens == tokens_input + tokens_output + reasoning:
-        tokens_output += reasoning
-    cached = input_details.cached_tokens or usage.prompt_cache_hit_tokens or usage.cached_tokens
-    written = input_details.cache_write_tokens or input_details.cache_creation_tokens
-    return Usage(
-        tokens_input=tokens_input,
-        tokens_output=tokens_output,
-        tokens_cache_read=min(cached or 0, tokens_input),
-        tokens_cache_write_5m=written or 0,
-        tokens_reasoning=min(reasoning, tokens_output),
-        tokens_input_audio=input_details.audio_tokens or 0,
-        tokens_output_audio=output_details.audio_tokens or 0,
-    )
-
-
 def read_answer(body: bytes) -> Seen:
     """Read a whole answer; what cannot be read has no usage."""
     seen = Seen()
@@ -115,7 +69,7 @@ def read_answer(body: bytes) -> Seen:
     except UNREADABLE:
         seen.error_code = "answer_unreadable"
         return seen
-    seen.served_model = answer.model or ""
+    seen.served_model, seen.answer_id = answer.model or "", answer.id or ""
     seen.service_tier = tier_said(answer.service_tier)
     if answer.usage is not None:
         seen.usage = usage_of(answer.usage)
@@ -151,13 +105,11 @@ class ChatReader:
             return event
         if chunk.usage is None:  # OpenAI sets null in each; quotes within text are escaped
             return event.replace(b',"usage":null', b"")
-        if not chunk.choices:
-            return b""
-        fields = _read_fields(text)
-        del fields["usage"]
-        return b"data: " + _encode(fields) + b"\n\n"
+        if chunk.choices or chunk.error is not None:
+            return _without_usage(event, text)
+        return b""
 
-    def _note(self, chunk: _Chunk, usage: ChatUsage) -> None:
+    def _note(self, chunk: _Chunk, usage: OpenAIUsage) -> None:
         """Usage beside a choice that goes on is what was used so far, not in all."""
         choices = chunk.choices or ()
         if choices and not any(choice.finish_reason for choice in choices):
@@ -167,10 +119,13 @@ class ChatReader:
 
     def _count(self, chunk: _Chunk) -> None:
         if chunk.error is not None:
-            self.seen.error_code = "upstream_error_event"
+            self.seen.error_code = error_said(chunk.error)
+            self.is_ended = True
         if chunk.model:
             self.seen.served_model = chunk.model
-        if chunk.service_tier is not None:
+        if chunk.id:
+            self.seen.answer_id = chunk.id
+        if chunk.service_tier not in (None, self.seen.service_tier):
             self.seen.service_tier = tier_said(chunk.service_tier) or self.seen.service_tier
         for choice in chunk.choices or ():
             if choice.delta is not None:
@@ -199,6 +154,15 @@ class ChatReader:
         """An error event, as OpenAI sends it; the SDK raises APIError."""
         error = {"message": message, "type": "upstream_error", "param": None, "code": code}
         return b"data: " + _encode({"error": error}) + b"\n\n"
+
+
+def _without_usage(event: bytes, text: bytes) -> bytes:
+    try:
+        fields = _read_fields(text)
+    except UNREADABLE:  # a name that is no UTF-8
+        return event
+    del fields["usage"]
+    return b"data: " + _encode(fields) + b"\n\n"
 
 
 def _text_of(part: Any) -> str:
