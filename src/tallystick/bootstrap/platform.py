@@ -167,7 +167,9 @@ def open_platform(
         if has_engine:
             options = engine_options(settings, folder, postgres_url, secret)
             options = msgspec.structs.replace(options, has_wipe=has_wipe, is_restoring=is_restoring)
-            engine, clickhouse_url = _start_engine(options, folder, stack)
+            engine, clickhouse_url = _start_engine(
+                options, folder, stack, silent_looks_max=settings.engine_silent_seconds
+            )
         clickhouse = stack.enter_context(closing(ClickHouse(clickhouse_url)))
         stores = _Stores(pool, postgres_url, clickhouse, heads, door, catalog, clock)
         yield Platform(
@@ -272,10 +274,16 @@ def _open_catalog(
 
 
 def _start_engine(
-    options: EngineOptions, folder: DataFolder, stack: ExitStack
+    options: EngineOptions, folder: DataFolder, stack: ExitStack, *, silent_looks_max: int
 ) -> tuple[Engine, str]:
     """The engine, and where ClickHouse answers: the engine's own endpoint when it is embedded."""
-    engine = Engine(options, folder.lock_fd, folder.scratch_folder(), folder.path / "engine.log")
+    engine = Engine(
+        options,
+        folder.lock_fd,
+        folder.scratch_folder(),
+        folder.path / "engine.log",
+        silent_looks_max=silent_looks_max,
+    )
     stack.callback(engine.stop)
     engine.start()
     if not options.clickhouse_url.startswith("chdb://"):
