@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import closing
@@ -46,6 +48,22 @@ def test_a_stopped_engine_is_killed_and_started_again(server: Server) -> None:
     (row,) = server.get("/v1/stats", tenant_id="patience")["rows"]
     assert row["calls"] == 1
     assert [one.pid for one in _engines(server)] != [hung.pid]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the port is held on Linux alone")
+def test_nobody_takes_the_port_of_an_engine_that_is_away(server: Server) -> None:
+    (dead,) = _engines(server)
+    ports = {one.laddr.port for one in dead.net_connections() if one.status == "LISTEN"}
+    dead.kill()
+    dead.wait(_DEADLINE_SECONDS)
+    for port in ports:
+        with socket.socket() as other, pytest.raises(OSError, match="in use"):
+            other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            other.bind(("127.0.0.1", port))
+    server.wait_until_ready()
+    (next_one,) = _engines(server)
+    found = {one.laddr.port for one in next_one.net_connections() if one.status == "LISTEN"}
+    assert found == ports != set()
 
 
 def test_looks_without_a_sign_are_counted_until_the_next_one() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -33,7 +34,10 @@ class Engine:
         silent_looks_max: int,
     ) -> None:
         """It hangs when `ensure_running` hears nothing of it so many times; 0: it never does."""
-        self._options = options
+        self._port = _reserve_port()
+        self._options = msgspec.structs.replace(
+            options, endpoint_port=self._port.getsockname()[1] if self._port else 0
+        )
         self._lock_fd = lock_fd
         self._scratch = scratch
         self._log = log
@@ -110,6 +114,8 @@ class Engine:
         """Let it finish its step, then end it."""
         if self._pulse is not None:
             self._pulse.close()
+        if self._port is not None:
+            self._port.close()
         if self._process is None or not self.is_running():
             return
         self._process.terminate()
@@ -118,3 +124,17 @@ class Engine:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
+
+
+def _reserve_port() -> socket.socket | None:
+    """A free loopback port for each engine of ours and nobody else, also between two of them.
+
+    Nobody listens on this socket: while no engine does, connections are refused. Elsewhere than
+    on Linux it could be given connections all the same; there the first engine takes a port.
+    """
+    if sys.platform != "linux":
+        return None
+    reserved = socket.socket()
+    reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    reserved.bind(("127.0.0.1", 0))
+    return reserved

@@ -98,6 +98,8 @@ class _Server(ThreadingHTTPServer):
     """A thread for each connection, which are those of our own processes."""
 
     daemon_threads = True
+    allow_reuse_port = True
+    """The parent holds the port, so that nobody else takes it between two of us."""
     request_queue_size = 1024
     """By default 5 may wait to be accepted: of those that connect at once others wait for seconds,
     for the kernel to ask again, or are cut off."""
