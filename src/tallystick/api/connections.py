@@ -36,13 +36,15 @@ class BoundedProtocol(HttpToolsProtocol):
         self.began_at = self.received_at = self.loop.time()
 
     def data_received(self, data: bytes) -> None:
-        """Read on; a head that grows beyond its bound ends the connection."""
+        """Read on; a head that grows beyond its bound ends the connection.
+
+        What came together with a head's beginning is not counted: requests before it, perhaps.
+        """
         self.received_at = self.loop.time()
+        self.head_bytes += len(data)
         super().data_received(data)
-        if self.is_head and self.began_at is not None:
-            self.head_bytes += len(data)
-            if self.head_bytes > HEAD_BYTES_MAX:
-                self.transport.close()
+        if self.head_bytes > HEAD_BYTES_MAX and self.is_head and self.began_at is not None:
+            self.transport.close()
 
     def on_message_begin(self) -> None:
         """The first byte of a request is here."""
