@@ -57,9 +57,10 @@ def test_nobody_takes_the_port_of_an_engine_that_is_away(server: Server) -> None
     dead.kill()
     dead.wait(_DEADLINE_SECONDS)
     for port in ports:
-        with socket.socket() as other, pytest.raises(OSError, match="in use"):
+        with socket.socket() as other:
             other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            other.bind(("127.0.0.1", port))
+            with pytest.raises(OSError, match="in use"):
+                other.bind(("127.0.0.1", port))
     server.wait_until_ready()
     (next_one,) = _engines(server)
     found = {one.laddr.port for one in next_one.net_connections() if one.status == "LISTEN"}
