@@ -68,6 +68,8 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"tokens_input": True}, "wrong_type"),
     ({"tokens_input": 10**10}, "number_too_large"),
     ({"latency_ms": 1e300}, "number_too_large"),
+    ({"latency_ms": 10**400}, "number_too_large"),
+    ({"latency_ms": -(10**400)}, "negative_number"),
     ({"event_type": "cost", "cost_amount": "9" * 29}, "number_too_large"),
     ({"tokens_cache_read": 11}, "inconsistent_tokens"),
     ({"tokens_reasoning": 1}, "inconsistent_tokens"),
@@ -97,6 +99,14 @@ def test_a_bad_event_has_a_code_and_its_neighbours_survive(
     assert (rejection.index, rejection.code) == (1, code)
     assert rejection.reason
     assert parsed.broken[0].reject_code == code
+
+
+@pytest.mark.parametrize("number", [10**400, -(10**400)], ids=["large", "negative"])
+@pytest.mark.parametrize("place", ["attrs", "unknown"])
+def test_a_number_that_no_float_can_take_is_hashed(place: str, number: int) -> None:
+    (kept,) = events_of(one(**{place: {"amount": number}}))
+    (value,) = json.loads(kept.attrs).values()
+    assert value.startswith("hmac:")
 
 
 RAW_BAD = [
