@@ -8,9 +8,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import closing
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, suppress
 from pathlib import Path
 
+import httpx
 import psutil
 import pytest
 
@@ -118,3 +120,37 @@ def _look_until_heard(pulse: Pulse) -> None:
             return
         assert time.monotonic() < deadline
         time.sleep(0.01)
+
+
+def test_where_clickhouse_hangs_the_ledger_does_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Readiness and statistics wait for it in threads of their own."""
+    monkeypatch.setenv("TALLYSTICK_ENGINE_SILENT_SECONDS", "0")
+    server = Server(tmp_path / "data").start()
+    server.client.put("/v1/accounts/calm", json={"tenant_id": "calm"}).raise_for_status()
+    (hung,) = _engines(server)
+    with ThreadPoolExecutor(24) as askers:
+        hung.suspend()
+        try:
+            asked = [
+                askers.submit(_ask, server, "/v1/stats" if number % 2 else "/readyz")
+                for number in range(24)
+            ]
+            for _ in range(20):  # while they arrive, and when all of them wait
+                balance = server.client.get("/v1/accounts/calm/balance")
+                assert balance.json()["available"] == "0"
+                time.sleep(0.1)
+            assert not any(one.done() and one.result() == 200 for one in asked)
+        finally:
+            hung.resume()
+    server.wait_until_ready()
+    assert server.stop() == 0
+
+
+def _ask(server: Server, path: str) -> int:
+    with suppress(httpx.HTTPError):
+        key = server.client.headers["Authorization"]
+        url = f"{str(server.client.base_url).rstrip('/')}{path}"
+        return httpx.get(url, headers={"Authorization": key}, timeout=60).status_code
+    return 0

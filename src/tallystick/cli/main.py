@@ -229,7 +229,7 @@ def gateway(
 
 @app.command()
 def worker(
-    role: Annotated[str, typer.Argument(help="sink, vault, charger, keeper (or scheduler) or archiver.")],
+    role: Annotated[str, typer.Argument(help="sink, vault, charger, keeper or archiver.")],
     host: Annotated[str, typer.Option(help="Address of health and metrics.")] = "127.0.0.1",
     health_port: Annotated[int, typer.Option(help="Port of health and metrics.")] = 9100,
     data: Data = None,
