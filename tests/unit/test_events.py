@@ -110,6 +110,7 @@ def test_a_number_that_no_float_can_take_is_hashed(place: str, number: int) -> N
 
 
 RAW_BAD = [
+    (b'{"event_id":"x","latency_ms":1e' + b"9" * 25 + b"}", "number_too_large"),
     (b'{"event_id": nope}', "invalid_json"),
     (b'{"event_id":"x","latency_ms":NaN}', "not_finite"),
     (b'{"event_id":"x","latency_ms":Infinity}', "not_finite"),
