@@ -109,6 +109,16 @@ def test_a_number_that_no_float_can_take_is_hashed(place: str, number: int) -> N
     assert value.startswith("hmac:")
 
 
+@pytest.mark.parametrize("number", ["0." + "1" * 2_000, "1e-" + "9" * 25, "-0." + "4" * 30])
+def test_a_fraction_of_many_digits_is_hashed(number: str) -> None:
+    text = json.dumps({**GOOD, "attrs": {"ratio": 0.125}})
+    (kept,) = events_of(parse(text.encode()))
+    assert json.loads(kept.attrs) == {"ratio": 0.125}
+    parsed = parse(text.replace("0.125", number).encode())
+    assert all("hmac:" in event.attrs for event in events_of(parsed))
+    assert all(len(event.attrs) < 100 for event in events_of(parsed))
+
+
 RAW_BAD = [
     (b'{"event_id":"x","latency_ms":1e' + b"9" * 25 + b"}", "number_too_large"),
     (b'{"event_id": nope}', "invalid_json"),

@@ -122,6 +122,7 @@ _ERROR_TOKEN = re.compile(r"[A-Za-z0-9_.:-]{1,64}", re.ASCII)
 _PLAIN_KEY = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,63}", re.ASCII)
 _HIDDEN = re.compile(r"hmac:[0-9a-f]{16}", re.ASCII)
 _NUMBER_MAX = 10**9  # longer numbers may be cards, phones or dates of birth
+_NUMBER_LENGTH_MAX = 24  # what a double takes; a fraction has as many digits as somebody writes
 _encoder = msgspec.json.Encoder(order="deterministic", decimal_format="number")
 
 
@@ -192,7 +193,11 @@ class Redactor:
             return value
         if isinstance(value, int | float | Decimal):
             small = -_NUMBER_MAX < value < _NUMBER_MAX  # also of an int that no float can take
-            return value if small else self.hashed(value, tenant_id)
+            return (
+                value
+                if small and len(str(value)) <= _NUMBER_LENGTH_MAX
+                else self.hashed(value, tenant_id)
+            )
         if isinstance(value, str) and key in self._allowed and _MACHINE_TOKEN.fullmatch(value):
             return value
         return self.hashed(value, tenant_id)
