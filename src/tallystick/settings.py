@@ -56,6 +56,9 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The name of a worker among those of its role, the same after a restart; empty: the host's."""
     lease_seconds: float = 30.0
     """What the death of a worker costs in freshness."""
+    engine_silent_seconds: int = 120
+    """How long the engine of `serve` may give no sign of life before it is killed and started
+    again; 0: for ever, for a debugger."""
     archive_url: str = ""
     """Where raw events are archived: a folder or s3://bucket/prefix; empty: `archive` in the
     data folder."""

@@ -169,7 +169,7 @@ def test_workers_killed_and_paused_at_random_points(cluster: Cluster) -> None:
     client = cluster.api()
     names = [cluster.worker("sink", f"sink-{number}") for number in (1, 2)]
     names += [cluster.worker("charger", f"charger-{number}") for number in (1, 2)]
-    cluster.worker("keeper")
+    cluster.worker("scheduler")
     load = Load(client, "load", requests=40 * ROUNDS, size=50)
     load.start()
     for kill in range(ROUNDS):

@@ -10,6 +10,7 @@ import contextlib
 import json
 import logging
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -180,6 +181,29 @@ def test_a_message_that_is_too_large_is_refused_before_its_neighbours(
     follower = Follower(reading(options))
     assert sum(follower.reader.heads().values()) == 0
     follower.close()
+
+
+def test_what_a_topic_refuses_is_not_the_senders_fault(
+    options: KafkaOptions, writer: KafkaWriter
+) -> None:
+    """Its limit was lowered: events are to be kept and sent again, not given up."""
+    admin = AdminClient({"bootstrap.servers": options.brokers, "log_level": 0})
+    messages = [(b"k", random.Random(1).randbytes(900))]
+    _limit_messages(admin, options.topic, 500)
+    with pytest.raises(StoreUnavailable, match="too large"):
+        writer.append(options.topic, messages)
+    _limit_messages(admin, options.topic, 1_000_000)
+    writer.append(options.topic, messages)
+
+
+def _limit_messages(admin: AdminClient, topic: str, size_bytes: int) -> None:
+    kafka = import_client("confluent_kafka.admin")
+    change = kafka.AlterConfigOpType.SET
+    entry = kafka.ConfigEntry("max.message.bytes", str(size_bytes), incremental_operation=change)
+    topics = kafka.ConfigResource.Type.TOPIC
+    resource = kafka.ConfigResource(topics, topic, incremental_configs=[entry])
+    for future in admin.incremental_alter_configs([resource]).values():
+        future.result()
 
 
 def test_seek_back_and_replay(options: KafkaOptions, writer: KafkaWriter) -> None:

@@ -68,6 +68,8 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"tokens_input": True}, "wrong_type"),
     ({"tokens_input": 10**10}, "number_too_large"),
     ({"latency_ms": 1e300}, "number_too_large"),
+    ({"latency_ms": 10**400}, "number_too_large"),
+    ({"latency_ms": -(10**400)}, "negative_number"),
     ({"event_type": "cost", "cost_amount": "9" * 29}, "number_too_large"),
     ({"tokens_cache_read": 11}, "inconsistent_tokens"),
     ({"tokens_reasoning": 1}, "inconsistent_tokens"),
@@ -99,7 +101,26 @@ def test_a_bad_event_has_a_code_and_its_neighbours_survive(
     assert parsed.broken[0].reject_code == code
 
 
+@pytest.mark.parametrize("number", [10**400, -(10**400)], ids=["large", "negative"])
+@pytest.mark.parametrize("place", ["attrs", "unknown"])
+def test_a_number_that_no_float_can_take_is_hashed(place: str, number: int) -> None:
+    (kept,) = events_of(one(**{place: {"amount": number}}))
+    (value,) = json.loads(kept.attrs).values()
+    assert value.startswith("hmac:")
+
+
+@pytest.mark.parametrize("number", ["0." + "1" * 2_000, "1e-" + "9" * 25, "-0." + "4" * 30])
+def test_a_fraction_of_many_digits_is_hashed(number: str) -> None:
+    text = json.dumps({**GOOD, "attrs": {"ratio": 0.125}})
+    (kept,) = events_of(parse(text.encode()))
+    assert json.loads(kept.attrs) == {"ratio": 0.125}
+    parsed = parse(text.replace("0.125", number).encode())
+    assert all("hmac:" in event.attrs for event in events_of(parsed))
+    assert all(len(event.attrs) < 100 for event in events_of(parsed))
+
+
 RAW_BAD = [
+    (b'{"event_id":"x","latency_ms":1e' + b"9" * 25 + b"}", "number_too_large"),
     (b'{"event_id": nope}', "invalid_json"),
     (b'{"event_id":"x","latency_ms":NaN}', "not_finite"),
     (b'{"event_id":"x","latency_ms":Infinity}', "not_finite"),

@@ -11,7 +11,7 @@ from tallystick.plumbing.log.kafka import KafkaOptions, KafkaWriter, check_topic
 from tallystick.plumbing.log.kafka.options import configure, connect, import_client
 from tallystick.plumbing.log.kafka.topics import TopicState
 
-SAFE = TopicState(12, 3, 2, 14 * 24 * 3600 * 1000, "LogAppendTime")
+SAFE = TopicState(12, 3, 2, 14 * 24 * 3600 * 1000, "LogAppendTime", 1_048_588)
 
 
 def configured(**properties: str) -> dict[str, object]:
@@ -90,6 +90,7 @@ def test_without_the_client_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) 
         (SAFE._replace(retention_ms=24 * 3600 * 1000), "less than 7 days"),
         (SAFE._replace(retention_ms=-1), ""),
         (SAFE._replace(timestamp_type="CreateTime"), "producers' clocks"),
+        (SAFE._replace(message_bytes_max=500_000), "larger is refused"),
         (SAFE._replace(partitions=6), "planned operation"),
     ],
 )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
@@ -25,6 +24,7 @@ from tallystick.api.requests import check_path, respond
 from tallystick.api.route_entry import RouteEntry
 from tallystick.api.routes import ROUTES
 from tallystick.api.services import Services
+from tallystick.api.threads import ask_facts, ask_readiness
 from tallystick.enforcement.rates import UNLIMITED, rate_headers
 from tallystick.errors import TallystickError
 
@@ -35,7 +35,7 @@ _BUSY = {("POST", "/v1/holds"), ("POST", "/v1/events")}
 
 async def get_metrics(services: Services, request: Request) -> Response:
     """What Prometheus scrapes."""
-    text = await asyncio.to_thread(
+    text = await ask_facts(
         services.metrics.render, services.freshness, services.ledger, services.seals
     )
     return Response(text, media_type="text/plain; version=0.0.4")
@@ -71,7 +71,7 @@ def create_app(
         return respond({"status": "ok"})
 
     async def readyz(_: Request) -> Response:
-        is_ready, report = await asyncio.to_thread(services.ready)
+        is_ready, report = await ask_readiness(services.ready)
         return respond({"ready": is_ready, **report}, 200 if is_ready else 503)
 
     async def openapi(_: Request) -> Response:

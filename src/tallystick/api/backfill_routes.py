@@ -19,6 +19,7 @@ from tallystick.api.requests import (
 )
 from tallystick.api.route_entry import RouteEntry
 from tallystick.api.services import Services
+from tallystick.api.threads import ask_facts
 from tallystick.backfill import EVENTS_PER_SECOND, BackfillRequest
 
 
@@ -110,7 +111,7 @@ async def post_backfill_resume(services: Services, request: Request) -> Response
 async def post_event_reconciliation(services: Services, request: Request) -> Response:
     """Find events that count twice; with `repair` reverse the later ones."""
     body = await read_json(request, EventReconciliationBody, allow_empty=True)
-    return respond(await asyncio.to_thread(event_report, services, body.repair))
+    return respond(await ask_facts(event_report, services, body.repair))
 
 
 def event_report(services: Services, is_repairing: bool) -> dict[str, Any]:

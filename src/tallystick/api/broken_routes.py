@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping
 from typing import Any
 
@@ -20,6 +19,7 @@ from tallystick.api.requests import (
 )
 from tallystick.api.route_entry import RouteEntry
 from tallystick.api.services import Services
+from tallystick.api.threads import ask_facts
 from tallystick.broken import BrokenFilter
 from tallystick.errors import InvalidInput
 
@@ -90,13 +90,13 @@ def own_parameters(request: Request, parameters: dict[str, str]) -> dict[str, st
 async def list_broken(services: Services, request: Request) -> Response:
     """Broken messages, newest first."""
     parameters = own_parameters(request, dict(request.query_params))
-    return respond(await asyncio.to_thread(page_of, services, parameters))
+    return respond(await ask_facts(page_of, services, parameters))
 
 
 async def get_broken(services: Services, request: Request) -> Response:
     """One broken message."""
     broken_id = request.path_params["broken_id"]
-    return respond(await asyncio.to_thread(services.broken.get, broken_id, tenant_of(request)))
+    return respond(await ask_facts(services.broken.get, broken_id, tenant_of(request)))
 
 
 async def post_fix(services: Services, request: Request) -> Response:
@@ -134,7 +134,7 @@ async def post_dismiss(services: Services, request: Request) -> Response:
     """Dismiss one message."""
     body = await read_json(request, DismissBody)
     broken_id = request.path_params["broken_id"]
-    dismissed = await asyncio.to_thread(
+    dismissed = await ask_facts(
         services.broken.dismiss,
         broken_id,
         body.reason,

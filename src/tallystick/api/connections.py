@@ -10,8 +10,10 @@ here.
 from __future__ import annotations
 
 import asyncio
+import sys
 from typing import Any
 
+from httptools import HttpParserUpgrade
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 HEAD_SECONDS = 10.0
@@ -28,6 +30,7 @@ class BoundedProtocol(HttpToolsProtocol):
     """When the request that is arriving began; None: none is, or all of it has arrived."""
     received_at = 0.0
     head_bytes = 0
+    _arriving = b""
     is_head = True
 
     def connection_made(self, transport: Any) -> None:
@@ -36,13 +39,38 @@ class BoundedProtocol(HttpToolsProtocol):
         self.began_at = self.received_at = self.loop.time()
 
     def data_received(self, data: bytes) -> None:
-        """Read on; a head that grows beyond its bound ends the connection."""
+        """Read on; a head that grows beyond its bound ends the connection.
+
+        What came together with a head's beginning is not counted: requests before it, perhaps.
+        """
         self.received_at = self.loop.time()
+        self.head_bytes += len(data)
+        self._arriving = data
         super().data_received(data)
-        if self.is_head and self.began_at is not None:
-            self.head_bytes += len(data)
-            if self.head_bytes > HEAD_BYTES_MAX:
-                self.transport.close()
+        self._arriving = b""
+        if self.head_bytes > HEAD_BYTES_MAX and self.is_head and self.began_at is not None:
+            self.transport.close()
+
+    def _should_upgrade(self) -> bool:
+        """Every wish for another protocol comes to `handle_websocket_upgrade`."""
+        return True
+
+    def handle_websocket_upgrade(self) -> None:
+        """Ignore the wish and read the request, as HTTP allows: Java's client wishes each time.
+
+        The parser leaves what follows such a head to the other protocol, its body too. So it is
+        given the request once more, without the wish.
+        """
+        upgrade = sys.exception()
+        method = self.parser.get_method()
+        if method == b"CONNECT" or not isinstance(upgrade, HttpParserUpgrade):
+            self.send_400_response("Only requests are served here.")
+            return
+        version = self.parser.get_http_version().encode()
+        head = [method + b" " + self.url + b" HTTP/" + version]
+        head += [name + b": " + value for name, value in self.headers if name != b"upgrade"]
+        rest = self._arriving[upgrade.args[0] :]
+        self.data_received(b"\r\n".join([*head, b"", rest]))
 
     def on_message_begin(self) -> None:
         """The first byte of a request is here."""

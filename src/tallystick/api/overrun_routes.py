@@ -14,6 +14,7 @@ from tallystick.api.mitigation_routes import mitigation_json, tenant_named
 from tallystick.api.requests import read_json, read_limit, read_moment, respond, tenant_of
 from tallystick.api.route_entry import RouteEntry
 from tallystick.api.services import Services
+from tallystick.api.threads import ask_facts
 from tallystick.clock import format_time
 from tallystick.enforcement.overrun.model import Kind, Overrun, PlannedLaunch
 from tallystick.enforcement.overrun.service import check_scope
@@ -94,7 +95,7 @@ async def get_overrun(services: Services, request: Request) -> Response:
     found, taken = await asyncio.to_thread(
         services.overruns.launches.overrun, tenant_of(request), request.path_params["overrun_id"]
     )
-    causes = await asyncio.to_thread(services.overruns.causes.of_overrun, found)
+    causes = await ask_facts(services.overruns.causes.of_overrun, found)
     shown = [mitigation_json(one) for one in taken]
     return respond({**overrun_json(found), "mitigations": shown, "causes": causes})
 

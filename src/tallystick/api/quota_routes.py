@@ -12,6 +12,7 @@ from starlette.responses import Response
 from tallystick.api.requests import read_json, read_moment, respond, tenant_of
 from tallystick.api.route_entry import RouteEntry
 from tallystick.api.services import Services
+from tallystick.api.threads import ask_facts
 from tallystick.clock import DAY
 from tallystick.enforcement.vault.model import DIMENSIONS
 from tallystick.enforcement.vault.service import month_of
@@ -70,7 +71,7 @@ async def post_quota_reconciliation(services: Services, request: Request) -> Res
     """Compare what the vault counted with analytics."""
     body = await read_json(request, QuotaReconciliationBody, allow_empty=True)
     tenant_id = tenant_of(request, body.tenant_id)
-    return respond(await asyncio.to_thread(quota_report, services, tenant_id, body.from_, body.to))
+    return respond(await ask_facts(quota_report, services, tenant_id, body.from_, body.to))
 
 
 def quota_report(

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
-
 from starlette.requests import Request
 from starlette.responses import Response
 
 from tallystick.api.requests import respond, tenant_of
 from tallystick.api.route_entry import RouteEntry
 from tallystick.api.services import Services
+from tallystick.api.threads import ask_facts
 from tallystick.clock import DAY
 from tallystick.errors import NotFound
 from tallystick.events.asyncapi import build_asyncapi
@@ -22,7 +21,7 @@ _DOCUMENTS = {**build_schemas(), "asyncapi.yaml": build_asyncapi()}
 async def list_schemas(services: Services, request: Request) -> Response:
     """What is published, and the versions of the last day's events."""
     since = services.clock.now() - DAY
-    seen = await asyncio.to_thread(services.runs.query_versions, since, tenant_of(request))
+    seen = await ask_facts(services.runs.query_versions, since, tenant_of(request))
     return respond(
         {
             "schema_version": SCHEMA_VERSION,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any
 
 from starlette.requests import Request
@@ -20,6 +19,7 @@ from tallystick.api.requests import (
 )
 from tallystick.api.route_entry import RouteEntry
 from tallystick.api.services import Services
+from tallystick.api.threads import ask_facts
 from tallystick.clock import format_time
 from tallystick.errors import InvalidInput
 
@@ -54,7 +54,7 @@ async def get_stats(services: Services, request: Request) -> Response:
         _names_in(parameters.get("metrics", "")),
         rows_max=ROWS_MAX + 1,
     )
-    rows = await asyncio.to_thread(services.stats.query, query)
+    rows = await ask_facts(services.stats.query, query)
     answer = {"from": format_time(from_at), "to": format_time(to_at), "rows": rows[:ROWS_MAX]}
     return respond({**answer, "has_more": len(rows) > ROWS_MAX})
 
@@ -97,7 +97,7 @@ async def list_runs(services: Services, request: Request) -> Response:
     for name in ("from", "to"):
         if name in filters:
             filters[name] = str(read_moment(filters[name], name))
-    page = await asyncio.to_thread(
+    page = await ask_facts(
         services.runs.page,
         filters,
         cursor=parameters.get("cursor"),
@@ -109,9 +109,7 @@ async def list_runs(services: Services, request: Request) -> Response:
 async def get_run(services: Services, request: Request) -> Response:
     """What happened in one run."""
     tenant_id = tenant_of(request, request.query_params.get("tenant_id", "")) or None
-    return respond(
-        await asyncio.to_thread(run_story, services, request.path_params["run_id"], tenant_id)
-    )
+    return respond(await ask_facts(run_story, services, request.path_params["run_id"], tenant_id))
 
 
 def run_story(services: Services, run_id: str, tenant_id: str | None) -> dict[str, Any]:

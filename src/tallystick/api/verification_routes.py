@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any
 
 import msgspec
@@ -12,6 +11,7 @@ from starlette.responses import Response
 from tallystick.api.requests import read_json, respond
 from tallystick.api.route_entry import RouteEntry
 from tallystick.api.services import Services
+from tallystick.api.threads import ask_facts
 from tallystick.reconcile.verify import CHECKED
 
 
@@ -23,14 +23,14 @@ class ReconciliationBody(msgspec.Struct):
 
 async def get_freshness(services: Services, request: Request) -> Response:
     """How far each follower is."""
-    return respond(await asyncio.to_thread(services.freshness.report))
+    return respond(await ask_facts(services.freshness.report))
 
 
 async def get_verification(services: Services, request: Request) -> Response:
     """Check the invariants on live data; with `ledger=true` also every sealed operation."""
     has_seals = request.query_params.get("ledger") == "true"
     head = request.query_params.get("expected_head", "")
-    return respond(await asyncio.to_thread(verification, services, has_seals, head))
+    return respond(await ask_facts(verification, services, has_seals, head))
 
 
 def verification(services: Services, has_seals: bool, expected_head: str) -> dict[str, Any]:
@@ -50,9 +50,7 @@ async def post_ledger_reconciliation(services: Services, request: Request) -> Re
     """Compare the ledger with history, facts and rollups; with `repair` set rows right."""
     body = await read_json(request, ReconciliationBody, allow_empty=True)
     return respond(
-        await asyncio.to_thread(
-            services.reconciler.report, services.clock.now(), is_repairing=body.repair
-        )
+        await ask_facts(services.reconciler.report, services.clock.now(), is_repairing=body.repair)
     )
 
 

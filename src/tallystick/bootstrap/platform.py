@@ -79,6 +79,8 @@ from tallystick.settings import Settings
 from tallystick.shapes import prepare_shapes
 from tallystick.workers.options import EngineOptions
 
+_READINESS_SECONDS = 3.0
+"""How long ClickHouse may take to answer at all before it counts as away."""
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
@@ -91,6 +93,8 @@ class Platform(msgspec.Struct):
     clock: Clock
     pool: ConnectionPool
     clickhouse: ClickHouse
+    readiness: ClickHouse
+    """A connection that gives up after seconds and waits behind nobody's statistics."""
     engine: Engine | None
     postgres: EmbeddedPostgres | None
     heads: Heads
@@ -120,7 +124,7 @@ class Platform(msgspec.Struct):
         except StoreUnavailable as error:
             return False, {"postgres": error.message}
         try:
-            self.clickhouse.query_rows("SELECT 1 AS one")
+            self.readiness.query_rows("SELECT 1 AS one")
             report["clickhouse"] = "ok"
         except StoreUnavailable as error:
             return False, {**report, "clickhouse": error.message}
@@ -167,7 +171,9 @@ def open_platform(
         if has_engine:
             options = engine_options(settings, folder, postgres_url, secret)
             options = msgspec.structs.replace(options, has_wipe=has_wipe, is_restoring=is_restoring)
-            engine, clickhouse_url = _start_engine(options, folder, stack)
+            engine, clickhouse_url = _start_engine(
+                options, folder, stack, silent_looks_max=settings.engine_silent_seconds
+            )
         clickhouse = stack.enter_context(closing(ClickHouse(clickhouse_url)))
         stores = _Stores(pool, postgres_url, clickhouse, heads, door, catalog, clock)
         yield Platform(
@@ -175,6 +181,9 @@ def open_platform(
             folder=folder,
             admin_key=admin_key,
             engine=engine,
+            readiness=stack.enter_context(
+                closing(ClickHouse(clickhouse_url, timeout_seconds=_READINESS_SECONDS))
+            ),
             postgres=postgres,
             access=_open_access(settings, folder, admin_key, postgres_url, clock, stack),
             overruns=_start_overruns(pool, clickhouse, clock, stack),
@@ -272,10 +281,16 @@ def _open_catalog(
 
 
 def _start_engine(
-    options: EngineOptions, folder: DataFolder, stack: ExitStack
+    options: EngineOptions, folder: DataFolder, stack: ExitStack, *, silent_looks_max: int
 ) -> tuple[Engine, str]:
     """The engine, and where ClickHouse answers: the engine's own endpoint when it is embedded."""
-    engine = Engine(options, folder.lock_fd, folder.scratch_folder(), folder.path / "engine.log")
+    engine = Engine(
+        options,
+        folder.lock_fd,
+        folder.scratch_folder(),
+        folder.path / "engine.log",
+        silent_looks_max=silent_looks_max,
+    )
     stack.callback(engine.stop)
     engine.start()
     if not options.clickhouse_url.startswith("chdb://"):

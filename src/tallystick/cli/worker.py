@@ -22,11 +22,15 @@ from tallystick.workers.loop import FollowerLoop
 from tallystick.workers.roles import Roles
 
 ROLES = ("sink", "vault", "charger", "keeper", "archiver")
+_NAMED_ALSO = {"scheduler": "keeper"}
+"""The public contract speaks of the scheduler."""
+
 _COLLECT_AFTER = (100_000, 50, 100)
 
 
 def run_worker(settings: Settings, role: str, host: str, health_port: int) -> None:
     """Run until SIGTERM; prints one line when it works."""
+    role = _NAMED_ALSO.get(role, role)
     if role not in ROLES:
         raise InvalidInput(f"role must be one of {', '.join(ROLES)}", field="role")
     prepare_process()

@@ -6,7 +6,6 @@ token bound to the session; what it sends is judged like any other fix.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping
 from decimal import Decimal
 from typing import Any
@@ -16,6 +15,7 @@ from starlette.requests import Request
 from tallystick.api.broken_routes import own_parameters, page_of
 from tallystick.api.requests import tenant_of
 from tallystick.api.services import Services
+from tallystick.api.threads import ask_facts
 from tallystick.dashboard.forms import form_token_of, require_form
 from tallystick.errors import InvalidInput, TallystickError
 from tallystick.events.fields import COMMON, FIELDS, PARTICULAR_BY_TYPE, REQUIRED, Form
@@ -31,7 +31,7 @@ async def list_content(services: Services, request: Request) -> dict[str, Any]:
     filters = {name: query[name] for name in _FILTERS if query.get(name)}
     cursor = {"cursor": query["cursor"]} if query.get("cursor") else {}
     parameters = own_parameters(request, {**filters, **cursor})
-    page = await asyncio.to_thread(page_of, services, parameters)
+    page = await ask_facts(page_of, services, parameters)
     return {"filters": {name: filters.get(name, "") for name in _FILTERS}, **page}
 
 
@@ -43,7 +43,7 @@ async def message_content(
 ) -> dict[str, Any]:
     """What the page of one message shows; `error` is why the fix in `form` was refused."""
     broken_id = request.path_params["broken_id"]
-    message = await asyncio.to_thread(services.broken.get, broken_id, tenant_of(request))
+    message = await ask_facts(services.broken.get, broken_id, tenant_of(request))
     return {
         "message": message,
         "rows": _rows(message, form or {}),
@@ -84,7 +84,7 @@ async def act(services: Services, request: Request, form: Mapping[str, str]) -> 
     principal = require_form(services, request, form, "usage:write")
     broken_id, tenant_id = request.path_params["broken_id"], principal.tenant_id
     if form.get("action") == "dismiss":
-        await asyncio.to_thread(
+        await ask_facts(
             services.broken.dismiss,
             broken_id,
             form.get("reason", ""),

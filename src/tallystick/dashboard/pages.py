@@ -8,7 +8,6 @@ allows nothing else. Numbers of a chart travel as JSON inside the page.
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from importlib.resources import files
@@ -26,6 +25,7 @@ from tallystick.api.auditing import note_answer
 from tallystick.api.gate import act_for, address_of
 from tallystick.api.requests import check_path, principal_of, read_body, tenant_of
 from tallystick.api.services import Services
+from tallystick.api.threads import ask_facts
 from tallystick.api.usage_routes import run_story
 from tallystick.clock import format_time
 from tallystick.dashboard import alert_pages, audit_pages, broken_pages, budget_pages
@@ -115,7 +115,7 @@ class _Pages:
         span = request.query_params.get("range", "24h")
         tenant = tenant_of(request, request.query_params.get("tenant", ""))
         is_operator = not principal_of(request).tenant_id
-        content = await asyncio.to_thread(
+        content = await ask_facts(
             build_overview, self._services, span, tenant, is_operator=is_operator
         )
         return self._render("overview.html", ranges=list(RANGES), **content)
@@ -127,7 +127,7 @@ class _Pages:
         filters = {name: query[name] for name in wanted if query.get(name)}
         if tenant := tenant_of(request, filters.get("tenant", "")):
             filters["tenant"] = tenant
-        page = await asyncio.to_thread(
+        page = await ask_facts(
             self._services.runs.page, filters, cursor=query.get("cursor"), limit=50
         )
         return self._render(
@@ -141,7 +141,7 @@ class _Pages:
         """What happened in one run."""
         tenant = tenant_of(request, request.query_params.get("tenant", "")) or None
         run_id = request.path_params["run_id"]
-        story = await asyncio.to_thread(run_story, self._services, run_id, tenant)
+        story = await ask_facts(run_story, self._services, run_id, tenant)
         return self._render("run.html", run=story)
 
     async def broken(self, request: Request) -> Response:

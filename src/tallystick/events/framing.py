@@ -11,7 +11,7 @@ import json
 import re
 import zlib
 from collections.abc import Iterator
-from decimal import Decimal
+from decimal import Decimal, InvalidOperation
 from typing import Any, NamedTuple
 
 import msgspec
@@ -29,6 +29,8 @@ _JSON_TYPES = ARRAY_TYPES | {
 NDJSON_TYPES = {"application/x-ndjson", "application/ndjson", "application/jsonl"}
 _MARKS = re.compile(rb'"(?:[^"\\]|\\.)*"|[\[\]{},]', re.DOTALL)
 _decoder = msgspec.json.Decoder(float_hook=Decimal)
+UNDECODABLE = (msgspec.DecodeError, RecursionError, UnicodeDecodeError, InvalidOperation)
+"""What a decoder of JSON raises; the last for an exponent beyond those of Decimal."""
 
 
 class Message(NamedTuple):
@@ -99,7 +101,7 @@ def split_messages(body: bytes, content_type: str) -> list[Message]:
         )
     try:
         decoded = _decoder.decode(body)
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+    except UNDECODABLE:
         return [decode_alone(piece) for piece in _pieces(body)]
     if isinstance(decoded, list):
         return [Message(element, None, b"") for element in decoded]
@@ -138,6 +140,8 @@ def decode_alone(piece: bytes) -> Message:
         return Message(_decoder.decode(piece), None, piece)
     except RecursionError:
         return _refuse(piece, "nesting_too_deep", "an event may be nested at most 16 levels deep")
+    except InvalidOperation:
+        return _refuse(piece, "number_too_large", "the exponent of a number is too large")
     except (msgspec.DecodeError, UnicodeDecodeError):
         return _refuse(piece, *_why_undecodable(piece))
 

@@ -20,6 +20,7 @@ from msgspec.structs import astuple
 from tallystick.bounds import FUTURE_TOLERANCE
 from tallystick.events.batch import EMPTY, EventBatch
 from tallystick.events.fields import RESERVED_PREFIX
+from tallystick.events.framing import UNDECODABLE
 from tallystick.events.model import EVENT_FIELDS, EventType, Plain, digests_of
 from tallystick.events.redaction import Redactor
 from tallystick.events.rules import MACHINE_NAMES, Refused, flat_attributes
@@ -104,7 +105,7 @@ def _is_clean(text: bytes) -> bool:
 def _decode_all(body: bytes, is_lines: bool) -> list[Plain] | None:
     try:
         return _one.decode_lines(body) if is_lines else _list.decode(body)
-    except (msgspec.DecodeError, RecursionError):
+    except UNDECODABLE:
         return None
 
 
@@ -122,7 +123,7 @@ def _decode_one(raw: _Text, is_clean: bool) -> Plain | None:
         return None
     try:
         return _one.decode(raw)
-    except (msgspec.DecodeError, RecursionError):
+    except UNDECODABLE:
         return None
 
 

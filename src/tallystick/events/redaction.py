@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import math
 import re
 from collections.abc import Mapping
 from decimal import Decimal
@@ -123,6 +122,7 @@ _ERROR_TOKEN = re.compile(r"[A-Za-z0-9_.:-]{1,64}", re.ASCII)
 _PLAIN_KEY = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,63}", re.ASCII)
 _HIDDEN = re.compile(r"hmac:[0-9a-f]{16}", re.ASCII)
 _NUMBER_MAX = 10**9  # longer numbers may be cards, phones or dates of birth
+_NUMBER_LENGTH_MAX = 24  # what a double takes; a fraction has as many digits as somebody writes
 _encoder = msgspec.json.Encoder(order="deterministic", decimal_format="number")
 
 
@@ -192,8 +192,12 @@ class Redactor:
         if isinstance(value, bool):
             return value
         if isinstance(value, int | float | Decimal):
-            small = math.isfinite(value) and -_NUMBER_MAX < value < _NUMBER_MAX
-            return value if small else self.hashed(value, tenant_id)
+            small = -_NUMBER_MAX < value < _NUMBER_MAX  # also of an int that no float can take
+            return (
+                value
+                if small and len(str(value)) <= _NUMBER_LENGTH_MAX
+                else self.hashed(value, tenant_id)
+            )
         if isinstance(value, str) and key in self._allowed and _MACHINE_TOKEN.fullmatch(value):
             return value
         return self.hashed(value, tenant_id)

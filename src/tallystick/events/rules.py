@@ -114,6 +114,8 @@ def read_latency(value: Any, field: str) -> float | None:
         return None
     if type(value) is bool or not isinstance(value, int | float | Decimal):
         raise Refused("wrong_type", f"{field} must be a number of milliseconds", field)
+    if isinstance(value, int):  # any number of digits: no float takes all of them
+        value = max(-1, min(value, LATENCY_MS_MAX + 1))
     latency = float(value)
     if not math.isfinite(latency):
         raise Refused("not_finite", f"{field} must be finite", field)

@@ -1,7 +1,8 @@
 """The engine: the process that owns the embedded ClickHouse and runs the followers.
 
 Started by `serve` as a child. It reads what to do from its environment, prints one JSON
-line {"port": n} when it is ready, or {"refused": why}, and stops cleanly on SIGTERM.
+line {"port": n} when it is ready, or {"refused": why}, an empty line every two seconds as a sign
+of life, and stops cleanly on SIGTERM.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from tallystick.errors import InvariantBroken
 from tallystick.plumbing.clickhouse import ClickHouse, migrate_clickhouse
 from tallystick.plumbing.embedded.child import take_stop_signals
 from tallystick.plumbing.embedded.clickhouse import ChdbEndpoint, die_of_crashes
+from tallystick.plumbing.embedded.heartbeat import Heartbeat
 from tallystick.plumbing.log import Positions
 from tallystick.workers.options import EngineOptions
 from tallystick.workers.roles import Roles
@@ -42,10 +44,14 @@ def main() -> int:
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(name)s %(message)s")
     options = msgspec.json.decode(os.environ["TALLYSTICK_ENGINE"], type=EngineOptions)
     wait_for_stop = take_stop_signals()
+    heartbeat = Heartbeat(sys.stdout.fileno())
+    heartbeat.start()
     try:
-        with running(options, SystemClock()) as port:
+        with running(options, SystemClock()) as endpoint:
             die_of_crashes()
-            _tell(port=port)
+            if endpoint is not None:
+                heartbeat.depend_on(endpoint.ask)
+            _tell(port=endpoint.port if endpoint else 0)
             wait_for_stop()
     except InvariantBroken as refused:
         _tell(refused=refused.message)
@@ -60,8 +66,8 @@ def _tell(**answer: int | str) -> None:
 
 
 @contextmanager
-def running(options: EngineOptions, clock: Clock) -> Iterator[int]:
-    """Run the followers (and the endpoint of chDB); yield the endpoint's port or 0."""
+def running(options: EngineOptions, clock: Clock) -> Iterator[ChdbEndpoint | None]:
+    """Run the followers, and the endpoint of chDB where it is ours; yield that."""
     store = ClickHouse(options.clickhouse_url)
     migrate_clickhouse(store)
     roles = Roles(options, clock)
@@ -80,7 +86,7 @@ def running(options: EngineOptions, clock: Clock) -> Iterator[int]:
     try:
         for loop in loops:
             loop.start()
-        yield endpoint.port if endpoint else 0
+        yield endpoint
     finally:
         for loop in loops:
             loop.stop()

@@ -16,6 +16,7 @@ import signal
 import tempfile
 import threading
 from collections.abc import Mapping
+from contextlib import suppress
 from email import message_from_bytes
 from email.message import Message
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -57,6 +58,8 @@ class ChdbEndpoint:
         for _ in range(_CONNECTIONS):
             connections.put(chdb.connect(str(folder.resolve())))  # type: ignore[no-untyped-call]
         self._connections = connections
+        self._own: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self._own.put(chdb.connect(str(folder.resolve())))  # type: ignore[no-untyped-call]
         handler = type("Handler", (_Handler,), {"connections": connections, "key": key})
         self._server = _Server(("127.0.0.1", port), handler)
         self._thread = threading.Thread(
@@ -72,6 +75,15 @@ class ChdbEndpoint:
         """Begin to answer."""
         self._thread.start()
 
+    def ask(self) -> None:
+        """Return once chDB has answered at all, on a connection that no request uses."""
+        connection = self._own.get()
+        try:
+            with suppress(RuntimeError):  # to refuse is to answer
+                connection.query("SELECT 1")
+        finally:
+            self._own.put(connection)
+
     def stop(self) -> None:
         """Answer what is under way, then close chDB."""
         self._server.shutdown()
@@ -79,12 +91,15 @@ class ChdbEndpoint:
         self._server.server_close()
         for _ in range(_CONNECTIONS):
             self._connections.get().close()
+        self._own.get().close()
 
 
 class _Server(ThreadingHTTPServer):
     """A thread for each connection, which are those of our own processes."""
 
     daemon_threads = True
+    allow_reuse_port = True
+    """The parent holds the port, so that nobody else takes it between two of us."""
     request_queue_size = 1024
     """By default 5 may wait to be accepted: of those that connect at once others wait for seconds,
     for the kernel to ask again, or are cut off."""

@@ -32,6 +32,8 @@ _ELECTION_SECONDS = 10
 _REGISTER_SECONDS = 10
 _DAY_MS = 24 * 3600 * 1000
 _FEWEST_DAYS = 7
+_MESSAGE_BYTES = 1_000_000
+"""What a batch or a message may have at most, by the settings of the writer."""
 
 
 class TopicState(NamedTuple):
@@ -43,6 +45,7 @@ class TopicState(NamedTuple):
     retention_ms: int
     """Negative: for ever."""
     timestamp_type: str
+    message_bytes_max: int
 
 
 def ensure_topics(options: KafkaOptions, *, partitions: int, replication: int) -> None:
@@ -84,6 +87,11 @@ def check_topic(state: TopicState, *, partitions: int, replication: int) -> list
     if state.timestamp_type != "LogAppendTime":
         complaints.append(
             "message.timestamp.type is not LogAppendTime: retention trusts the producers' clocks"
+        )
+    if state.message_bytes_max < _MESSAGE_BYTES:
+        complaints.append(
+            f"max.message.bytes is {state.message_bytes_max}: batches of up to {_MESSAGE_BYTES} "
+            "bytes are sent, and what is larger is refused"
         )
     if state.partitions != partitions:
         complaints.append(
@@ -137,6 +145,7 @@ def fetch_state(admin: AdminClient, topic: str) -> TopicState:
         in_sync_min=int(settings["min.insync.replicas"].value),
         retention_ms=int(settings["retention.ms"].value),
         timestamp_type=settings["message.timestamp.type"].value,
+        message_bytes_max=int(settings["max.message.bytes"].value),
     )
 
 

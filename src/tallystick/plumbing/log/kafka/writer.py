@@ -15,7 +15,7 @@ import threading
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from tallystick.errors import BodyTooLarge, InvalidInput, SlowDown, StoreUnavailable
+from tallystick.errors import BodyTooLarge, SlowDown, StoreUnavailable
 from tallystick.plumbing.log.kafka.options import (
     KafkaOptions,
     configure,
@@ -182,13 +182,12 @@ class _Lane:
         while not self._ending.is_set():
             poll(0.1)
 
-    def _failure(self, error: KafkaError, topic: str) -> Exception:
-        codes = self._client.KafkaError
-        if error.code() == codes.MSG_SIZE_TOO_LARGE:
-            return BodyTooLarge(f"Kafka topic {topic} takes no message that large")
-        if error.code() in (codes.TOPIC_AUTHORIZATION_FAILED, codes.CLUSTER_AUTHORIZATION_FAILED):
-            return InvalidInput(f"Kafka: no right to write to {topic}", code="kafka_refused")
-        return StoreUnavailable(f"Kafka did not acknowledge: {error.str()}")
+    def _failure(self, error: KafkaError, topic: str) -> StoreUnavailable:
+        """Whatever Kafka said, the events are not at fault: who sent them is to keep them.
+
+        Nobody who sends events can give us the right to write, or the topic a larger limit.
+        """
+        return StoreUnavailable(f"Kafka did not take it into {topic}: {error.str()}")
 
 
 class _Pending:
