@@ -140,7 +140,7 @@ class Calling:
         )
         if not choices:
             raise ModelUnknown(f"no upstream answers {model} here")
-        on = [one for one in choices if not routing.is_allowed(one.model, self.settings.models_off)]
+        on = self._on(choices)
         if not on:
             raise ModelOff(f"{model} is switched off")
         return self._able(call, on), retries
@@ -159,24 +159,33 @@ class Calling:
             return call, choices
         if advice.model:
             direct, _ = routing.plan_choices(self.settings, call.surface.speaks, advice.model, 0)
-            ladder = [one for one in (*ladder, *direct) if one.model == advice.model]
+            named = (*ladder, *self._usable(call, direct))
+            ladder = [one for one in named if one.model == advice.model]
         if not ladder:
             return call, choices
         return call._replace(downgraded_by=advice.decided_by), ladder
 
     def _ladder(self, call: Call) -> list[Choice]:
-        """The cheaper targets of the call's route that are on and can carry it, in order."""
+        """The cheaper targets of the call's route, in order."""
         route = self.settings.routes.get(call.asked.model)
         if route is None:
             return []
         ladder = routing.choices_of(
             self.settings.upstreams, call.surface.speaks, call.asked.model, route.downgrades
         )
-        on = [one for one in ladder if not routing.is_allowed(one.model, self.settings.models_off)]
+        return self._usable(call, ladder)
+
+    def _usable(self, call: Call, choices: list[Choice]) -> list[Choice]:
+        """Those of cheaper choices that are on and can carry a call."""
         try:
-            return self._able(call, on)
+            return self._able(call, self._on(choices))
         except Unsupported:
             return []
+
+    def _on(self, choices: list[Choice]) -> list[Choice]:
+        """Those whose models are not switched off."""
+        off = self.settings.models_off
+        return [one for one in choices if not routing.is_allowed(one.model, off)]
 
     def _unavailable(self, call: Call, choices: list[Choice]) -> TallystickError:
         wait = self._health.rest_seconds(choices, call.principal.tenant_id)
