@@ -21,7 +21,7 @@ from tallystick.events.redaction import Redactor
 from tallystick.gateway import routing
 from tallystick.gateway.attribution import place_of
 from tallystick.gateway.estimate import IMAGE_TOKENS_MAX, bound_input
-from tallystick.gateway.headers import answer_headers, header_text
+from tallystick.gateway.headers import answer_headers, header_text, passed_on
 from tallystick.gateway.health import Health
 from tallystick.gateway.money import Usage
 from tallystick.gateway.routing import CLOSED, BreakerState, Choice, RetryBudget, plan_choices
@@ -409,6 +409,18 @@ def test_a_key_says_more_than_a_header_and_a_header_more_than_a_body() -> None:
         place_of(who, [(b"x-tallystick-run", b"x" * 200)], {})
     with pytest.raises(InvalidInput):
         place_of(who, [(b"x-tallystick-attempt", b"0")], {})
+
+
+def test_a_body_made_for_the_provider_is_not_refused_for_its_marks() -> None:
+    who = Principal("k", frozenset(), frozenset(), tenant_id="t")
+    place = place_of(who, [], {"user": "می\u200cشود\n", "team": "\x00"})
+    assert place.attribution == {"user": "میشود"}
+
+
+def test_betas_that_are_named_line_by_line_are_all_passed_on() -> None:
+    lines = [(b"anthropic-beta", b"one"), (b"x-api-key", b"sk"), (b"anthropic-beta", b"two")]
+    found = passed_on(lines, "anthropic")
+    assert found["anthropic-beta"] == "one,two" and "x-api-key" not in found
 
 
 @pytest.mark.parametrize("more", [{}, {"latency_ms": 5, "attrs": {"outcome": "completed"}}])

@@ -52,7 +52,7 @@ def place_of(
     principal: Principal, headers: list[tuple[bytes, bytes]], metadata: Mapping[str, str]
 ) -> CallPlace:
     """Read the place of a call; raises InvalidInput for a header that is too long."""
-    said = {name: metadata[name] for name in DIMENSIONS if metadata.get(name)}
+    said = {name: _printable(metadata[name]) for name in DIMENSIONS if metadata.get(name)}
     runs: dict[str, str] = {}
     for name, value in headers:
         if not name.startswith(b"x-tallystick-"):
@@ -72,6 +72,11 @@ def place_of(
         runs.get("account_id", "") if not principal.tenant_id else "",
         said,
     )
+
+
+def _printable(text: str) -> str:
+    """What a body says, which is made for the provider and not for us, without what we refuse."""
+    return text if text.isprintable() else "".join([one for one in text if one.isprintable()])
 
 
 def _text(name: bytes, value: bytes) -> str:
