@@ -29,7 +29,8 @@ def passed_on(headers: Iterable[tuple[bytes, bytes]], speaks: str) -> dict[str, 
     found = {"Content-Type": "application/json"}
     for name, value in headers:
         if name in _PASSED_ON:
-            found[_PASSED_ON[name]] = value.decode("latin-1")
+            passed, text = _PASSED_ON[name], value.decode("latin-1")
+            found[passed] = f"{found[passed]},{text}" if passed in found else text
     if speaks == "anthropic":
         found.setdefault("anthropic-version", _ANTHROPIC_VERSION)
     return found
