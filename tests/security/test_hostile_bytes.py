@@ -180,6 +180,27 @@ def test_requests_are_not_smuggled(scene: Scene, lines: str) -> None:
         "/v1/accounts/..%2f..%2fv1%2fapi-keys/balance",
     ],
 )
+def _with_an_offer(scene: Scene, content: bytes) -> bytes:
+    return (
+        f"POST /v1/events HTTP/1.1\r\nConnection: Upgrade, HTTP2-Settings\r\nHost: x\r\n"
+        f"Content-Length: {len(content)}\r\nHTTP2-Settings: AAEAAEAAAAIAAAABAAMAAABk\r\n"
+        f"Upgrade: h2c\r\nAuthorization: Bearer {scene.operator}\r\n\r\n"
+    ).encode()
+
+
+def test_an_offer_of_http_2_is_ignored(scene: Scene) -> None:
+    """Java's own client makes it with each request over plain HTTP, its body in a write apart."""
+    with _connect(scene) as one:
+        for number in range(2):
+            content = json.dumps(event(event_id=f"h2c-{number}", run_id="h2c")).encode()
+            one.sendall(_with_an_offer(scene, content))
+            one.sendall(content)
+            answer = b""
+            while not answer.endswith(b"}") and (piece := one.recv(65536)):
+                answer += piece
+            assert answer.startswith(b"HTTP/1.1 200") and b'"accepted":1' in answer, answer
+
+
 def test_no_path_leads_out(scene: Scene, path: str) -> None:
     text = f"GET {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {scene.operator}\r\n\r\n"
     with _connect(scene) as connection:

@@ -10,6 +10,7 @@ here.
 from __future__ import annotations
 
 import asyncio
+import re
 from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -19,6 +20,7 @@ HEAD_BYTES_MAX = 64 * 1024
 BODY_PAUSE_SECONDS = 20.0
 REQUEST_SECONDS = 600.0
 _SWEEP_SECONDS = 1.0
+_OFFER = re.compile(rb"\r\nupgrade:[ \t]*h2c[ \t]*(?=\r\n|$)", re.IGNORECASE)
 
 
 class BoundedProtocol(HttpToolsProtocol):
@@ -38,6 +40,8 @@ class BoundedProtocol(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         """Read on; a head that grows beyond its bound ends the connection."""
         self.received_at = self.loop.time()
+        if b"h2c" in data and (self.is_head or self.began_at is None):
+            data = without_offer(data)
         super().data_received(data)
         if self.is_head and self.began_at is not None:
             self.head_bytes += len(data)
@@ -68,6 +72,18 @@ class BoundedProtocol(HttpToolsProtocol):
             return now - self.began_at > HEAD_SECONDS
         is_stalled = now - self.received_at > BODY_PAUSE_SECONDS and not self.flow.read_paused
         return is_stalled or now - self.began_at > REQUEST_SECONDS
+
+
+def without_offer(received: bytes) -> bytes:
+    r"""A head without its offer to speak HTTP/2, which Java's client makes with each request.
+
+    A server may ignore the offer; the parser would take the body for the other protocol's.
+
+    >>> without_offer(b"POST / HTTP/1.1\r\nUpgrade: h2c\r\nHost: a\r\n\r\nh2c")
+    b'POST / HTTP/1.1\r\nHost: a\r\n\r\nh2c'
+    """
+    head, end, rest = received.partition(b"\r\n\r\n")
+    return _OFFER.sub(b"", head) + end + rest
 
 
 async def sweep(connections: set[Any]) -> None:
