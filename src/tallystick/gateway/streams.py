@@ -195,6 +195,8 @@ class StreamAnswer(Response):
                     return self._cut_off()
             return self._rest()
         except UpstreamFailed as failure:
+            if self._reader.is_ended:  # the answer is whole, and only its connection broke
+                return b""
             self._error_code = failure.code
             return self._reader.failure(failure.code, failure.message)
 
