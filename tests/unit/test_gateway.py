@@ -21,7 +21,7 @@ from tallystick.events.redaction import Redactor
 from tallystick.gateway import routing
 from tallystick.gateway.attribution import place_of
 from tallystick.gateway.estimate import IMAGE_TOKENS_MAX, bound_input
-from tallystick.gateway.headers import answer_headers, header_text, passed_on
+from tallystick.gateway.headers import answer_headers, passed_on
 from tallystick.gateway.health import Health
 from tallystick.gateway.money import Usage
 from tallystick.gateway.routing import CLOSED, BreakerState, Choice, RetryBudget, plan_choices
@@ -38,6 +38,7 @@ from tallystick.gateway.surfaces import SURFACES
 from tallystick.gateway.surfaces.openai_chat import CHAT
 from tallystick.gateway.surfaces.openai_embeddings import EMBEDDINGS
 from tallystick.gateway.usage import anthropic, believed, openai_chat, openai_responses
+from tallystick.header_text import header_text
 
 FIXTURES = Path(__file__).parents[1] / "fixtures" / "usage" / "answers.json"
 READERS: dict[str, Any] = {
@@ -415,6 +416,13 @@ def test_a_body_made_for_the_provider_is_not_refused_for_its_marks() -> None:
     who = Principal("k", frozenset(), frozenset(), tenant_id="t")
     place = place_of(who, [], {"user": "می\u200cشود\n", "team": "\x00"})
     assert place.attribution == {"user": "میشود"}
+
+
+@pytest.mark.parametrize("said", [b"Zo\xc3\xab", b"Zo%C3%AB"])
+def test_a_name_beyond_ascii_is_read_as_it_is_or_encoded(said: bytes) -> None:
+    who = Principal("k", frozenset(), frozenset(), tenant_id="t")
+    place = place_of(who, [(b"x-tallystick-user", said), (b"x-tallystick-team", b"a%20b")], {})
+    assert place.attribution == {"user": "Zoë", "team": "a%20b"}
 
 
 def test_betas_that_are_named_line_by_line_are_all_passed_on() -> None:

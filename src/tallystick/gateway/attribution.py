@@ -12,6 +12,7 @@ from typing import NamedTuple
 from tallystick.access import Principal
 from tallystick.bounds import ID_LENGTH_MAX
 from tallystick.errors import InvalidInput
+from tallystick.header_text import text_of_header
 
 DIMENSIONS = (
     "org",
@@ -81,7 +82,7 @@ def _printable(text: str) -> str:
 
 def _text(name: bytes, value: bytes) -> str:
     try:
-        text = value.decode("utf-8")
+        text = text_of_header(value)
     except UnicodeDecodeError:
         text = ""
     if len(text) > ID_LENGTH_MAX or not (text.isprintable() and text):

@@ -25,7 +25,7 @@ from tallystick.gateway import routing
 from tallystick.gateway.attribution import CallPlace
 from tallystick.gateway.door import TokenRate
 from tallystick.gateway.estimate import estimate_output
-from tallystick.gateway.headers import answer_headers, call_headers, header_text
+from tallystick.gateway.headers import answer_headers, call_headers
 from tallystick.gateway.health import Health
 from tallystick.gateway.heartbeat import Heartbeat
 from tallystick.gateway.insisting import insist
@@ -40,6 +40,7 @@ from tallystick.gateway.surfaces import Surface
 from tallystick.gateway.upstreams import able, send_translated, translation_of
 from tallystick.gateway.upstreams.translation import Unsupported
 from tallystick.gateway.usage import believed, estimated_usage
+from tallystick.header_text import header_text
 from tallystick.ids import IdSource
 
 T = TypeVar("T")

@@ -21,13 +21,14 @@ from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
 from tallystick.errors import TallystickError
-from tallystick.gateway.headers import answer_headers, call_headers, header_text
+from tallystick.gateway.headers import answer_headers, call_headers
 from tallystick.gateway.model import UpstreamFailed
 from tallystick.gateway.money import CallPermit, Usage
 from tallystick.gateway.outbound import Answer
 from tallystick.gateway.sse import EventSplitter, event_text
 from tallystick.gateway.usage import believed, estimated_usage
 from tallystick.gateway.usage.reading import tokens_so_far
+from tallystick.header_text import header_text
 
 if TYPE_CHECKING:
     from tallystick.gateway.calling import Attempt, Calling
