@@ -277,7 +277,8 @@ def test_clients_that_share_connections_are_metered_each_for_itself(
     server: Server, client: Tallystick, provider: Provider
 ) -> None:
     """One goes to the gateway, which meters by itself; the others are not free for that."""
-    with httpx.Client() as shared:
+    shared: Any = httpx.Client()
+    with shared:
         through, direct, internal = (
             instrument(
                 OpenAI(base_url=url, api_key="none", http_client=shared, max_retries=0),
