@@ -85,6 +85,23 @@ def test_what_says_no_usage_is_estimated(place: Place) -> None:
     assert usage[3] == "estimated" and 40 <= usage[1] <= 80
 
 
+def test_a_stream_that_breaks_after_its_last_event_is_whole(place: Place) -> None:
+    answer = chat(place, "#unclosed in=30 out=4#", stream=True)
+    assert answer.text.endswith("data: [DONE]\n\n")
+    assert place.usage(answer.headers["x-tallystick-run"]) == (30, 4, 0, "exact")
+    client = place.anthropic()
+    events = list(
+        client.messages.create(
+            model="claude-haiku-4-5",
+            max_tokens=100,
+            messages=ask("#unclosed in=30 out=4#"),
+            stream=True,
+        )
+    )
+    assert events[-1].type == "message_stop"
+    assert place.has_no_hold()
+
+
 def test_a_stream_that_breaks_off_says_so(place: Place) -> None:
     with pytest.raises(openai.APIError, match="broke off"):
         list(

@@ -16,6 +16,14 @@ from tests.server import Server, event
 from tests.upstream.running import Upstream
 
 SETTINGS = """
+models_off = ["gpt-4.1-nano"]
+
+[upstreams.gemini]
+kind = "gemini"
+base_url = "{url}/v1beta"
+api_key = "gemini-upstream"
+models = ["gemini-*"]
+
 [upstreams.openai]
 kind = "openai"
 base_url = "{url}/v1"
@@ -25,11 +33,6 @@ api_key = "sk-upstream"
 kind = "anthropic"
 base_url = "{url}/v1"
 api_key = "sk-ant-upstream"
-
-[upstreams.gemini]
-kind = "gemini"
-base_url = "{url}/v1beta"
-api_key = "gemini-upstream"
 
 [routes.some-model]
 targets = [{{ upstream = "openai", model = "gpt-4o" }}]

@@ -55,6 +55,24 @@ def test_a_mitigation_names_the_model(scene: Scene, tenant: Tenant) -> None:
     assert model_of(tenant.chat(headers={"X-Tallystick-Team": "ads"})) == ("gpt-4o", "")
 
 
+def test_a_mitigation_leads_to_no_model_that_is_off(scene: Scene, tenant: Tenant) -> None:
+    """A kill switch of the settings is nobody's to turn on again."""
+    tenant.mitigate("downgrade", scope={"team": "search"}, downgrade_to="gpt-4.1-nano")
+    refused = wait_for(lambda: (got := tenant.chat()).status_code != 200 and got, seconds=5)
+    assert (refused.status_code, refused.json()["error"]["code"]) == (402, "downgrade_required")
+
+
+def test_a_mitigation_leads_to_nothing_that_cannot_carry_the_call(
+    scene: Scene, tenant: Tenant
+) -> None:
+    """Gemini has no words for a bias: that is no failure of an upstream."""
+    tenant.mitigate("downgrade", scope={"team": "search"}, downgrade_to="gemini-2.5-flash")
+    refused = wait_for(
+        lambda: (got := tenant.chat(logit_bias={"7": 1})).status_code != 200 and got, seconds=5
+    )
+    assert (refused.status_code, refused.json()["error"]["code"]) == (402, "downgrade_required")
+
+
 def test_a_kill_switch_ends_streams_and_stops_calls(scene: Scene, tenant: Tenant) -> None:
     headers = {**tenant.headers, "X-Tallystick-Team": "search"}
     body: dict[str, Any] = {"model": "gpt-4o", "max_tokens": 600, "stream": True}
@@ -93,6 +111,21 @@ def test_tokens_a_minute(scene: Scene, tenant: Tenant) -> None:
     assert large.json()["error"]["decided_by"].startswith("rate_limit:")
     other = Tenant(scene, f"{tenant.name}-other")
     assert "ratelimit-limit" not in other.chat().headers
+
+
+def test_a_token_count_takes_no_tokens_a_minute(scene: Scene, tenant: Tenant) -> None:
+    """It is free: an agent that counts each long prompt must be able to send it then."""
+    limit = {"tenant_id": tenant.name, "kind": "key", "name": tenant.key_id, "asset": "tokens"}
+    tenant.post("/v1/rate-limits", method="PUT", **limit, per_minute=1000, burst=1000)
+    body: dict[str, Any] = {"model": "claude-haiku-4-5"}
+    body["messages"] = [{"role": "user", "content": "a long prompt " * 100}]
+    for _ in range(4):
+        counted = tenant.admin.post(
+            "/anthropic/v1/messages/count_tokens", json=body, headers=tenant.headers
+        )
+        assert counted.status_code == 200, counted.text
+        assert counted.headers["ratelimit-limit"] == "1000"
+    assert tenant.chat("#normal in=100 out=20#").status_code == 200
 
 
 def test_gateway_calls_and_logins_are_on_record(scene: Scene, tenant: Tenant) -> None:

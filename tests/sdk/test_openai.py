@@ -11,12 +11,12 @@ from typing import Any
 
 import httpx
 import pytest
-from openai import APIError, APIStatusError, AsyncOpenAI, OpenAI
+from openai import APIError, APIStatusError, AsyncOpenAI, AuthenticationError, OpenAI
 
 from tallystick.errors import InvalidInput
 from tallystick.sdk import LimitReached, Tallystick, instrument
 from tests.sdk.provider import CACHED, INPUT, OUTPUT, PIECES, REASONING, Provider
-from tests.sdk.serving import story_of, usage_of
+from tests.sdk.serving import story_of, url_of, usage_of
 from tests.server import Server
 
 COST = Decimal("0.00212")
@@ -271,6 +271,34 @@ def test_the_gateway_is_not_metered_twice(
             provider.extra_headers = {}
     assert client.flush(10)
     assert story_of(server, r.run_id)["counts"]["events"] == 2
+
+
+def test_clients_that_share_connections_are_metered_each_for_itself(
+    server: Server, client: Tallystick, provider: Provider
+) -> None:
+    """One goes to the gateway, which meters by itself; the others are not free for that."""
+    shared: Any = httpx.Client()
+    with shared:
+        through, direct, internal = (
+            instrument(
+                OpenAI(base_url=url, api_key="none", http_client=shared, max_retries=0),
+                tallystick=client,
+                provider=named,
+            )
+            for url, named in (
+                (f"{url_of(server)}/openai/v1", ""),
+                (f"{provider.url}/v1", ""),
+                (f"{provider.url.replace('127.0.0.1', 'localhost')}/v1", "azure"),
+            )
+        )
+        with client.run(), pytest.raises(AuthenticationError):
+            ask(through)
+        with client.run() as r:
+            ask(direct)
+        assert usage_of(server, client, r.run_id)["provider"] == "openai"
+        with client.run() as r:
+            ask(internal)
+        assert usage_of(server, client, r.run_id)["provider"] == "azure"
 
 
 def test_async_calls_streams_and_cancellation(

@@ -11,6 +11,7 @@ from contextvars import copy_context
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from opentelemetry import trace
 
@@ -266,6 +267,24 @@ async def _serve(middleware: TallystickMiddleware, headers: dict[str, str]) -> N
 
     pairs = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
     await middleware({"type": "http", "path": "/", "headers": pairs}, nothing, nothing)
+
+
+def test_names_beyond_ascii_travel_by_headers() -> None:
+    """HTTP clients refuse to send them as they are."""
+    seen: list[dict[str, str]] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        seen.append(propagated_headers())
+
+    with recording() as (client, events):
+        with client.run(user="Zoë", attribution={"feature": "50% 値引き"}):
+            headers = dict(httpx.Headers(propagated_headers()))
+        trusting = TallystickMiddleware(app, client=client, trusts=lambda _: True)
+        asyncio.run(_serve(trusting, headers))
+        asyncio.run(_serve(trusting, {"X-Tallystick-User": "Zoë"}))
+    assert [event["user_id"] for event in events] == ["Zoë"] * 6
+    assert events[2]["feature"] == "50% 値引き"
+    assert seen[0]["X-Tallystick-User"] == headers["x-tallystick-user"] == "Zo%C3%AB"
 
 
 def test_requests_are_runs_of_their_callers() -> None:

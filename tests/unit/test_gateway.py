@@ -21,7 +21,7 @@ from tallystick.events.redaction import Redactor
 from tallystick.gateway import routing
 from tallystick.gateway.attribution import place_of
 from tallystick.gateway.estimate import IMAGE_TOKENS_MAX, bound_input
-from tallystick.gateway.headers import answer_headers, header_text
+from tallystick.gateway.headers import answer_headers, passed_on
 from tallystick.gateway.health import Health
 from tallystick.gateway.money import Usage
 from tallystick.gateway.routing import CLOSED, BreakerState, Choice, RetryBudget, plan_choices
@@ -36,6 +36,7 @@ from tallystick.gateway.settings import (
 from tallystick.gateway.surfaces import SURFACES
 from tallystick.gateway.surfaces.openai_chat import CHAT
 from tallystick.gateway.surfaces.openai_embeddings import EMBEDDINGS
+from tallystick.header_text import header_text
 from tallystick.usage import anthropic, believed, openai_chat, openai_responses
 from tallystick.usage.server_sent import EventSplitter, event_text
 
@@ -409,6 +410,25 @@ def test_a_key_says_more_than_a_header_and_a_header_more_than_a_body() -> None:
         place_of(who, [(b"x-tallystick-run", b"x" * 200)], {})
     with pytest.raises(InvalidInput):
         place_of(who, [(b"x-tallystick-attempt", b"0")], {})
+
+
+def test_a_body_made_for_the_provider_is_not_refused_for_its_marks() -> None:
+    who = Principal("k", frozenset(), frozenset(), tenant_id="t")
+    place = place_of(who, [], {"user": "می\u200cشود\n", "team": "\x00"})
+    assert place.attribution == {"user": "میشود"}
+
+
+@pytest.mark.parametrize("said", [b"Zo\xc3\xab", b"Zo%C3%AB"])
+def test_a_name_beyond_ascii_is_read_as_it_is_or_encoded(said: bytes) -> None:
+    who = Principal("k", frozenset(), frozenset(), tenant_id="t")
+    place = place_of(who, [(b"x-tallystick-user", said), (b"x-tallystick-team", b"a%20b")], {})
+    assert place.attribution == {"user": "Zoë", "team": "a%20b"}
+
+
+def test_betas_that_are_named_line_by_line_are_all_passed_on() -> None:
+    lines = [(b"anthropic-beta", b"one"), (b"x-api-key", b"sk"), (b"anthropic-beta", b"two")]
+    found = passed_on(lines, "anthropic")
+    assert found["anthropic-beta"] == "one,two" and "x-api-key" not in found
 
 
 @pytest.mark.parametrize("more", [{}, {"latency_ms": 5, "attrs": {"outcome": "completed"}}])

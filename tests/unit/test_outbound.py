@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Awaitable, Callable
 
 import pytest
 from aiohttp import web
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from psycopg_pool import ConnectionPool
 
+from tallystick.access import Principal
+from tallystick.clock import SystemClock
+from tallystick.gateway.keys import KeyRing, ProviderKeys
 from tallystick.gateway.model import UpstreamFailed
+from tallystick.gateway.models import model_list
 from tallystick.gateway.outbound import Outbound
-from tallystick.gateway.settings import Upstream
+from tallystick.gateway.settings import GatewaySettings, Upstream
 from tallystick.gateway.upstreams.bedrock import ConverseChat
 from tallystick.gateway.upstreams.gemini import GeminiChat
 
@@ -92,6 +98,28 @@ def test_a_name_of_dots_is_refused_before_anything_is_sent(name: str) -> None:
     with pytest.raises(UpstreamFailed) as refused:
         asked_at([(AZURE, "/chat/completions", name)])
     assert refused.value.http_status == 400 and not refused.value.is_sent
+
+
+def test_an_upstream_that_lists_nothing_sensible_hides_no_other() -> None:
+    """One hangs, one leaves ids out: the list has what the others say."""
+
+    async def answer(request: web.BaseRequest) -> web.StreamResponse:
+        if request.path.startswith("/slow"):
+            await asyncio.sleep(60)
+        entries: list[dict[str, str]] = [{"id": "gpt-4o"}, {"object": "model"}]
+        return web.json_response({"data": entries})
+
+    async def listed(outbound: Outbound, url: str) -> None:
+        slow = Upstream("openai", name="slow", base_url=f"{url}/slow", connect_seconds=0.1)
+        good = Upstream("openai", name="good", base_url=url)
+        keys = KeyRing(ProviderKeys(ConnectionPool("", open=False), "secret", SystemClock()))
+        who = Principal("k", frozenset(), frozenset())
+        settings = GatewaySettings(upstreams={"slow": slow, "good": good})
+        async with asyncio.timeout(20):
+            body = await model_list(settings, outbound, keys, who)
+        assert [one["id"] for one in json.loads(body)["data"]] == ["gpt-4o"]
+
+    asyncio.run(with_server(answer, listed))
 
 
 def test_a_call_does_not_wait_for_a_connection_for_ever() -> None:

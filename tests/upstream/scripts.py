@@ -10,6 +10,7 @@ corrupt     the answer is no JSON; one event of a stream is no JSON
 no_usage    the answer says nothing of usage
 slow        a stream at `rate` tokens a second
 unstreamed  the whole answer, also when a stream is asked for
+unclosed    a stream whose connection breaks after its last event
 zipped      the answer is compressed, asked for or not
 """
 
@@ -20,7 +21,7 @@ import re
 import msgspec
 
 _MARK = re.compile(rb"#(normal|rate_limit|overloaded|refused|stall|cut|corrupt|no_usage|slow"
-                   rb"|unstreamed|zipped)"
+                   rb"|unstreamed|unclosed|zipped)"
                    rb"((?: [a-z_]+=[\w.\-]+)*)#")  # fmt: skip
 
 

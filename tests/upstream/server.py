@@ -229,6 +229,9 @@ class Connection(asyncio.Protocol):
             script.tokens_reasoning,
         )
         billed.is_finished = True
+        if script.name == "unclosed":
+            self._transport.close()
+            return
         self._transport.write(b"0\r\n\r\n")
         self._task = None
 

@@ -12,6 +12,7 @@ from typing import NamedTuple
 from tallystick.access import Principal
 from tallystick.bounds import ID_LENGTH_MAX
 from tallystick.errors import InvalidInput
+from tallystick.header_text import text_of_header
 
 DIMENSIONS = (
     "org",
@@ -52,7 +53,7 @@ def place_of(
     principal: Principal, headers: list[tuple[bytes, bytes]], metadata: Mapping[str, str]
 ) -> CallPlace:
     """Read the place of a call; raises InvalidInput for a header that is too long."""
-    said = {name: metadata[name] for name in DIMENSIONS if metadata.get(name)}
+    said = {name: _printable(metadata[name]) for name in DIMENSIONS if metadata.get(name)}
     runs: dict[str, str] = {}
     for name, value in headers:
         if not name.startswith(b"x-tallystick-"):
@@ -74,9 +75,14 @@ def place_of(
     )
 
 
+def _printable(text: str) -> str:
+    """What a body says, which is made for the provider and not for us, without what we refuse."""
+    return text if text.isprintable() else "".join([one for one in text if one.isprintable()])
+
+
 def _text(name: bytes, value: bytes) -> str:
     try:
-        text = value.decode("utf-8")
+        text = text_of_header(value)
     except UnicodeDecodeError:
         text = ""
     if len(text) > ID_LENGTH_MAX or not (text.isprintable() and text):

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Coroutine, Mapping
 from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
@@ -20,13 +20,14 @@ from starlette.responses import Response
 
 from tallystick.access import Principal
 from tallystick.clock import SECOND
-from tallystick.errors import SlowDown, StoreUnavailable, TallystickError, TooManyRequests
+from tallystick.errors import TallystickError, TooManyRequests
 from tallystick.gateway import routing
 from tallystick.gateway.attribution import CallPlace
 from tallystick.gateway.door import TokenRate
-from tallystick.gateway.headers import answer_headers, call_headers, header_text
+from tallystick.gateway.headers import answer_headers, call_headers
 from tallystick.gateway.health import Health
 from tallystick.gateway.heartbeat import Heartbeat
+from tallystick.gateway.insisting import insist
 from tallystick.gateway.keys import KeyRing
 from tallystick.gateway.model import Asked, ModelOff, ModelUnknown, UpstreamBusy, UpstreamFailed
 from tallystick.gateway.money import CallAsk, CallPermit, CallReceipt, CallRefused, Calls, Usage
@@ -37,13 +38,12 @@ from tallystick.gateway.streams import StreamAnswer
 from tallystick.gateway.surfaces import Surface
 from tallystick.gateway.upstreams import able, send_translated, translation_of
 from tallystick.gateway.upstreams.translation import Unsupported
+from tallystick.header_text import header_text
 from tallystick.ids import IdSource
 from tallystick.usage import believed, estimated_usage
 from tallystick.usage.reading import estimate_output
 
 T = TypeVar("T")
-_SETTLE_DELAYS = (0.1, 0.5, 2.0, 5.0)
-"""Seconds between tries to settle; what stays unsettled is left to the ledger's resolver."""
 _OURS = frozenset({"unsupported_field", "upstream_key_unreadable", "upstream_busy"})
 """Failures before anything was sent, that say nothing of the upstream."""
 _KEY_REFUSED = frozenset({401, 403})
@@ -140,7 +140,7 @@ class Calling:
         )
         if not choices:
             raise ModelUnknown(f"no upstream answers {model} here")
-        on = [one for one in choices if not routing.is_allowed(one.model, self.settings.models_off)]
+        on = self._on(choices)
         if not on:
             raise ModelOff(f"{model} is switched off")
         return self._able(call, on), retries
@@ -159,24 +159,33 @@ class Calling:
             return call, choices
         if advice.model:
             direct, _ = routing.plan_choices(self.settings, call.surface.speaks, advice.model, 0)
-            ladder = [one for one in (*ladder, *direct) if one.model == advice.model]
+            named = (*ladder, *self._usable(call, direct))
+            ladder = [one for one in named if one.model == advice.model]
         if not ladder:
             return call, choices
         return call._replace(downgraded_by=advice.decided_by), ladder
 
     def _ladder(self, call: Call) -> list[Choice]:
-        """The cheaper targets of the call's route that are on and can carry it, in order."""
+        """The cheaper targets of the call's route, in order."""
         route = self.settings.routes.get(call.asked.model)
         if route is None:
             return []
         ladder = routing.choices_of(
             self.settings.upstreams, call.surface.speaks, call.asked.model, route.downgrades
         )
-        on = [one for one in ladder if not routing.is_allowed(one.model, self.settings.models_off)]
+        return self._usable(call, ladder)
+
+    def _usable(self, call: Call, choices: list[Choice]) -> list[Choice]:
+        """Those of cheaper choices that are on and can carry a call."""
         try:
-            return self._able(call, on)
+            return self._able(call, self._on(choices))
         except Unsupported:
             return []
+
+    def _on(self, choices: list[Choice]) -> list[Choice]:
+        """Those whose models are not switched off."""
+        off = self.settings.models_off
+        return [one for one in choices if not routing.is_allowed(one.model, off)]
 
     def _unavailable(self, call: Call, choices: list[Choice]) -> TallystickError:
         wait = self._health.rest_seconds(choices, call.principal.tenant_id)
@@ -196,7 +205,7 @@ class Calling:
     async def _authorize(self, call: Call, choice: Choice, tried: int) -> Attempt:
         try:
             try:
-                permit = await self.calls.authorize(self._ask(call, choice, tried))
+                permit = await self._permit(self._ask(call, choice, tried))
             except CallRefused as refused:
                 return await self._downgrade(call, choice, tried, refused)
         except BaseException:
@@ -214,8 +223,7 @@ class Calling:
             if not self._health.take(cheaper, call.principal.tenant_id):
                 continue
             try:
-                ask = self._ask(call, cheaper, tried, f"-down{step}")
-                permit = await self.calls.authorize(ask)
+                permit = await self._permit(self._ask(call, cheaper, tried, f"-down{step}"))
             except CallRefused:
                 self._health.give_back(cheaper.upstream, is_sent=False)
                 continue
@@ -226,6 +234,18 @@ class Calling:
             call = call._replace(downgraded_by=refused.decided_by)
             return Attempt(call, cheaper, permit, time.perf_counter())
         raise refused
+
+    async def _permit(self, ask: CallAsk) -> CallPermit:
+        try:
+            return await self.calls.authorize(ask)
+        except asyncio.CancelledError:
+            await self.ending(self._undo(ask))
+            raise
+
+    async def _undo(self, ask: CallAsk) -> None:
+        """Give back what may have been held for who was cancelled: the same key, the same hold."""
+        with contextlib.suppress(TallystickError):
+            await self.calls.cancel(await self.calls.authorize(ask), reason="cancelled")
 
     def _ask(self, call: Call, choice: Choice, tried: int, suffix: str = "") -> CallAsk:
         asked, place = call.asked, call.place
@@ -280,8 +300,9 @@ class Calling:
                 self._health.failed(choice.upstream)
             return await self._unanswered(attempt, failure)
         except asyncio.CancelledError:
-            gone = UpstreamFailed("cancelled", code="cancelled", is_sent=True)
-            await self.ending(self._unanswered(attempt, gone))
+            if self._heartbeat.beats(attempt.permit):  # else its hold is being ended already
+                gone = UpstreamFailed("cancelled", code="cancelled", is_sent=True)
+                await self.ending(self._unanswered(attempt, gone))
             raise
         finally:
             if not is_handed_on:
@@ -389,6 +410,7 @@ class Calling:
                 self.settle(attempt, usage, outcome="failed", error_code=failure.code)
             )
         else:
+            self._heartbeat.ended(attempt.permit)
             await self.ending(self.calls.cancel(attempt.permit, reason=failure.code))
         return failure
 
@@ -404,9 +426,10 @@ class Calling:
         service_tier: str | None = None,
     ) -> CallReceipt:
         """Settle one attempt; while the log is away, try again: the work is done."""
+        self._heartbeat.ended(attempt.permit)
         if service_tier is not None:
             usage = msgspec.structs.replace(usage, service_tier=service_tier)
-        receipt = await _insist(
+        receipt = await insist(
             partial(
                 self.calls.settle,
                 attempt.permit,
@@ -443,15 +466,6 @@ class _Settled(UpstreamFailed):
     def __init__(self, failure: UpstreamFailed) -> None:
         super().__init__(failure.message, code=failure.code, is_sent=True)
         self.failure = failure
-
-
-async def _insist(settle: Callable[[], Awaitable[T]]) -> T:
-    for delay in _SETTLE_DELAYS:
-        try:
-            return await settle()
-        except (StoreUnavailable, SlowDown):
-            await asyncio.sleep(delay)
-    return await settle()
 
 
 def _without_models(principal: Principal) -> Principal:

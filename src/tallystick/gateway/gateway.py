@@ -67,7 +67,7 @@ class Gateway:
 
     def _endpoint(self, surface: Surface, *, is_free: bool) -> Endpoint:
         async def answer(request: Request) -> Response:
-            call = await self._read(surface, request)
+            call = await self._read(surface, request, is_free=is_free)
             try:
                 if is_free:
                     return await self._calling.pass_on(call)
@@ -105,13 +105,13 @@ class Gateway:
 
         return endpoint
 
-    async def _read(self, surface: Surface, request: Request) -> Call:
+    async def _read(self, surface: Surface, request: Request, *, is_free: bool) -> Call:
         _accept_api_key(request)
         principal = await self._door.admit(request)
         asked = surface.read(await _read_body(request))
         headers = request.scope["headers"]
         place = place_of(principal, headers, asked.metadata)  # refuses before anything is taken
-        tokens = asked.tokens_input + (asked.tokens_output_max or 0)
+        tokens = 0 if is_free else asked.tokens_input + (asked.tokens_output_max or 0)
         await self._door.take_tokens(request, tokens)
         return Call(
             surface,

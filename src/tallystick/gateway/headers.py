@@ -6,11 +6,10 @@ upstream named, each value becomes printable ASCII, so that none can lose the an
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
-from urllib.parse import quote
 
 from tallystick.gateway.money import CallPermit, CallReceipt
+from tallystick.header_text import header_text
 from tallystick.units import CREDIT, USD, format_amount
 
 _PASSED_ON = {
@@ -21,7 +20,6 @@ _PASSED_ON = {
 _GIVEN_BACK = ("content-type", "x-request-id", "request-id", "openai-processing-ms",
                "openai-version", "retry-after", "retry-after-ms")  # fmt: skip
 _ANTHROPIC_VERSION = "2023-06-01"
-_is_plain = re.compile(r"[ -~]*").fullmatch
 
 
 def passed_on(headers: Iterable[tuple[bytes, bytes]], speaks: str) -> dict[str, str]:
@@ -29,7 +27,8 @@ def passed_on(headers: Iterable[tuple[bytes, bytes]], speaks: str) -> dict[str, 
     found = {"Content-Type": "application/json"}
     for name, value in headers:
         if name in _PASSED_ON:
-            found[_PASSED_ON[name]] = value.decode("latin-1")
+            passed, text = _PASSED_ON[name], value.decode("latin-1")
+            found[passed] = f"{found[passed]},{text}" if passed in found else text
     if speaks == "anthropic":
         found.setdefault("anthropic-version", _ANTHROPIC_VERSION)
     return found
@@ -59,12 +58,3 @@ def call_headers(
         available_units = receipt.available_units
     found["X-Tallystick-Remaining"] = format_amount(available_units, CREDIT)
     return found
-
-
-def header_text(text: str) -> str:
-    """A text as a header's value: as it is, or percent-encoded when it is more than ASCII.
-
-    >>> header_text("run 7%"), header_text("r\u20ac 7%")
-    ('run 7%', 'r%E2%82%AC%207%25')
-    """
-    return text if _is_plain(text) else quote(text, errors="replace")

@@ -36,8 +36,12 @@ class Heartbeat:
             self._task = asyncio.create_task(self._beat())
 
     def ended(self, permit: CallPermit) -> None:
-        """A call needs its hold no more."""
+        """A call needs its hold no more: it is being ended."""
         self._under_way.pop(permit.hold_id, None)
+
+    def beats(self, permit: CallPermit) -> bool:
+        """Whether a call needs its hold still."""
+        return permit.hold_id in self._under_way
 
     async def close(self) -> None:
         """Stop looking."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import msgspec
@@ -26,16 +27,16 @@ async def model_list(
     for name, route in settings.routes.items():
         if not route.is_off:
             found[name] = _entry(name, "tallystick")
-    for upstream in settings.upstreams.values():
-        if upstream.is_off:
-            continue
+    on = [upstream for upstream in settings.upstreams.values() if not upstream.is_off]
+    lists = await asyncio.gather(*[_listed(outbound, one, keys, principal) for one in on])
+    for upstream, entries in zip(on, lists, strict=True):
         for name in upstream.models:
             if "*" not in name:
                 found.setdefault(name, _entry(name, upstream.provider))
-        if _has_list(upstream) and any("*" in name for name in upstream.models):
-            for entry in await _upstream_models(outbound, upstream, keys, principal):
-                if is_allowed(str(entry.get("id", "")), upstream.models):
-                    found.setdefault(str(entry["id"]), entry)
+        for entry in entries:
+            name = str(entry.get("id") or "")
+            if name and is_allowed(name, upstream.models):
+                found.setdefault(name, entry)
     allowed = principal.models
     shown = [
         entry
@@ -49,15 +50,19 @@ def _has_list(upstream: Upstream) -> bool:
     return upstream.speaks == "openai" and not upstream.is_translated
 
 
-async def _upstream_models(
+async def _listed(
     outbound: Outbound, upstream: Upstream, keys: KeyRing, principal: Principal
 ) -> list[dict[str, Any]]:
+    """What an upstream lists, where its names are not all set; one that is slow lists nothing."""
+    if not _has_list(upstream) or not any("*" in name for name in upstream.models):
+        return []
     try:
-        upstream = keys.keyed(upstream, principal.tenant_id)
-        answer = await outbound.send(upstream, "/models", b"", {}, method="GET")
-        body = await answer.read()
+        async with asyncio.timeout(upstream.connect_seconds):
+            keyed = keys.keyed(upstream, principal.tenant_id)
+            answer = await outbound.send(keyed, "/models", b"", {}, method="GET")
+            body = await answer.read()
         return msgspec.json.decode(body, type=_Listed).data if answer.status == 200 else []
-    except (UpstreamFailed, msgspec.DecodeError):
+    except (UpstreamFailed, TimeoutError, msgspec.DecodeError):
         return []
 
 

@@ -20,10 +20,11 @@ from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
 from tallystick.errors import TallystickError
-from tallystick.gateway.headers import answer_headers, call_headers, header_text
+from tallystick.gateway.headers import answer_headers, call_headers
 from tallystick.gateway.model import UpstreamFailed
 from tallystick.gateway.money import CallPermit
 from tallystick.gateway.outbound import Answer
+from tallystick.header_text import header_text
 from tallystick.usage import StreamedAnswer
 from tallystick.usage.reading import tokens_so_far
 
@@ -195,6 +196,8 @@ class StreamAnswer(Response):
                         return self._cut_off(self._cut)
             return self._stream.end()
         except UpstreamFailed as failure:
+            if self._reader.is_ended:  # the answer is whole, and only its connection broke
+                return b""
             self._error_code = failure.code
             return self._reader.failure(failure.code, failure.message)
 

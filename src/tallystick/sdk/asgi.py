@@ -17,6 +17,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
 from typing import Any
 
+from tallystick.header_text import text_of_header
 from tallystick.sdk.client import stand
 from tallystick.sdk.context import RunFrame, here, plain_text
 from tallystick.sdk.recorder import Recorder, clean_attribution
@@ -152,9 +153,14 @@ def read_headers(headers: Iterable[tuple[bytes, bytes]]) -> Told:
     """Read the headers of a scope."""
     told = Told()
     for name, value in headers:
-        text = plain_text(value.decode("latin-1"))
+        if name != b"traceparent" and not name.startswith(_PREFIX):
+            continue
+        try:
+            text = plain_text(text_of_header(value))
+        except UnicodeDecodeError:
+            continue
         if name == b"traceparent":
             told.traceparent = text
-        elif name.startswith(_PREFIX) and text:
+        elif text:
             told.take(name[len(_PREFIX) :].decode("latin-1").replace("-", "_"), text)
     return told

@@ -14,6 +14,8 @@ from contextvars import ContextVar, copy_context
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, NamedTuple, ParamSpec, TypeVar
 
+from tallystick.header_text import header_text
+
 if TYPE_CHECKING:
     from tallystick.sdk.recorder import Recorder
 
@@ -103,7 +105,7 @@ def carry(work: Callable[P, T]) -> Callable[P, T]:
 
 
 def propagated_headers() -> dict[str, str]:
-    """Headers that let the service which is called next work under this run."""
+    """Headers that let the service which is called next work under this run; ASCII alone."""
     place = here.get()
     headers = {"traceparent": place.traceparent} if place.traceparent else {}
     if place.run is not None:
@@ -114,7 +116,7 @@ def propagated_headers() -> dict[str, str]:
             headers["X-Tallystick-Parent-Run"] = place.run.parent_run_id
     for name, value in place.attribution.items():
         headers[f"X-Tallystick-{name.replace('_', '-').title()}"] = value
-    return headers
+    return {name: header_text(value) for name, value in headers.items()}
 
 
 def error_code_of(error: BaseException | None) -> str:

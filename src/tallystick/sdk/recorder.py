@@ -2,7 +2,8 @@
 
 One `Recorder` serves synchronous and asynchronous code: to record is to append to the spool,
 which takes microseconds and never waits for the network. It survives a fork (the child gets
-a spool, a thread and connections of its own) and ends with the process (`atexit`, bounded).
+a spool, a thread and connections of its own) and ends with the process, or with the worker of
+`multiprocessing` (bounded).
 """
 
 from __future__ import annotations
@@ -11,9 +12,10 @@ import atexit
 import importlib
 import logging
 import os
+import sys
 import time
 import weakref
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -29,6 +31,9 @@ from tallystick.sdk.transport import AsyncHttpTransport, HttpTransport
 from tallystick.sdk.work import Event
 
 _log = logging.getLogger("tallystick.sdk")
+_LOADED_WITH_A_REQUEST = ("httpx", "httpcore", "encodings.idna", "importlib.readers", "zipfile")
+_LAST = -100
+"""After queues have given up what they hold, and children were waited for."""
 
 OnUnreachable = Literal["spool", "refuse"]
 OnFull = Literal["raise", "block"]
@@ -66,8 +71,10 @@ class Recorder:
         backoff: Backoff | None = None,
     ) -> None:
         # whole before any thread of ours starts: clients of providers look for it among the
-        # loaded modules, and would find half of one that another thread is loading
-        importlib.import_module("httpx")
+        # loaded modules, and would find half of one that another thread is loading; so would
+        # the child of a fork, for ever
+        for name in _LOADED_WITH_A_REQUEST:
+            importlib.import_module(name)
         self.settings = settings
         self.clock = clock or SystemClock()
         self.ids = ids or Uuid7Source(self.clock)
@@ -75,6 +82,7 @@ class Recorder:
         self._is_closed = False
         self._open()
         _open_recorders.add(self)
+        _close_all_with_worker()
 
     def _open(self) -> None:
         settings = self.settings
@@ -183,11 +191,28 @@ _open_recorders: weakref.WeakSet[Recorder] = weakref.WeakSet()
 def _restart_all_in_child() -> None:
     for recorder in list(_open_recorders):
         recorder.restart_in_child()
+    _close_all_with_worker()
 
 
 def _close_all_at_exit() -> None:
     for recorder in list(_open_recorders):
         recorder.close(recorder.settings.exit_seconds)
+
+
+def _close_all_with_worker() -> None:
+    """Close at the end of a worker of `multiprocessing` too, which runs no `atexit`.
+
+    It has a list of its own of what is to be done then, emptied where a worker begins; what is
+    registered "after fork" is called thereafter, also in workers that were spawned.
+    """
+    util = sys.modules.get("multiprocessing.util")
+    if util is not None:
+        _finalize_by(_close_all_at_exit)
+        util.register_after_fork(_close_all_at_exit, _finalize_by)
+
+
+def _finalize_by(close: Callable[[], None]) -> None:
+    sys.modules["multiprocessing.util"].Finalize(None, close, exitpriority=_LAST)
 
 
 def clean_attribution(attribution: Mapping[str, Any] | None) -> dict[str, str]:

@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 
 from tallystick.errors import InvalidInput
 from tallystick.sdk.client import stand
-from tallystick.sdk.metering.wire import Wire, raising_refusals, raising_refusals_async
+from tallystick.sdk.metering.wire import Address, Wire, raising_refusals, raising_refusals_async
 from tallystick.sdk.recorder import Recorder
 
 C = TypeVar("C")
@@ -49,10 +49,14 @@ def instrument(client: C, *, provider: str = "", tallystick: Recorder | None = N
             "instrument takes a client of the packages openai or anthropic", code="unknown_client"
         )
     if not hasattr(http, _MARK):
-        wire = Wire(http, provider or _PROVIDERS[named], tallystick)
-        wire.is_gateway = _is_gateway(str(made.base_url), tallystick)
+        wire = Wire(http)
         setattr(http, _MARK, wire)
         http.send = wire.send_async if inspect.iscoroutinefunction(http.send) else wire.send
+    base_url = str(made.base_url)
+    is_gateway = _is_gateway(base_url, tallystick)
+    getattr(http, _MARK).serve(
+        Address(base_url, provider or _PROVIDERS[named], tallystick, is_gateway=is_gateway)
+    )
     if not hasattr(made, _MARK):
         setattr(made, _MARK, True)
         _wrap(made, functools.partial(instrument, provider=provider, tallystick=tallystick))

@@ -36,22 +36,45 @@ _NEVER_SENT = frozenset(
 """Failures by which the provider did not get the whole request: it cannot have billed it."""
 
 
-class Wire:
-    """The metered `send` of one HTTP client."""
+class Address:
+    """Where one client of a provider sends its requests, and who records them."""
 
-    def __init__(self, http: Any, provider: str, recorder: Recorder | None) -> None:
-        self._send = http.send
-        self._provider = provider
-        self._recorder = recorder
-        self.is_gateway = False
+    def __init__(
+        self, base_url: str, provider: str, recorder: Recorder | None, *, is_gateway: bool
+    ) -> None:
+        self.base_url = base_url
+        self.provider = provider
+        self.recorder = recorder
+        self.is_gateway = is_gateway
         """The other end is Tallystick's gateway, which meters by itself."""
+
+
+class Wire:
+    """The metered `send` of one HTTP client, which clients of several providers may share."""
+
+    def __init__(self, http: Any) -> None:
+        self._send = http.send
+        self._addresses: list[Address] = []
+
+    def serve(self, address: Address) -> None:
+        """Meter what goes to this address too; the first of each counts."""
+        if all(one.base_url != address.base_url for one in self._addresses):
+            self._addresses.append(address)
+
+    def _address_of(self, request: Any) -> Address:
+        """Whose request it is; what fits none, such as a signed address, is the first's."""
+        if len(self._addresses) == 1:
+            return self._addresses[0]
+        url = str(request.url)
+        fitting = [one for one in self._addresses if url.startswith(one.base_url)]
+        return max(fitting, key=lambda one: len(one.base_url), default=self._addresses[0])
 
     def send(self, request: Any, **options: Any) -> Any:
         """Authorize, send, settle."""
         prepared = self._prepare(request, is_raw=bool(options.get("stream")))
         if prepared is None:
             return self._send(request, **options)
-        request, metered = prepared
+        request, metered, address = prepared
         try:
             metered.authorize()
         except TallystickError as refusal:
@@ -67,7 +90,7 @@ class Wire:
         except BaseException as error:
             metered.settle_by_spool("cancelled", error_code_of(error))
             raise
-        if self._is_unbilled(response):
+        if _is_unbilled(response, address):
             metered.cancel()
         elif self._take(response, metered, library_of(request), is_async=False):
             metered.settle("completed")
@@ -78,7 +101,7 @@ class Wire:
         prepared = self._prepare(request, is_raw=bool(options.get("stream")))
         if prepared is None:
             return await self._send(request, **options)
-        request, metered = prepared
+        request, metered, address = prepared
         try:
             await metered.authorize_async()
         except TallystickError as refusal:
@@ -94,15 +117,16 @@ class Wire:
         except BaseException as error:
             metered.settle_by_spool("cancelled", error_code_of(error))
             raise
-        if self._is_unbilled(response):
+        if _is_unbilled(response, address):
             await metered.cancel_async()
         elif self._take(response, metered, library_of(request), is_async=True):
             await metered.settle_async("completed")
         return response
 
-    def _prepare(self, request: Any, *, is_raw: bool) -> tuple[Any, MeteredCall] | None:
-        """The request as it is sent and its call; None when it is not metered."""
-        if self.is_gateway:
+    def _prepare(self, request: Any, *, is_raw: bool) -> tuple[Any, MeteredCall, Address] | None:
+        """The request as it is sent, its call and address; None when it is not metered."""
+        address = self._address_of(request)
+        if address.is_gateway:
             request.headers.update(propagated_headers())
             return None
         try:
@@ -114,13 +138,8 @@ class Wire:
             return None
         if is_raw:
             request.headers["accept-encoding"] = "identity"  # read as it passes
-        return _asking_for_usage(request, found), begin(found, self._provider, self._recorder)
-
-    def _is_unbilled(self, response: Any) -> bool:
-        """Refused by the provider, or metered already: by the gateway, under whatever name."""
-        if "x-tallystick-hold" in response.headers or "x-tallystick-cost-usd" in response.headers:
-            self.is_gateway = True
-        return bool(self.is_gateway or response.status_code >= 400)
+        metered = begin(found, address.provider, address.recorder)
+        return _asking_for_usage(request, found), metered, address
 
     def _take(self, response: Any, metered: MeteredCall, library: str, *, is_async: bool) -> bool:
         """Read a whole answer (True), or let its stream settle the call (False)."""
@@ -131,6 +150,13 @@ class Wire:
             return True
         meter_stream(response, metered, library, is_async=is_async)
         return False
+
+
+def _is_unbilled(response: Any, address: Address) -> bool:
+    """Refused by the provider, or metered already: by the gateway, under whatever name."""
+    if "x-tallystick-hold" in response.headers or "x-tallystick-cost-usd" in response.headers:
+        address.is_gateway = True
+    return bool(address.is_gateway or response.status_code >= 400)
 
 
 def _asking_for_usage(request: Any, found: ModelRequest) -> Any:
