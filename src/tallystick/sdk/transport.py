@@ -7,6 +7,7 @@ request: an application that only marks runs does not pay for it at start.
 
 from __future__ import annotations
 
+import os
 import threading
 import weakref
 from collections.abc import Mapping
@@ -83,6 +84,18 @@ def _unreachable(error: Exception) -> Unreachable:
     return Unreachable("the server cannot be reached", may_have_arrived=not was_not_sent)
 
 
+_opening = threading.Lock()
+"""Held while a client is made, and by a fork: OpenSSL has locks of its own, and one that a thread
+holds in the moment of a fork is held in the child for ever, which then waits for it for ever."""
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(
+        before=_opening.acquire,
+        after_in_parent=_opening.release,
+        after_in_child=_opening.release,
+    )
+
+
 class HttpTransport:
     """Posts and waits; safe to use from many threads."""
 
@@ -105,7 +118,7 @@ class HttpTransport:
     def _open(self) -> httpx.Client:
         import httpx
 
-        with self._lock:
+        with self._lock, _opening:
             if self._client is None:
                 self._client = httpx.Client(**self._options)
             return self._client
@@ -136,7 +149,8 @@ class AsyncHttpTransport:
         loop = asyncio.get_running_loop()
         client = self._clients.get(loop)
         if client is None:
-            client = self._clients[loop] = httpx.AsyncClient(**self._options)
+            with _opening:
+                client = self._clients[loop] = httpx.AsyncClient(**self._options)
         try:
             found = await client.post(path, content=body)
         except httpx.HTTPError as error:
