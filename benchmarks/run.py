@@ -23,10 +23,9 @@ import psutil
 
 LATEST = Path(__file__).parent / "results" / "latest"
 PROGRAMS = (
-    *("http_clients", "rates", "access", "sdk", "otlp", "calls", "gateway", "peers"),
-    *("serve", "archive", "budgets", "vault", "ledger", "sizes", "overrun", "pipeline"),
+    *("gateway", "peers", "pipeline", "serve", "archive", "calls", "http_clients", "access"),
+    *("rates", "sdk", "otlp", "budgets", "vault", "ledger", "sizes", "overrun"),
 )
-"""What needs a quiet machine most comes first: a long program heats the machine."""
 
 
 def machine() -> str:
