@@ -179,7 +179,7 @@ def run_kafka(events: str = "1500000") -> list[str]:
 def run_stats(millions: str = "100", folder: str = ".bench/stats") -> list[str]:
     from benchmarks.pipeline_stats import ask
 
-    return ask(int(millions) * 1_000_000, Path(folder))
+    return ask(int(millions) * 1_000_000, Path(folder).absolute())
 
 
 def main(arguments: list[str]) -> None:
