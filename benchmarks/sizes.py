@@ -40,6 +40,12 @@ RUNS = 7_500
 BATCH = 500
 SPAN_SECONDS = 600
 KAFKA_HEAD_BYTES = 20
+_KEPT = (
+    *("facts", "runs", "charges", "rollup_minute", "rollup_hour", "rollup_hour_model"),
+    *("rollup_day", "rollup_day_model", "rollup_day_run", "rollup_user"),
+)
+"""Tables of ClickHouse that are kept for long; deltas are not."""
+
 """Mark and MAC before the canonical event (docs/kafka.md)."""
 
 Row = tuple[str, str]
@@ -222,19 +228,20 @@ def store_rows(world: World, database: Database, clickhouse: ClickHouse) -> Iter
     yield "charger in all / its ClickHouse queries", cpu(charger, count, store.seconds)
     yield "WAL of the charger", per(database.wal_bytes() - wal, RUNS, "bytes a run")
     before = time.process_time()
-    for table in ("facts", "rollup_minute", "rollup_hour", "rollup_user", "runs", "charges"):
+    for table in _KEPT:
         clickhouse.command(f"OPTIMIZE TABLE tallystick.{table} FINAL")
     yield "merging all parts once", cpu(time.process_time() - before, count)
-    clickhouse.command(
-        "CREATE TABLE tallystick.facts_zstd AS tallystick.facts "
-        "SETTINGS default_compression_codec = 'ZSTD(1)'"
-    )
-    clickhouse.command("INSERT INTO tallystick.facts_zstd SELECT * FROM tallystick.facts")
-    clickhouse.command("OPTIMIZE TABLE tallystick.facts_zstd FINAL")
+    for table in _KEPT:
+        clickhouse.command(
+            f"CREATE TABLE tallystick.{table}_zstd AS tallystick.{table} "
+            "SETTINGS default_compression_codec = 'ZSTD(1)'"
+        )
+        clickhouse.command(f"INSERT INTO tallystick.{table}_zstd SELECT * FROM tallystick.{table}")
+        clickhouse.command(f"OPTIMIZE TABLE tallystick.{table}_zstd FINAL")
     ledger = database.bytes_of("ledger.operation", "ledger.run_charge")
     yield "ledger: operation and run charge, indexes too", per(ledger, RUNS, "bytes a run")
     for table, size in sorted(database.parts().items()):
-        if table in ("runs", "charges"):
+        if table.startswith(("runs", "charges")):
             yield f"ClickHouse {table}", per(size, RUNS, "bytes a run")
         elif table != "schema_migration":
             yield f"ClickHouse {table}", per(size, count)
@@ -274,8 +281,8 @@ def main() -> None:
         server.stop()
         folder.close()
     lines = [
-        f"{RUNS * EVENTS_PER_RUN:,} events in {RUNS:,} runs. `facts_zstd` is the table of facts "
-        "compressed by ZSTD(1).",
+        f"{RUNS * EVENTS_PER_RUN:,} events in {RUNS:,} runs. Tables named `_zstd` are the "
+        "same compressed by ZSTD(1).",
         "",
         "| what | figure |",
         "| --- | --- |",
