@@ -41,6 +41,9 @@ class Enforcing:
         self._checked_at = -EDIT_SECONDS_MAX
         self._check: asyncio.Task[None] | None = None
         self._tenants: dict[str, str] = {}
+        self._sought: dict[str, asyncio.Future[str]] = {}
+        """Accounts whose tenant the next look-up finds."""
+        self._lookup: asyncio.Task[None] | None = None
         self._made: set[str] = set()
         self._views: dict[str, tuple[float, WindowView]] = {}
 
@@ -140,13 +143,30 @@ class Enforcing:
         found = self._tenants.get(account_id)
         if found is None and ("\0" in account_id or not account_id):
             return ""
-        if found is None:
-            found = await asyncio.to_thread(self._budgets.load_tenant, account_id)
-            if found:  # an account's tenant never changes
-                if len(self._tenants) > _REMEMBERED_MAX:
-                    self._tenants.clear()
-                self._tenants[account_id] = found
-        return found
+        if found is not None:
+            return found
+        sought = self._sought.get(account_id)
+        if sought is None:
+            sought = self._sought[account_id] = asyncio.get_running_loop().create_future()
+            if self._lookup is None or self._lookup.done():
+                self._lookup = asyncio.create_task(self._look_up())
+        return await asyncio.shield(sought)
+
+    async def _look_up(self) -> None:
+        """Learn whose accounts are: those that are sought meanwhile together, in one statement."""
+        while self._sought:
+            sought, self._sought = self._sought, {}
+            try:
+                found = await asyncio.to_thread(self._budgets.load_tenants, list(sought))
+            except Exception as error:
+                for answer in sought.values():
+                    answer.set_exception(error)
+                continue
+            if len(self._tenants) > _REMEMBERED_MAX:
+                self._tenants.clear()
+            self._tenants.update(found)  # an account's tenant never changes
+            for account_id, answer in sought.items():
+                answer.set_result(found.get(account_id, ""))
 
     def forget(self) -> None:
         """Read budgets again before the next decision; an edit in this process calls it."""

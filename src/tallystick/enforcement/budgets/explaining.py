@@ -33,7 +33,7 @@ class Question(msgspec.Struct, frozen=True):
 
 def explain(budgets: Budgets, ledger: Ledger, question: Question, at: int) -> dict[str, Any]:
     """Every limit that the work falls under at a moment, and what would decide on it."""
-    owner = budgets.load_tenant(question.account_id)
+    owner = budgets.load_tenants([question.account_id]).get(question.account_id, "")
     if not owner or question.tenant_id not in ("", owner):
         raise NotFound("there is no such account; create it with PUT", code="unknown_account")
     active = ActiveBudgets()

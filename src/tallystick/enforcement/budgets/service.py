@@ -213,10 +213,10 @@ class Budgets:
             found = store.load_windows(connection, limit_ids)
         return {one.limit_id: one for one in found}
 
-    def load_tenant(self, account_id: str) -> str:
-        """Whose account it is; "" when there is none."""
+    def load_tenants(self, account_ids: Sequence[str]) -> dict[str, str]:
+        """Whose accounts they are; one that does not exist is left out."""
         with transaction(self._pool) as connection:
-            return store.load_tenant(connection, account_id)
+            return store.load_tenants(connection, account_ids)
 
 
 def _check_revision(before: Budget | None, revision: int | None) -> None:

@@ -205,11 +205,10 @@ def clear_crossings(connection: Connection, now: int) -> list[tuple[str, Decimal
     return connection.execute(_SQL["clear_crossings"], {"now": now}).fetchall()
 
 
-def load_tenant(connection: Connection, account_id: str) -> str:
-    """Whose account it is; "" when there is none."""
-    arguments = {"account_ids": [account_id]}
-    row = connection.execute(_SQL["load_account_tenants"], arguments).fetchone()
-    return row[1] if row else ""
+def load_tenants(connection: Connection, account_ids: Sequence[str]) -> dict[str, str]:
+    """Whose accounts they are; one that does not exist is left out."""
+    arguments = {"account_ids": list(account_ids)}
+    return dict(connection.execute(_SQL["load_account_tenants"], arguments).fetchall())
 
 
 def _budgets(rows: Sequence[_Row]) -> list[Budget]:
