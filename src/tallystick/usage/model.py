@@ -6,6 +6,16 @@ from collections.abc import Mapping
 
 import msgspec
 
+TOKEN_COUNTS = (
+    "tokens_input",
+    "tokens_output",
+    "tokens_cache_read",
+    "tokens_cache_write_5m",
+    "tokens_cache_write_1h",
+    "tokens_reasoning",
+)
+"""Counts of a call that its event has too."""
+
 
 class Usage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What a call used, by the provider's word or (`quality` "estimated") by ours."""

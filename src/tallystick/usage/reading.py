@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import msgspec
 
 from tallystick.bounds import ID_LENGTH_MAX, TOKENS_MAX
-from tallystick.usage.model import Seen, Usage
+from tallystick.usage.model import TOKEN_COUNTS, Seen, Usage
 
 UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 """What a decoder raises of an answer that is not JSON, is of another shape or nests too deeply."""
@@ -86,14 +86,6 @@ def error_said(error: Any) -> str:
     return name if named and _ERROR_NAME.fullmatch(name) else "upstream_error_event"
 
 
-_COUNTS = (
-    "tokens_input",
-    "tokens_output",
-    "tokens_cache_read",
-    "tokens_cache_write_5m",
-    "tokens_cache_write_1h",
-    "tokens_reasoning",
-)
 _TOOL_USES_MAX = 1_000
 """Uses of a paid tool that are believed of one answer."""
 
@@ -107,7 +99,7 @@ def believed(reported: Usage | None, estimate: Usage) -> Usage:
     """
     if reported is None:
         return estimate
-    counts = [getattr(reported, name) for name in _COUNTS]
+    counts = [getattr(reported, name) for name in TOKEN_COUNTS]
     if not all(0 <= count <= TOKENS_MAX for count in counts) or not any(counts[:2]):
         return estimate
     tools = {name: min(uses, _TOOL_USES_MAX) for name, uses in reported.tools.items() if uses > 0}

@@ -21,6 +21,7 @@ from tallystick.errors import InvalidInput
 from tallystick.events.model import Event
 from tallystick.events.redaction import Redactor
 from tallystick.events.rules import Refused, make_event
+from tallystick.usage.model import TOKEN_COUNTS
 
 _FIELDS = {
     "team": "team",
@@ -41,14 +42,6 @@ _FIELDS = {
 _ATTRIBUTES = {"key": "tallystick_key", "org": "tallystick_org"}
 """Dimension -> attribute, where a sender's own attribute of that name may be a secret."""
 
-_COUNTS = (
-    "tokens_input",
-    "tokens_output",
-    "tokens_cache_read",
-    "tokens_cache_write_5m",
-    "tokens_cache_write_1h",
-    "tokens_reasoning",
-)
 _TOOL_USES_MAX = 10_000
 """Each is an event of its own."""
 
@@ -60,7 +53,7 @@ def event_id_of(hold_id: str, tenant_id: str, redactor: Redactor) -> str:
 
 def check_usage(usage: Usage) -> None:
     """Refuse counts that no event may have; raises InvalidInput."""
-    for name in _COUNTS:
+    for name in TOKEN_COUNTS:
         if not 0 <= getattr(usage, name) <= TOKENS_MAX:
             raise InvalidInput(f"{name} must be from 0 to {TOKENS_MAX}", field=name)
     cached = usage.tokens_cache_read + usage.tokens_cache_write_5m + usage.tokens_cache_write_1h
@@ -179,11 +172,11 @@ def _tool_events(event_id: str, usage: Usage, common: dict[str, Any]) -> Iterato
 
 
 def _counts(usage: Usage) -> dict[str, int]:
-    return {name: count for name in _COUNTS if (count := getattr(usage, name))}
+    return {name: count for name in TOKEN_COUNTS if (count := getattr(usage, name))}
 
 
 def _audio_event(event: dict[str, Any], audio: Usage) -> dict[str, Any]:
     """The part of the call that was sound; how long the call took is said once."""
-    rest = {name: event[name] for name in event if name not in (*_COUNTS, "latency_ms")}
+    rest = {name: event[name] for name in event if name not in (*TOKEN_COUNTS, "latency_ms")}
     own = {"event_id": f"{event['event_id']}:audio", "service_tier": AUDIO_TIER}
     return {**rest, **own, **_counts(audio)}

@@ -32,7 +32,7 @@ _ELECTION_SECONDS = 10
 _REGISTER_SECONDS = 10
 _DAY_MS = 24 * 3600 * 1000
 _FEWEST_DAYS = 7
-_MESSAGE_BYTES = 1_000_000
+MESSAGE_BYTES_MAX = 1_000_000
 """What a batch or a message may have at most, by the settings of the writer."""
 
 
@@ -88,9 +88,9 @@ def check_topic(state: TopicState, *, partitions: int, replication: int) -> list
         complaints.append(
             "message.timestamp.type is not LogAppendTime: retention trusts the producers' clocks"
         )
-    if state.message_bytes_max < _MESSAGE_BYTES:
+    if state.message_bytes_max < MESSAGE_BYTES_MAX:
         complaints.append(
-            f"max.message.bytes is {state.message_bytes_max}: batches of up to {_MESSAGE_BYTES} "
+            f"max.message.bytes is {state.message_bytes_max}: batches of up to {MESSAGE_BYTES_MAX} "
             "bytes are sent, and what is larger is refused"
         )
     if state.partitions != partitions:

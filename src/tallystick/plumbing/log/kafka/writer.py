@@ -23,6 +23,7 @@ from tallystick.plumbing.log.kafka.options import (
     import_client,
     log,
 )
+from tallystick.plumbing.log.kafka.topics import MESSAGE_BYTES_MAX
 
 if TYPE_CHECKING:
     from confluent_kafka import KafkaError, Message, Producer
@@ -54,7 +55,9 @@ class KafkaWriter:
 
     def __init__(self, options: KafkaOptions) -> None:
         self._configuration = configure(options, _DEFAULTS, _FIXED)
-        self._message_bytes_max = int(self._configuration.get("message.max.bytes", 1_000_000))
+        self._message_bytes_max = int(
+            self._configuration.get("message.max.bytes", MESSAGE_BYTES_MAX)
+        )
         self._lock = threading.Lock()
         self._messages_queued = 0
         self._bytes_queued = 0
