@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -184,6 +185,23 @@ def test_compression_is_undone_within_bounds() -> None:
         parse(plain, content_type="text/xml")
     with pytest.raises(BodyTooLarge):
         parse(b"[" + b" " * (10 * 1024 * 1024) + b"]")
+
+
+@pytest.mark.parametrize(
+    ("encoding", "pack"), [("gzip", gzip.compress), ("zstd", zstandard.compress)]
+)
+def test_a_packed_body_is_taken_whole_or_not_at_all(
+    encoding: str, pack: Callable[[bytes], bytes]
+) -> None:
+    """INV-10: members after the first, and what a cut took, are not lost in silence."""
+    lines = [json.dumps({**GOOD, "event_id": f"e{number}"}) for number in range(5000)]
+    first, second = ("\n".join(half).encode() for half in (lines[:2500], lines[2500:]))
+    body = pack(first + b"\n") + pack(b"") + pack(second)
+    assert parse(body, "application/x-ndjson", encoding=encoding).batch.size == 5000
+    cuts = [body[:-1], body[: len(body) - len(pack(second)) // 2], body + b"more", b""]
+    for cut in cuts:
+        with pytest.raises(BodyUnreadable):
+            parse(cut, "application/x-ndjson", encoding=encoding)
 
 
 def test_cloud_events_in_all_forms() -> None:
