@@ -141,3 +141,28 @@ def test_what_the_ledger_refuses_of_a_batch_is_found_and_set_aside(world: World)
     assert all(charged[f"tenant-{number}", "r"] == 50_000 for number in range(7))
     found = report(world)["refused"]
     assert [(one["tenant_id"], one["run_id"]) for one in found] == [("full", "r2")]
+
+
+def test_usage_without_a_run_is_charged_whatever_its_attempt(world: World) -> None:
+    """No call of a minute is a retry of another one, and none fails for it."""
+    world.catalog.add_version(
+        "credits-loose",
+        kind="credit",
+        tenant_id="loose",
+        content={"failed_runs": "free", "late_events": "free"},
+        effective_at=0,
+        source="test",
+        clock=world.clock,
+    )
+    calls = [
+        {**usage(world, "loose"), "event_id": f"{age}-{attempt}", "attempt": attempt, "run_id": ""}
+        | {"event_time": world.at(-age)}
+        for age in (120, 9 * 86_400)
+        for attempt in (1, 2, 3)
+    ]
+    failed = {**calls[0], "event_id": "f", "event_type": "run_failed", "attempt": 1}
+    world.send([*calls, failed])
+    world.settle()
+    row = world.totals("loose")
+    assert (row["tool_calls"], row["credits"], row["retry_waste_credits"]) == (6, "0.15", "0")
+    assert world.verifier.charge_differences() == []

@@ -134,9 +134,10 @@ def _reference(rows: list[dict[str, Any]], query: StatsQuery) -> dict[tuple[str,
             minute = row["occurred_at"] // MINUTE
             line = lines[key, row["charge_key"], minute, dimensions]
             signed = row["sign"] * row["credit_units"]
-            line[0] += signed if row["attempt"] != 1 else 0
-            line[1] += signed if row["attempt"] == 1 else 0
-            line[2] += row["sign"] * row["cost_units"] if row["attempt"] == 1 else 0
+            is_first = row["attempt"] == 1 or not row["run_id"]  # without a run nothing repeats
+            line[0] += 0 if is_first else signed
+            line[1] += signed if is_first else 0
+            line[2] += row["sign"] * row["cost_units"] if is_first else 0
     for (key, *_), (credit, waste, waste_cost) in lines.items():
         if credit or waste or waste_cost:
             groups[key]["credit"] += credit

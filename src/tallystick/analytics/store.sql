@@ -139,12 +139,14 @@ WHERE event_id IN {{ids:Array(String)}} AND correction_id = '';
 
 -- name: query_attempts
 -- Rated credits of runs by attempt: what the decision on a run's charge needs. Sums are of 128
--- bits: the largest events of one run can pass 64. Index: primary key.
-SELECT tenant_id, charge_key, attempt,
+-- bits: the largest events of one run can pass 64. Usage without a run, which is charged by the
+-- minute, repeats nothing and ends in no failure of its own: all of it is one attempt.
+-- Index: primary key.
+SELECT tenant_id, charge_key, if(f.run_id = '', 1, f.attempt) AS attempt,
     toString(sum(toInt128(sign * f.credit_units))) AS credit_units,
     toString(sumIf(toInt128(sign * f.credit_units), is_late)) AS late_credit_units,
     toString(sum(toInt128(sign * f.cost_units))) AS cost_units,
-    sumIf(sign, event_type = 'run_failed') > 0 AS is_failed,
+    sumIf(sign, event_type = 'run_failed' AND f.run_id != '') > 0 AS is_failed,
     toUnixTimestamp64Micro(min(occurred_at)) AS began_at
 FROM tallystick.facts AS f
 WHERE (tenant_id, charge_key) IN (
@@ -174,7 +176,8 @@ FROM (
         if(is_wasted, sign * f.cost_units, 0) AS waste_cost_units
     FROM (
         SELECT *,
-            concat(tenant_id, '\t', charge_key, '\t', toString(attempt)) AS attempt_key,
+            concat(tenant_id, '\t', charge_key, '\t', toString(if(run_id = '', 1, attempt)))
+                AS attempt_key,
             {is_charged} AS is_charged, {is_wasted} AS is_wasted
         FROM tallystick.facts
         WHERE (tenant_id, charge_key) IN (
