@@ -20,6 +20,7 @@ from typing import Any
 import httpx
 import psycopg
 import pytest
+from confluent_kafka import Producer
 
 from tallystick.clock import SystemClock, format_time
 from tallystick.plumbing.embedded.postgres import EmbeddedPostgres
@@ -123,6 +124,49 @@ def test_one_of_each_from_http_and_from_a_foreign_producer(cluster: Cluster) -> 
     assert not any(b"4111" in one.value or b"Mia" in one.value for one in told)
     story = client.get("/v1/runs/kafka-run-17").json()
     assert "4111" not in json.dumps(story)
+
+
+def test_what_a_producer_aborts_is_passed_by_to_the_end(cluster: Cluster) -> None:
+    """INV-10: no lag is left where nothing can be read, and nobody waits for it."""
+    client = cluster.api()
+    for role in ("sink", "charger", "keeper"):
+        cluster.worker(role)
+    producer = Producer(
+        {
+            "bootstrap.servers": cluster.kafka.brokers,
+            "partitioner": "murmur2_random",
+            "transactional.id": f"tx-{cluster.kafka.topic}",
+        }
+    )
+    producer.init_transactions(30)
+    for tag, events, is_kept in (("kept", 100, True), ("aborted", 25_000, False)):
+        producer.begin_transaction()
+        for number in range(events):
+            one = usage(tag, number, run_id=f"{tag}-run")
+            producer.produce(cluster.kafka.topic, json.dumps(one), one["run_id"])
+            producer.poll(0)
+        producer.flush(30)
+        if is_kept:
+            producer.commit_transaction(30)
+        else:
+            producer.abort_transaction(30)
+    report = cluster.settle(client)  # lag and difference are 0, with nothing behind the markers
+    assert (report["facts"], report["markers"]) == (100, 25_002)
+    asked = {"from": "2026-01-01T00:00:00Z", "to": "2100-01-01T00:00:00Z", "reason": "look"}
+    made = client.post("/v1/backfills", json={**asked, "idempotency_key": "b", "dry_run": True})
+    place = f"/v1/backfills/{made.json()['backfill_id']}"
+    deadline = time.monotonic() + 30
+    while client.get(place).json()["status"] != "done":
+        assert time.monotonic() < deadline, client.get(place).text
+        time.sleep(0.2)
+    producer.begin_transaction()  # what is still open holds nobody up, and counts when it is over
+    producer.produce(cluster.kafka.topic, json.dumps(usage("open", 1)), b"kept-run")
+    producer.flush(30)
+    cluster.settle(client)
+    producer.commit_transaction(30)
+    post(client, [usage("http", 1)])
+    assert cluster.settle(client)["facts"] == 102
+    assert_exact(client, 102)
 
 
 def read_all(topic: str, options: KafkaOptions) -> list[KafkaMessage]:

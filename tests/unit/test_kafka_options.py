@@ -11,7 +11,7 @@ from tallystick.plumbing.log.kafka import KafkaOptions, KafkaWriter, check_topic
 from tallystick.plumbing.log.kafka.options import configure, connect, import_client
 from tallystick.plumbing.log.kafka.topics import TopicState
 
-SAFE = TopicState(12, 3, 2, 14 * 24 * 3600 * 1000, "LogAppendTime", 1_048_588)
+SAFE = TopicState(12, 3, 2, 14 * 24 * 3600 * 1000, "LogAppendTime", 1_048_588, "delete")
 
 
 def configured(**properties: str) -> dict[str, object]:
@@ -92,6 +92,7 @@ def test_without_the_client_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) 
         (SAFE._replace(timestamp_type="CreateTime"), "producers' clocks"),
         (SAFE._replace(message_bytes_max=500_000), "larger is refused"),
         (SAFE._replace(partitions=6), "planned operation"),
+        (SAFE._replace(cleanup_policy="compact,delete"), "only the last event"),
     ],
 )
 def test_an_unsafe_topic_is_told(state: TopicState, complaint: str) -> None:

@@ -369,7 +369,7 @@ class FactStore:
         )
 
     def query_counts(self) -> dict[str, int]:
-        """Facts, duplicates and conflicts counted so far."""
+        """Facts, duplicates, conflicts and markers of transactions so far."""
         return dict(self._store.query_rows(_SQL["query_counts"])[0])
 
     def query_digest(self) -> str:

@@ -211,11 +211,12 @@ WHERE log_partition = {{partition:UInt16}}
   AND received_at >= {{since:DateTime64(6)}};
 
 -- name: query_counts
--- How many deliveries have been counted, by what became of them.
+-- How many deliveries have been counted, by what became of them; markers are offsets without one.
 SELECT (SELECT countIf(correction_id = '') FROM tallystick.facts) AS facts,
     (SELECT countIf(correction_id != '') FROM tallystick.facts) AS corrections,
     (SELECT count() FROM tallystick.deliveries WHERE kind = 'duplicate') AS duplicates,
-    (SELECT count() FROM tallystick.deliveries WHERE kind = 'conflict') AS conflicts;
+    (SELECT count() FROM tallystick.deliveries WHERE kind = 'conflict') AS conflicts,
+    (SELECT count() FROM tallystick.deliveries WHERE kind = 'control') AS markers;
 
 -- name: query_digest
 -- A digest over every column of every fact, whatever their order. Reads the whole table.

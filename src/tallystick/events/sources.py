@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,13 @@ from tallystick.events.redaction import Redactor
 from tallystick.events.stage import Stage
 from tallystick.plumbing.leases import Leases
 from tallystick.plumbing.log import Chunk, Positions, Source
-from tallystick.plumbing.log.kafka import KafkaOptions, KafkaReader, KafkaWriter
+from tallystick.plumbing.log.kafka import (
+    KafkaMessage,
+    KafkaOptions,
+    KafkaReader,
+    KafkaWriter,
+    is_compacted,
+)
 
 _READ_SECONDS = 0.1
 _RETRY_SECONDS = 0.2
@@ -75,9 +82,16 @@ class KafkaSource:
                 on_revoked=self._end,
             )
         self._leases.keep(map(self._lease, self._stages))
+        found: dict[int, list[KafkaMessage]] = {
+            partition: [] for partition, stage in self._stages.items() if stage.has_more
+        }
+        ends: dict[int, int] = {}
+        if not found:
+            found = self._reader.read(events_max, _READ_SECONDS)
+            ends = self._reader.ends()
         chunks = []
-        for partition, messages in self._reader.read(events_max, _READ_SECONDS).items():
-            staged = self._stages[partition].take(messages)
+        for partition in found.keys() | ends.keys():
+            staged = self._stages[partition].take(found.get(partition, []), ends.get(partition, 0))
             if staged.broken and self._writer is not None:
                 self._writer.append(self._options.broken_topic, staged.broken)
             chunks.append(staged.chunk)
@@ -124,6 +138,7 @@ class KafkaSource:
                 index=self._open_index(partition, position),
                 redactor=self._redactor,
                 key=self._key,
+                is_compacted=partial(is_compacted, self._options),
             )
             begun[partition] = position
         return begun

@@ -9,7 +9,8 @@ messages always give the same events and verdicts, so a crash only makes them ag
 from __future__ import annotations
 
 import hmac
-from collections.abc import Iterator, Sequence
+from bisect import bisect_left
+from collections.abc import Callable, Iterator, Sequence
 from hashlib import blake2b
 from itertools import compress
 from operator import attrgetter
@@ -20,7 +21,7 @@ import numpy as np
 
 from tallystick.errors import InvariantBroken
 from tallystick.events.appending import CANONICAL, MAC_BYTES
-from tallystick.events.batch import identities_of
+from tallystick.events.batch import EventBatch, identities_of
 from tallystick.events.broken import Origin, broken_event, broken_message
 from tallystick.events.dedup import DedupIndex
 from tallystick.events.framing import decode_alone
@@ -41,10 +42,17 @@ from tallystick.plumbing.log.model import Chunk, Verdict
 
 Row = list[Any]
 _HEAD = len(CANONICAL) + MAC_BYTES
+_ID = EVENT_FIELDS.index("event_id")
 _TYPE = EVENT_FIELDS.index("event_type")
 _RECEIVED = EVENT_FIELDS.index("received_at")
 _GAP_MAX = 10_000
-"""Offsets in a row that markers and messages of an aborted transaction may take."""
+"""Offsets in a row without a message, beyond which the topic is asked whether it is compacted."""
+
+_KEY_BYTES_MAX = 1024
+"""Of a broken message's key: one with a key as large as a message must not stop the follower."""
+
+_OFFSETS_MAX = 200_000
+"""Offsets of one chunk: an aborted transaction may leave out any number of them."""
 
 _PIECE_MESSAGES = 500
 """Rows made and turned into columns at once: as many as the processor keeps in its cache."""
@@ -74,67 +82,68 @@ class Stage:
         index: DedupIndex,
         redactor: Redactor,
         key: bytes,
+        is_compacted: Callable[[], bool],
     ) -> None:
         self._topic = topic
         self._partition = partition
         self._position = position
+        self._end = position
+        self._waiting: list[KafkaMessage] = []
+        self._is_compacted = is_compacted
         self._epoch = epoch
         self.index = index
         self._redactor = redactor
         self._sealing = blake2b(key=key, digest_size=MAC_BYTES)
         self._share = BrokenShare(f"partition {partition} of {topic}")
 
-    def take(self, messages: Sequence[KafkaMessage]) -> Staged:
-        """Make the events of the next messages; raise TooManyBroken when most are broken."""
-        count = len(messages)
-        columns = concat_filled([self._columns(piece) for piece in _pieces(messages)])
-        offsets = [message.offset for message in messages]
-        broken = _broken_places(columns[_TYPE], count)
+    @property
+    def has_more(self) -> bool:
+        """Whether something waits that the last `take` left for the next."""
+        return self._position < self._end
+
+    def take(self, messages: Sequence[KafkaMessage], end: int = 0) -> Staged:
+        """Make the events of the next messages; raise TooManyBroken when most are broken.
+
+        `end`: how far the partition was read, if that is behind the last message. Offsets in
+        between that hold no message are counted too: markers of producers' transactions, and what
+        was aborted. Where those are many, the rest waits for the next call.
+        """
+        self._waiting += messages
+        last = self._waiting[-1].offset if self._waiting else -1
+        self._end = max(self._end, end, last + 1)
+        stop = min(self._end, self._position + _OFFSETS_MAX)
+        count = bisect_left(self._waiting, stop, key=attrgetter("offset"))
+        taken, self._waiting = self._waiting[:count], self._waiting[count:]
+        offsets = [message.offset for message in taken]
+        self._require_no_hole(offsets, stop)
+        columns = concat_filled([self._columns(piece) for piece in _pieces(taken)]) if taken else []
+        broken = _broken_places(columns[_TYPE], count) if taken else []
         self._share.note(count, len(broken))
-        verdicts = self.index.judge(identities_of(columns, count), offsets)
-        end = offsets[-1] + 1
-        self.index.commit(end)
+        identities = identities_of(columns, count) if taken else []
+        verdicts = self.index.judge(identities, offsets)
+        self.index.commit(stop)
         told = [
-            (messages[place].key, _told(columns, place))
+            (taken[place].key[:_KEY_BYTES_MAX], _told(columns, place))
             for place in broken
             if verdicts[place] == Verdict.ORIGINAL
         ]
-        if skipped := self._skipped(offsets):
-            return Staged(self._with_skipped(skipped, offsets, columns, verdicts), told)
-        self._position = end
-        return Staged(Chunk(self._partition, self._epoch, offsets, columns, verdicts, end), told)
+        if stop - self._position > count:
+            skipped = sorted({*range(self._position, stop)}.difference(offsets))
+            offsets, columns, verdicts = _with_skipped(skipped, offsets, columns, verdicts)
+        self._position = stop
+        return Staged(Chunk(self._partition, self._epoch, offsets, columns, verdicts, stop), told)
 
-    def _skipped(self, offsets: Sequence[int]) -> list[int]:
-        """Offsets that hold no message: markers of producers' transactions."""
-        if offsets[-1] + 1 - self._position == len(offsets):
-            return []
-        gaps = np.diff(np.array([self._position - 1, *offsets])) - 1
-        if (missing := int(gaps.max())) > _GAP_MAX:
+    def _require_no_hole(self, offsets: Sequence[int], stop: int) -> None:
+        """Raise InvariantBroken where compaction may have taken messages."""
+        if stop - self._position - len(offsets) <= _GAP_MAX:
+            return
+        missing = int(np.diff(np.array([self._position - 1, *offsets, stop])).max()) - 1
+        if missing > _GAP_MAX and self._is_compacted():
             raise InvariantBroken(
                 f"INV-10: {missing} messages in a row are missing in "
                 f"{self._topic}/{self._partition} near {self._position}; "
                 "the topic may not be compacted"
             )
-        return sorted(set(range(self._position, offsets[-1] + 1)) - set(offsets))
-
-    def _with_skipped(
-        self, skipped: Sequence[int], offsets: Sequence[int], columns: Columns, verdicts: bytes
-    ) -> Chunk:
-        """Count markers too: every offset is accounted for."""
-        markers = [
-            (offset, list(_fields_of(_marker(offset))), Verdict.CONTROL) for offset in skipped
-        ]
-        rows = rows_of_columns(columns, len(offsets))
-        whole = sorted([*zip(offsets, rows, verdicts, strict=True), *markers], key=_by_offset)
-        self._position = offsets[-1] + 1
-        return Chunk(
-            self._partition,
-            self._epoch,
-            [offset for offset, _, _ in whole],
-            columns_of_rows(_even([row for _, row, _ in whole])),
-            bytes(verdict for _, _, verdict in whole),
-            self._position,
-        )
 
     def _columns(self, messages: Sequence[KafkaMessage]) -> tuple[int, Columns]:
         is_ours = [self._is_sealed(message.value) for message in messages]
@@ -233,11 +242,27 @@ def _even(rows: list[Row]) -> list[Row]:
     return [row if len(row) == width else row + [None] * (width - len(row)) for row in rows]
 
 
-def _by_offset(entry: tuple[int, Row, int]) -> int:
-    return entry[0]
-
-
-def _marker(offset: int) -> Event:
-    return Event(
-        event_id=f"control:{offset}", event_type="", occurred_at=0, received_at=0, tenant_id=""
+def _with_skipped(
+    skipped: Sequence[int], offsets: Sequence[int], columns: Columns, verdicts: bytes
+) -> tuple[list[int], Columns, bytes]:
+    """Put offsets without a message between the others: every offset is accounted for."""
+    nothing = Event(
+        event_id="",
+        event_type="",
+        occurred_at=0,
+        received_at=0,
+        tenant_id="",
+        content_digest=bytes(16),  # a column of facts takes no other length
+    )
+    markers = [[value] for value in _fields_of(nothing)]
+    markers[_ID] = [f"control:{offset}" for offset in skipped]
+    parts = [(len(offsets), columns)] if offsets else []
+    both = concat_filled([*parts, (len(skipped), markers)])
+    places = [*offsets, *skipped]
+    order = sorted(range(len(places)), key=places.__getitem__)
+    judged = verdicts + bytes([Verdict.CONTROL]) * len(skipped)
+    return (
+        [places[at] for at in order],
+        EventBatch(len(places), both).reorder(order).columns,
+        bytes(judged[at] for at in order),
     )

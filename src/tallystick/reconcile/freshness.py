@@ -20,6 +20,8 @@ STALLED_AFTER_SECONDS = 30
 ARCHIVER_STALLED_AFTER_SECONDS = 600
 """The archiver moves once a flush, and may wait for a distant store."""
 
+_COUNTED = ("facts", "duplicates", "conflicts", "markers")
+
 _SQL = {
     name: text.encode()
     for name, text in load_statements("tallystick.reconcile", "freshness.sql").items()
@@ -39,10 +41,11 @@ class Freshness:
     def report(self) -> dict[str, Any]:
         """Return followers with their lag, and accepted minus counted.
 
-        `accepted` counts deliveries in the log from where the sink began, `counted` those that
-        became a fact or were set aside as a duplicate or a conflict; when all followers are at
-        the head, the difference is zero. `refused_runs` could not be charged: they are set aside
-        and stand in `refused` (ten of them) with the reason.
+        `accepted` counts offsets of the log from where the sink began, `counted` those that
+        became a fact, were set aside as a duplicate or a conflict, or hold no message (`markers`
+        of Kafka's transactions); when all followers are at the head, the difference is zero.
+        `refused_runs` could not be charged: they are set aside and stand in `refused` (ten of
+        them) with the reason.
         """
         followers = self.positions()
         pending, refused = self.count_runs()
@@ -55,7 +58,7 @@ class Freshness:
             for partition, head in heads.items()
             if partition != CORRECTIONS
         )
-        counted = sum(int(counts[name]) for name in ("facts", "duplicates", "conflicts"))
+        counted = sum(int(counts[name]) for name in _COUNTED)
         return {
             "at": format_time(self._clock.now()),
             "followers": followers,

@@ -7,7 +7,12 @@ with their results. The client is imported when a class is used (extra `kafka`).
 
 from tallystick.plumbing.log.kafka.options import KafkaOptions
 from tallystick.plumbing.log.kafka.reader import KafkaMessage, KafkaReader
-from tallystick.plumbing.log.kafka.topics import Watermarks, check_topic, ensure_topics
+from tallystick.plumbing.log.kafka.topics import (
+    Watermarks,
+    check_topic,
+    ensure_topics,
+    is_compacted,
+)
 from tallystick.plumbing.log.kafka.writer import KafkaWriter
 
 __all__ = [
@@ -18,4 +23,5 @@ __all__ = [
     "Watermarks",
     "check_topic",
     "ensure_topics",
+    "is_compacted",
 ]

@@ -85,12 +85,14 @@ class KafkaReader:
             "enable.auto.commit": False,
             "enable.auto.offset.store": False,
             "auto.offset.reset": "error",
+            "enable.partition.eof": True,  # tells of offsets at the end that hold no message
         }
         self._client = import_client()
         self._topic = options.topic
         self._on_assigned = on_assigned
         self._on_revoked = on_revoked
         self._positions: dict[int, int] = {}
+        self._ends: dict[int, int] = {}
         self._disturbed: set[int] = set()
         self._lost: dict[int, PositionLost] = {}
         self._failure: Exception | None = None
@@ -128,6 +130,20 @@ class KafkaReader:
             self._positions[partition] = batch[-1].offset + 1
         return found
 
+    def ends(self) -> dict[int, int]:
+        """Partitions that end behind their last message, each with its end; told once.
+
+        What is between holds no message: markers of transactions, and what was aborted.
+        """
+        behind = {
+            partition: end
+            for partition, end in self._ends.items()
+            if end > self._positions.get(partition, end)
+        }
+        self._positions.update(behind)
+        self._ends.clear()
+        return behind
+
     def seek(self, positions: Mapping[int, int]) -> None:
         """Read on from these offsets; only of partitions that are assigned."""
         for partition, offset in positions.items():
@@ -138,9 +154,10 @@ class KafkaReader:
             self._consumer.incremental_assign([self._at(partition, offset)])
             self._positions[partition] = offset
             self._lost.pop(partition, None)
+            self._ends.pop(partition, None)
 
     def heads(self) -> dict[int, int]:
-        """The high watermark of every partition of the topic, also of those of others."""
+        """What every partition of the topic holds up to, also those of others."""
         return self._watermarks.heads()
 
     def starts(self) -> dict[int, int]:
@@ -181,6 +198,7 @@ class KafkaReader:
         for number in numbers:
             del self._positions[number]
             self._lost.pop(number, None)
+            self._ends.pop(number, None)
         self._disturbed.update(numbers)
         try:
             if numbers:
@@ -192,7 +210,11 @@ class KafkaReader:
         found: defaultdict[int, list[KafkaMessage]] = defaultdict(list)
         errors = []
         for message in messages:
-            if message.error() is not None:
+            error = message.error()
+            if error is not None and error.code() == self._client.KafkaError._PARTITION_EOF:
+                self._ends[message.partition()] = message.offset()  # type: ignore[index, assignment]
+                continue
+            if error is not None:
                 errors.append(message)
                 continue
             found[message.partition()].append(  # type: ignore[index]
@@ -207,8 +229,9 @@ class KafkaReader:
 
     def _drop_disturbed(self, found: dict[int, list[KafkaMessage]]) -> None:
         """Drop what came of partitions that left during this read, also if they came back."""
-        for partition in self._disturbed & found.keys():
-            del found[partition]
+        for partition in self._disturbed & (found.keys() | self._ends.keys()):
+            found.pop(partition, None)
+            self._ends.pop(partition, None)
             if partition in self._positions:
                 self.seek({partition: self._positions[partition]})
         self._disturbed.clear()

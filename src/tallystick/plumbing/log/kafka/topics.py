@@ -46,6 +46,7 @@ class TopicState(NamedTuple):
     """Negative: for ever."""
     timestamp_type: str
     message_bytes_max: int
+    cleanup_policy: str
 
 
 def ensure_topics(options: KafkaOptions, *, partitions: int, replication: int) -> None:
@@ -93,6 +94,8 @@ def check_topic(state: TopicState, *, partitions: int, replication: int) -> list
             f"max.message.bytes is {state.message_bytes_max}: batches of up to {MESSAGE_BYTES_MAX} "
             "bytes are sent, and what is larger is refused"
         )
+    if "compact" in state.cleanup_policy:
+        complaints.append("is compacted: of a run only the last event stays; set it to delete")
     if state.partitions != partitions:
         complaints.append(
             f"has {state.partitions} partitions, {partitions} were asked for; "
@@ -146,7 +149,14 @@ def fetch_state(admin: AdminClient, topic: str) -> TopicState:
         retention_ms=int(settings["retention.ms"].value),
         timestamp_type=settings["message.timestamp.type"].value,
         message_bytes_max=int(settings["max.message.bytes"].value),
+        cleanup_policy=settings["cleanup.policy"].value,
     )
+
+
+def is_compacted(options: KafkaOptions) -> bool:
+    """Whether the topic drops messages of which it has a later one with the same key."""
+    settings = _wait_for_settings(open_admin(options), options.topic)
+    return "compact" in settings["cleanup.policy"].value
 
 
 def _wait_for_settings(admin: AdminClient, topic: str) -> dict[str, Any]:
@@ -172,7 +182,10 @@ class Watermarks:
         self._admin = open_admin(options)
 
     def heads(self) -> dict[int, int]:
-        """The offset that the next message of each partition will get, at least."""
+        """The offset after the last one of each partition that can be read.
+
+        It is before the first message of a transaction that is still open.
+        """
         return self._fetch("latest")
 
     def starts(self) -> dict[int, int]:
@@ -196,7 +209,11 @@ class Watermarks:
         if not count:
             raise StoreUnavailable(f"Kafka has no topic {self._topic}")
         asked = {client.TopicPartition(self._topic, number): spec for number in range(count)}
-        answers = self._admin.list_offsets(asked, request_timeout=_ANSWER_SECONDS)
+        answers = self._admin.list_offsets(
+            asked,
+            isolation_level=client.IsolationLevel.READ_COMMITTED,
+            request_timeout=_ANSWER_SECONDS,
+        )
         what = f"tell the offsets of {self._topic}"
         return {one.partition: _answer(future, what).offset for one, future in answers.items()}
 
