@@ -82,6 +82,30 @@ def test_a_partition_that_could_not_be_taken_up_is_taken_up_later(
     pool.close()
 
 
+def test_lag_monitors_see_how_far_a_follower_is(
+    kafka_broker: Brokers, postgres_url: str, tmp_path: Path
+) -> None:
+    """What kafka-consumer-groups shows is what the steps before took; it is never read back."""
+    topic = "monitored"
+    options = KafkaOptions(kafka_broker.bootstrap, topic, f"{topic}-broken", {})
+    ensure_topics(options, partitions=1, replication=1)
+    writer = KafkaWriter(options)
+    writer.append(topic, [(b"run", EVENT % number) for number in range(5)])
+    writer.close()
+    pool = open_pool(postgres_url, connections_max=3)
+    Positions(pool).forget("sink")
+    reading = KafkaOptions(options.brokers, topic, options.broken_topic, QUICK)
+    source = make_source(reading, pool, tmp_path, lambda *_: [])
+    assert read_until_something(source) == [0, 1, 2, 3, 4]
+    source.read(1000)
+    source.close()
+    pool.close()
+    admin = AdminClient({"bootstrap.servers": options.brokers, "log_level": 0})
+    group = confluent_kafka.ConsumerGroupTopicPartitions("tallystick-sink")
+    answer = admin.list_consumer_group_offsets([group])["tallystick-sink"].result()
+    assert {one.topic: one.offset for one in answer.topic_partitions}[topic] == 5
+
+
 def test_a_topic_whose_beginning_was_deleted_before_we_came(
     kafka_broker: Brokers, world: World, tmp_path: Path
 ) -> None:

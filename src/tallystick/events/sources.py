@@ -70,6 +70,7 @@ class KafkaSource:
         self._epoch = 0
         self._reader: KafkaReader | None = None
         self._stages: dict[int, Stage] = {}
+        self._noted: dict[int, int] = {}
 
     def read(self, events_max: int) -> list[Chunk]:
         """Return the next deliveries of each partition; [] when there are none."""
@@ -82,6 +83,7 @@ class KafkaSource:
                 on_revoked=self._end,
             )
         self._leases.keep(map(self._lease, self._stages))
+        self._note_progress(self._reader)
         found: dict[int, list[KafkaMessage]] = {
             partition: [] for partition, stage in self._stages.items() if stage.has_more
         }
@@ -96,6 +98,13 @@ class KafkaSource:
                 self._writer.append(self._options.broken_topic, staged.broken)
             chunks.append(staged.chunk)
         return chunks
+
+    def _note_progress(self, reader: KafkaReader) -> None:
+        """Tell lag monitors what earlier reads returned: that is the follower's past by now."""
+        positions = {partition: stage.position for partition, stage in self._stages.items()}
+        if moved := dict(positions.items() - self._noted.items()):
+            reader.note_progress(moved)
+            self._noted = positions
 
     def confirm(self, connection: psycopg.Connection[Any], partitions: Sequence[int]) -> None:
         """Raise LeaseLost unless these partitions are still ours."""

@@ -86,7 +86,7 @@ class Stage:
     ) -> None:
         self._topic = topic
         self._partition = partition
-        self._position = position
+        self.position = position
         self._end = position
         self._waiting: list[KafkaMessage] = []
         self._is_compacted = is_compacted
@@ -99,7 +99,7 @@ class Stage:
     @property
     def has_more(self) -> bool:
         """Whether something waits that the last `take` left for the next."""
-        return self._position < self._end
+        return self.position < self._end
 
     def take(self, messages: Sequence[KafkaMessage], end: int = 0) -> Staged:
         """Make the events of the next messages; raise TooManyBroken when most are broken.
@@ -111,7 +111,7 @@ class Stage:
         self._waiting += messages
         last = self._waiting[-1].offset if self._waiting else -1
         self._end = max(self._end, end, last + 1)
-        stop = min(self._end, self._position + _OFFSETS_MAX)
+        stop = min(self._end, self.position + _OFFSETS_MAX)
         count = bisect_left(self._waiting, stop, key=attrgetter("offset"))
         taken, self._waiting = self._waiting[:count], self._waiting[count:]
         offsets = [message.offset for message in taken]
@@ -127,21 +127,21 @@ class Stage:
             for place in broken
             if verdicts[place] == Verdict.ORIGINAL
         ]
-        if stop - self._position > count:
-            skipped = sorted({*range(self._position, stop)}.difference(offsets))
+        if stop - self.position > count:
+            skipped = sorted({*range(self.position, stop)}.difference(offsets))
             offsets, columns, verdicts = _with_skipped(skipped, offsets, columns, verdicts)
-        self._position = stop
+        self.position = stop
         return Staged(Chunk(self._partition, self._epoch, offsets, columns, verdicts, stop), told)
 
     def _require_no_hole(self, offsets: Sequence[int], stop: int) -> None:
         """Raise InvariantBroken where compaction may have taken messages."""
-        if stop - self._position - len(offsets) <= _GAP_MAX:
+        if stop - self.position - len(offsets) <= _GAP_MAX:
             return
-        missing = int(np.diff(np.array([self._position - 1, *offsets, stop])).max()) - 1
+        missing = int(np.diff(np.array([self.position - 1, *offsets, stop])).max()) - 1
         if missing > _GAP_MAX and self._is_compacted():
             raise InvariantBroken(
                 f"INV-10: {missing} messages in a row are missing in "
-                f"{self._topic}/{self._partition} near {self._position}; "
+                f"{self._topic}/{self._partition} near {self.position}; "
                 "the topic may not be compacted"
             )
 
