@@ -458,6 +458,21 @@ def test_ids_and_numbers_of_otlp_json() -> None:
     assert event.event_id == "otlp:0af7651916cd43dd8448eb211c80319c:b7ad6b7169203331"
 
 
+def test_a_null_in_otlp_json_is_a_field_that_is_not_given() -> None:
+    """So says protobuf's JSON, and encoders of languages with nil lists write them."""
+    nulls = dict.fromkeys(("parentSpanId", "startTimeUnixNano", "events", "links", "status"))
+    span = span_of(call_of()) | nulls
+    span["attributes"] += [{"key": "a", "value": None}, {"key": "b", "value": {"arrayValue": None}}]
+    span["attributes"] += [{"key": "c", "value": {"arrayValue": {"values": None}}}]
+    body = json.loads(request_of(span))
+    body["resourceSpans"][0] |= {"schemaUrl": None}
+    body["resourceSpans"][0]["scopeSpans"] += [{"scope": {"name": None}, "spans": None}]
+    body["resourceSpans"] += [{"resource": {"attributes": None}, "scopeSpans": None}]
+    event = only(json.dumps(body).encode())
+    assert (figures(event)[:2], event.latency_ms, event.error_code) == ((100, 10), None, "")
+    assert parse(b'{"resourceSpans": null}')[0].events == []
+
+
 def test_a_short_provider_id_is_unique_within_its_trace_only() -> None:
     response = call_of() | {"gen_ai.response.id": "chatcmpl-123"}
     event = only(request_of(span_of(response)))

@@ -5,7 +5,7 @@ encodings end in the same `Record`. Only what is scalar is read: arrays of text 
 first element, maps and bytes (structured content) are never looked into.
 
 OTLP's JSON differs from protobuf's: trace and span ids are hexadecimal, enums are numbers;
-64-bit integers come as text or as numbers.
+64-bit integers come as text or as numbers. A field that is null is not given.
 """
 
 from __future__ import annotations
@@ -191,7 +191,7 @@ def _protobuf_value(value: AnyValue) -> Any:
 
 
 class _JsonArray(msgspec.Struct):
-    values: list[dict[str, Any]] = []
+    values: list[dict[str, Any] | None] | None = None
 
 
 class _JsonValue(msgspec.Struct, rename="camel"):
@@ -207,60 +207,60 @@ class _JsonAttribute(msgspec.Struct):
     value: _JsonValue | None = None
 
 
-_JsonAttributes = list[_JsonAttribute]
+_JsonAttributes = list[_JsonAttribute] | None
 
 
 class _JsonStatus(msgspec.Struct):
-    code: int | str = 0
+    code: int | str | None = None
 
 
 class _JsonEvent(msgspec.Struct):
-    name: str = ""
-    attributes: _JsonAttributes = []
+    name: str | None = None
+    attributes: _JsonAttributes = None
 
 
 class _JsonSpan(msgspec.Struct, rename="camel"):
-    trace_id: str = ""
-    span_id: str = ""
-    parent_span_id: str = ""
-    start_time_unix_nano: int | str = 0
-    end_time_unix_nano: int | str = 0
-    attributes: _JsonAttributes = []
-    events: list[_JsonEvent] = []
+    trace_id: str | None = None
+    span_id: str | None = None
+    parent_span_id: str | None = None
+    start_time_unix_nano: int | str | None = None
+    end_time_unix_nano: int | str | None = None
+    attributes: _JsonAttributes = None
+    events: list[_JsonEvent] | None = None
     status: _JsonStatus | None = None
 
 
 class _JsonLog(msgspec.Struct, rename="camel"):
-    trace_id: str = ""
-    span_id: str = ""
-    time_unix_nano: int | str = 0
-    observed_time_unix_nano: int | str = 0
-    attributes: _JsonAttributes = []
+    trace_id: str | None = None
+    span_id: str | None = None
+    time_unix_nano: int | str | None = None
+    observed_time_unix_nano: int | str | None = None
+    attributes: _JsonAttributes = None
 
 
 class _JsonLibrary(msgspec.Struct):
-    name: str = ""
+    name: str | None = None
 
 
 class _JsonScope(msgspec.Struct, rename="camel"):
     scope: _JsonLibrary | None = None
-    spans: list[msgspec.Raw] = []
-    log_records: list[msgspec.Raw] = []
+    spans: list[msgspec.Raw] | None = None
+    log_records: list[msgspec.Raw] | None = None
 
 
 class _JsonAbout(msgspec.Struct):
-    attributes: _JsonAttributes = []
+    attributes: _JsonAttributes = None
 
 
 class _JsonResource(msgspec.Struct, rename="camel"):
     resource: _JsonAbout | None = None
-    scope_spans: list[_JsonScope] = []
-    scope_logs: list[_JsonScope] = []
+    scope_spans: list[_JsonScope] | None = None
+    scope_logs: list[_JsonScope] | None = None
 
 
 class _JsonRequest(msgspec.Struct, rename="camel"):
-    resource_spans: list[_JsonResource] = []
-    resource_logs: list[_JsonResource] = []
+    resource_spans: list[_JsonResource] | None = None
+    resource_logs: list[_JsonResource] | None = None
 
 
 _request_decoder = msgspec.json.Decoder(_JsonRequest)
@@ -272,24 +272,26 @@ def _from_json(body: bytes, signal: str) -> Iterator[Piece]:
     request = _request_decoder.decode(body)
     is_traces = signal == "traces"
     decode = _span_of_json if is_traces else _log_of_json
-    for resource in request.resource_spans if is_traces else request.resource_logs:
+    for resource in (request.resource_spans if is_traces else request.resource_logs) or []:
         about = _json_attributes(resource.resource.attributes if resource.resource else [])
-        for scope in resource.scope_spans if is_traces else resource.scope_logs:
-            library = scope.scope.name if scope.scope else ""
-            for raw in scope.spans if is_traces else scope.log_records:
+        for scope in (resource.scope_spans if is_traces else resource.scope_logs) or []:
+            library = (scope.scope.name if scope.scope else "") or ""
+            for raw in (scope.spans if is_traces else scope.log_records) or []:
                 yield _piece(decode, raw, bytes(raw), about, library)
 
 
 def _span_of_json(raw: msgspec.Raw) -> Record:
     span = _span_decoder.decode(raw)
     return _record(
-        (span.trace_id.lower(), span.span_id.lower(), span.parent_span_id.lower()),
+        (_id(span.trace_id), _id(span.span_id), _id(span.parent_span_id)),
         _integer(span.start_time_unix_nano),
         _integer(span.end_time_unix_nano),
         _json_attributes(span.attributes),
         is_error=span.status is not None and span.status.code in _ERROR_CODES,
         exceptions=(
-            _json_attributes(event.attributes) for event in span.events if event.name == "exception"
+            _json_attributes(event.attributes)
+            for event in span.events or []
+            if event.name == "exception"
         ),
     )
 
@@ -297,13 +299,17 @@ def _span_of_json(raw: msgspec.Raw) -> Record:
 def _log_of_json(raw: msgspec.Raw) -> Record:
     log = _log_decoder.decode(raw)
     moment = _integer(log.time_unix_nano) or _integer(log.observed_time_unix_nano)
-    ids = (log.trace_id.lower(), log.span_id.lower(), "")
+    ids = (_id(log.trace_id), _id(log.span_id), "")
     return _record(ids, 0, moment, _json_attributes(log.attributes))
 
 
-def _integer(given: int | str) -> int:
+def _id(given: str | None) -> str:
+    return (given or "").lower()
+
+
+def _integer(given: int | str | None) -> int:
     try:
-        number = int(given)
+        number = int(0 if given is None else given)
     except ValueError:
         raise Refused("wrong_type", "a 64-bit integer must be a number or its digits") from None
     if not -(2**63) <= number < 2**64:
@@ -312,7 +318,7 @@ def _integer(given: int | str) -> int:
 
 
 def _json_attributes(attributes: _JsonAttributes) -> dict[str, Any]:
-    return {attribute.key: _json_value(attribute.value) for attribute in attributes}
+    return {attribute.key or "": _json_value(attribute.value) for attribute in attributes or []}
 
 
 def _json_value(value: _JsonValue | None) -> Any:
@@ -327,6 +333,6 @@ def _json_value(value: _JsonValue | None) -> Any:
     if value.double_value is not None:
         return value.double_value
     if value.array_value is not None and value.array_value.values:
-        first = value.array_value.values[0].get("stringValue")
+        first = (value.array_value.values[0] or {}).get("stringValue")
         return first if isinstance(first, str) else None
     return None
