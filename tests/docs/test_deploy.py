@@ -132,6 +132,33 @@ def test_every_workload_has_a_budget_and_its_volumes() -> None:
             assert {mount["name"] for mount in pod["containers"][0]["volumeMounts"]} == has
 
 
+def test_what_the_kubelet_asks_listens_beyond_the_pod_itself() -> None:
+    """A probe comes from the node: on loopback it finds nobody, and the pod is killed."""
+    for workload, pod in PODS:
+        (container,) = pod["containers"]
+        if any(name.endswith("Probe") for name in container):
+            at = container["args"].index("--host")
+            assert container["args"][at + 1] == "0.0.0.0", workload["metadata"]["name"]
+
+
+def test_who_reads_kafka_keeps_its_index_on_a_disk() -> None:
+    """The index of nine days is too large for a pod's scratch space, or for memory."""
+    readers = {"sink", "vault", "archiver"}
+    kept = {
+        one["metadata"]["labels"]["app.kubernetes.io/component"]
+        for _, one in RESOURCES
+        if "volumeClaimTemplates" in one.get("spec", ())
+    }
+    assert kept == readers
+    services = yaml.safe_load(COMPOSE.read_text("utf-8"))["services"]
+    for reader in readers:
+        mine = [one for name, one in services.items() if name.partition("-")[0] == reader]
+        assert mine
+        for one in mine:
+            assert one["tmpfs"] == ["/tmp"], reader
+            assert any(":/data" in place for place in one["volumes"]), reader
+
+
 def test_no_secret_stands_in_a_manifest() -> None:
     secret = {"POSTGRES_URL", "CLICKHOUSE_URL", "KAFKA_PROPERTIES", "ADMIN_KEY", "REDACTION_KEY"}
     secret |= {"ACCESS_KEY", "SMTP_URL", "REDIS_URL"}
