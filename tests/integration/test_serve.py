@@ -94,6 +94,15 @@ def test_an_error_rate_leads_to_its_runs(server: Server) -> None:
     assert runs(tool="search") == ["bad", "good"]
     assert runs(tool="search", error_code="*") == runs(error_code="timeout") == ["bad"]
     assert runs(tool="mail", error_code="timeout") == []
+    start = event(tenant_id="drill", event_id="4", run_id="bad", event_type="run_started")
+    start["event_time"] = "2026-01-01T00:00:00Z"
+    error = {"tool": "search", "error_code": "*"}
+    hour = {"from": "2026-01-01T00:00:00Z", "to": "2026-01-01T01:00:00Z"}
+    server.client.post("/v1/events", json=[start]).raise_for_status()
+    server.wait_until_settled()
+    assert runs(**error, **{"from": messages[0]["event_time"]}) == ["bad"], "by the error's time"
+    assert runs(**error, **hour) == []
+    assert runs(**hour) == ["bad"], "by the run's start"
     attempts = server.get("/v1/runs/bad", tenant_id="drill")["attempts"]
     assert [attempt["attempt"] for attempt in attempts] == [1]
 
@@ -108,6 +117,7 @@ PROBLEMS = [
     ("GET", "/v1/stats?from=2026-01-01T00:00:00", None, 400, "naive_time"),
     ("GET", "/v1/runs?colour=red", None, 400, "unknown_filter"),
     ("GET", "/v1/runs?cursor=abc", None, 400, "bad_cursor"),
+    ("GET", "/v1/runs?status=asleep", None, 400, "invalid_input"),
     ("GET", "/v1/runs/none", None, 404, "unknown_run"),
     ("GET", "/v1/accounts/none/balance", None, 404, "unknown_account"),
     ("POST", "/v1/grants", {"account_id": "acme", "amount": "1"}, 400, "key_missing"),

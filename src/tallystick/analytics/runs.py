@@ -35,6 +35,7 @@ _EVENT_FILTERS = {
 }
 """What one event of a run must have: all of them together, so an error of a tool is one event."""
 
+_SIGNS = {"from": ">=", "to": "<"}
 _STATUSES = ("running", "completed", "failed")
 LIMIT_MAX = 500
 TIMELINE_MAX = 20_000
@@ -94,8 +95,9 @@ class Runs:
 
         Filters are dimension names and `status` (running, completed, failed). Those of calls
         and tools (model, provider, tool, operation, error_code; "*" is any error) choose runs
-        that have an event with all of them. Raises InvalidInput on an unknown filter or a
-        cursor that is not ours.
+        that have an event with all of them. `from` and `to` (micros) are of that event, so that
+        the runs behind a figure of statistics are found, or else of the run's start. Raises
+        InvalidInput on an unknown filter or a cursor that is not ours.
         """
         conditions, parameters = _list_conditions(filters)
         if cursor:
@@ -191,14 +193,16 @@ class Runs:
 def _list_conditions(filters: Mapping[str, str]) -> tuple[list[str], dict[str, Any]]:
     conditions: list[str] = []
     parameters: dict[str, Any] = {}
+    of_events = [name for name in _EVENT_FILTERS if name in filters]
     for name, value in filters.items():
-        if name == "status" and value in _STATUSES:
+        if name == "status":
+            if value not in _STATUSES:
+                raise InvalidInput(f"status must be one of {', '.join(_STATUSES)}", field="status")
             conditions.append("status = {status:String}")
             parameters["status"] = value
-        elif name in ("from", "to"):
-            conditions.append(
-                f"started_at {'>=' if name == 'from' else '<'} {{{name}_at:DateTime64(6)}}"
-            )
+        elif name in _SIGNS:
+            if not of_events:
+                conditions.append(_within("started_at", name))
             parameters[f"{name}_at"] = as_text(int(value))
         elif name in _FILTERS:
             conditions.append(f"{_FILTERS[name]} = {{is_{name}:String}}")
@@ -212,15 +216,19 @@ def _list_conditions(filters: Mapping[str, str]) -> tuple[list[str], dict[str, A
                 code="unknown_filter",
                 field=name[:40],
             )
-    if of_events := [name for name in _EVENT_FILTERS if name in filters]:
+    if of_events:
         conditions.append(_event_condition(of_events, filters, parameters))
     return conditions, parameters
+
+
+def _within(column: str, name: str) -> str:
+    return f"{column} {_SIGNS[name]} {{{name}_at:DateTime64(6)}}"
 
 
 def _event_condition(
     names: Sequence[str], filters: Mapping[str, str], parameters: dict[str, Any]
 ) -> str:
-    """The condition that a run has an event with all these values, within its tenant and time."""
+    """The condition that a run has an event with all these values, in the tenant and the time."""
     tests = []
     for name in names:
         if name == "error_code" and filters[name] == "*":
@@ -230,8 +238,7 @@ def _event_condition(
             parameters[f"has_{name}"] = filters[name]
     if "tenant" in filters:
         tests.append("tenant_id = {is_tenant:String}")
-    if "from" in filters:  # a run's events are not older than the run
-        tests.append("occurred_at >= {from_at:DateTime64(6)}")
+    tests += [_within("occurred_at", name) for name in _SIGNS if name in filters]
     return _SQL["runs_with_event"].format(tests=" AND ".join(tests))
 
 
