@@ -198,8 +198,8 @@ ROUTES: tuple[RouteEntry, ...] = (
         "GET",
         "/v1/runs",
         list_runs,
-        "Runs, newest first; by status, dimension, or an event that they have. The range is of that "
-        "event, or else of the run's start",
+        "Runs, newest first; by status, dimension, or an event that they have, in the range "
+        "or else by their start",
         {"runs": [{"run_id": "run-42", "status": "completed"}], "next_cursor": None},
         query=(
             "tenant_id",
