@@ -52,6 +52,19 @@ def usage(world: World, tenant: str) -> dict[str, Any]:
     }
 
 
+def set_credits(world: World, tenant: str, content: dict[str, str]) -> None:
+    """A credit card of a tenant's own."""
+    world.catalog.add_version(
+        f"credits-{tenant}",
+        kind="credit",
+        tenant_id=tenant,
+        content=content,
+        effective_at=0,
+        source="test",
+        clock=world.clock,
+    )
+
+
 def report(world: World) -> dict[str, Any]:
     heads = PostgresHeads([world.log, world.corrections])
     return Freshness(world.pool, heads, world.facts, world.clock).report()
@@ -87,15 +100,7 @@ def test_a_run_that_outgrows_the_bound_keeps_its_charge_in_ledger_and_lines(worl
 
 
 def test_sums_of_a_run_do_not_wrap_at_64_bits(world: World) -> None:
-    world.catalog.add_version(
-        "credits-dear",
-        kind="credit",
-        tenant_id="dear",
-        content={"token_markup": "1", "face_value_usd": "0.000005"},
-        effective_at=0,
-        source="test",
-        clock=world.clock,
-    )
+    set_credits(world, "dear", {"token_markup": "1", "face_value_usd": "0.000005"})
     each = AMOUNT_MAX * 200_000 * 10**6
     count = 2**64 // each + 1  # in 64 bits the sum would be small and positive
     assert 0 < count * each % 2**64 < 2**62
@@ -145,15 +150,7 @@ def test_what_the_ledger_refuses_of_a_batch_is_found_and_set_aside(world: World)
 
 def test_usage_without_a_run_is_charged_whatever_its_attempt(world: World) -> None:
     """No call of a minute is a retry of another one, and none fails for it."""
-    world.catalog.add_version(
-        "credits-loose",
-        kind="credit",
-        tenant_id="loose",
-        content={"failed_runs": "free", "late_events": "free"},
-        effective_at=0,
-        source="test",
-        clock=world.clock,
-    )
+    set_credits(world, "loose", {"failed_runs": "free", "late_events": "free"})
     calls = [
         {**usage(world, "loose"), "event_id": f"{age}-{attempt}", "attempt": attempt, "run_id": ""}
         | {"event_time": world.at(-age)}

@@ -42,6 +42,16 @@ class AwayOnce:
         return []
 
 
+def made_topic(broker: Brokers, topic: str) -> KafkaOptions:
+    """A topic of one partition with five events; how to read it."""
+    options = KafkaOptions(broker.bootstrap, topic, f"{topic}-broken", {})
+    ensure_topics(options, partitions=1, replication=1)
+    writer = KafkaWriter(options)
+    writer.append(topic, [(b"run", EVENT % number) for number in range(5)])
+    writer.close()
+    return KafkaOptions(options.brokers, topic, options.broken_topic, QUICK)
+
+
 def make_source(
     options: KafkaOptions, pool: ConnectionPool, folder: Path, known: Known
 ) -> KafkaSource:
@@ -64,15 +74,10 @@ def test_a_partition_that_could_not_be_taken_up_is_taken_up_later(
 ) -> None:
     """The index is opened before the facts are asked: a failure in between lets go of it."""
     topic = "taken-up-later"
-    options = KafkaOptions(kafka_broker.bootstrap, topic, f"{topic}-broken", {})
-    ensure_topics(options, partitions=1, replication=1)
-    writer = KafkaWriter(options)
-    writer.append(topic, [(b"run", EVENT % number) for number in range(5)])
-    writer.close()
+    options = made_topic(kafka_broker, topic)
     pool, known = open_pool(postgres_url, connections_max=3), AwayOnce()
     Positions(pool).commit("sink", {0: 3}, SystemClock().now())  # and no index in the folder
-    reading = KafkaOptions(options.brokers, topic, options.broken_topic, QUICK)
-    source = make_source(reading, pool, tmp_path, known)
+    source = make_source(options, pool, tmp_path, known)
     with pytest.raises(StoreUnavailable):
         read_until_something(source)
     source.rewind()
@@ -87,15 +92,10 @@ def test_lag_monitors_see_how_far_a_follower_is(
 ) -> None:
     """What kafka-consumer-groups shows is what the steps before took; it is never read back."""
     topic = "monitored"
-    options = KafkaOptions(kafka_broker.bootstrap, topic, f"{topic}-broken", {})
-    ensure_topics(options, partitions=1, replication=1)
-    writer = KafkaWriter(options)
-    writer.append(topic, [(b"run", EVENT % number) for number in range(5)])
-    writer.close()
+    options = made_topic(kafka_broker, topic)
     pool = open_pool(postgres_url, connections_max=3)
     Positions(pool).forget("sink")
-    reading = KafkaOptions(options.brokers, topic, options.broken_topic, QUICK)
-    source = make_source(reading, pool, tmp_path, lambda *_: [])
+    source = make_source(options, pool, tmp_path, lambda *_: [])
     assert read_until_something(source) == [0, 1, 2, 3, 4]
     source.read(1000)
     source.close()
@@ -111,16 +111,11 @@ def test_a_topic_whose_beginning_was_deleted_before_we_came(
 ) -> None:
     """INV-10 counts from where the sink began; what was missing before was never its own."""
     topic = "began-without-us"
-    options = KafkaOptions(kafka_broker.bootstrap, topic, f"{topic}-broken", {})
-    ensure_topics(options, partitions=1, replication=1)
-    writer = KafkaWriter(options)
-    writer.append(topic, [(b"run", EVENT % number) for number in range(5)])
-    writer.close()
+    options = made_topic(kafka_broker, topic)
     admin = AdminClient({"bootstrap.servers": options.brokers, "log_level": 0})
     cut = confluent_kafka.TopicPartition(topic, 0, 3)
     next(iter(admin.delete_records([cut]).values())).result()
-    reading = KafkaOptions(options.brokers, topic, options.broken_topic, QUICK)
-    source = make_source(reading, world.pool, tmp_path, lambda *_: [])
+    source = make_source(options, world.pool, tmp_path, lambda *_: [])
     world.positions.forget("sink")
     sink = Sink(source, world.positions, world.facts, world.catalog, world.pool, world.clock)
     try:
