@@ -139,7 +139,10 @@ def _time_queries(stats: Stats, now: int) -> list[str]:
             minute - DAY, minute, "none", ("model", "tool", "customer_tier", "workflow")
         ),
         "30 days by day, one user": lambda: StatsQuery(month, today, "day", (), user()),
-        "30 days, users of one tenant": lambda: StatsQuery(
+        "30 days, the 50 users of one tenant that cost most": lambda: StatsQuery(
+            month, today, "none", ("user",), tenant(), top=50
+        ),
+        "30 days, users of one tenant (10,000 rows)": lambda: StatsQuery(
             month, today, "none", ("user",), tenant()
         ),
     }

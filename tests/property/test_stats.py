@@ -37,6 +37,8 @@ DAYS = 3
 WIDTHS = {"minute": MINUTE, "hour": HOUR, "day": DAY}
 TEXTS = {name: [f"{name}-a", f"{name}-b"] for name in ("team", "feature", "model", "tool")}
 
+RANKED = ("runs", "attempts", "events", "calls", "cost_usd", "credits", "retry_waste_usd")
+
 fact_shapes = st.fixed_dictionaries(
     {
         "tenant_id": st.sampled_from(["t1", "t2"]),
@@ -197,6 +199,50 @@ def test_the_metrics_asked_for_are_those_of_the_whole_answer(
     others = set(METRICS) - metrics
     less = [{name: row[name] for name in row if name not in others} for row in whole]
     assert Stats(clickhouse).query(query._replace(metrics=tuple(metrics))) == less
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+@given(
+    shapes=st.lists(fact_shapes, min_size=6, max_size=30),
+    query=queries(),
+    group_by=st.lists(names, min_size=1, max_size=2, unique=True).map(tuple),
+    is_whole=st.booleans(),
+    top=st.integers(1, 3),
+    top_by=st.sampled_from([*RANKED, "latency_ms_p95", "error_rate"]),
+)
+def test_top_groups_are_those_of_the_whole_answer(
+    clickhouse: ClickHouse,
+    shapes: list[dict[str, Any]],
+    query: StatsQuery,
+    group_by: tuple[str, ...],
+    is_whole: bool,
+    top: int,
+    top_by: str,
+) -> None:
+    _land(clickhouse, _facts(shapes))
+    stats = Stats(clickhouse)
+    query = query._replace(group_by=group_by)
+    if is_whole:
+        query = query._replace(from_at=START, to_at=START + DAYS * DAY, filters={})
+    got = stats.query(query._replace(top=top, top_by=top_by))
+    whole = stats.query(query._replace(interval="none"))
+    chosen = list(dict.fromkeys(_group(row, query) for row in got))
+    assert len(chosen) <= top
+    if top_by in RANKED:
+        figures = {_group(row, query): Decimal(row[top_by]) for row in whole}
+        most = sorted(
+            (one for one in figures if figures[one] or one in chosen), key=lambda one: figures[one]
+        )
+        most = most[: -top - 1 : -1]  # a group without any such figure may be left out
+        assert sorted(figures[one] for one in chosen) == sorted(figures[one] for one in most)
+        if query.interval == "none":
+            assert chosen == sorted(chosen, key=lambda one: (-figures[one], one))
+    rows = [row for row in stats.query(query) if _group(row, query) in chosen]
+    assert sorted(got, key=str) == sorted(rows, key=str)
+
+
+def _group(row: dict[str, Any], query: StatsQuery) -> tuple[str, ...]:
+    return tuple(row[name] for name in query.group_by)
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,7 @@ whose sum is what the ledger charged. Error rates carry their 95% Wilson interva
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from decimal import Decimal
+from collections.abc import Callable, Mapping, Sequence
 from statistics import NormalDist
 from typing import Any, NamedTuple
 
@@ -25,7 +24,7 @@ from tallystick.analytics.store import (
 from tallystick.clock import DAY, HOUR, MINUTE, format_time, to_datetime
 from tallystick.errors import InvalidInput
 from tallystick.plumbing.clickhouse import ClickHouse
-from tallystick.units import CREDIT, USD, format_amount
+from tallystick.units import CREDIT, USD, Asset, format_amount
 
 DIMENSIONS: Mapping[str, str] = {
     "tenant": "tenant_id",
@@ -68,10 +67,13 @@ _DISTINCT = "uniqCombined64Array(17)"
 """Counts hashes of runs or attempts: exactly up to some 16,000, within 1% above."""
 
 _LATENCIES = ("latency_ms_p50", "latency_ms_p95", "latency_ms_p99")
+_RUNS = f"{_DISTINCT}(arrayConcat(s.first_attempts, s.retried_runs))"
+_ATTEMPTS = f"{_DISTINCT}(arrayConcat(s.first_attempts, s.retries))"
+_QUANTILES = "quantilesDDMerge(0.01, 0.5, 0.95, 0.99)(s.latency)"
 _COSTLY: Mapping[tuple[str, ...], str] = {
-    ("runs",): f"{_DISTINCT}(arrayConcat(s.first_attempts, s.retried_runs)) AS runs",
-    ("attempts",): f"{_DISTINCT}(arrayConcat(s.first_attempts, s.retries)) AS attempts",
-    _LATENCIES: "quantilesDDMerge(0.01, 0.5, 0.95, 0.99)(s.latency) AS latency",
+    ("runs",): f"{_RUNS} AS runs",
+    ("attempts",): f"{_ATTEMPTS} AS attempts",
+    _LATENCIES: f"{_QUANTILES} AS latency",
 }
 """What is worked out when one of these metrics is asked for: over many runs, most of the time."""
 
@@ -82,6 +84,21 @@ METRICS = (
 """What a row says of its group."""
 
 _CREDITS = ("credit_units", "waste_credit_units", "waste_cost_units")
+_CREDIT_METRICS = dict(
+    zip(("credits", "retry_waste_credits", "retry_waste_usd"), _CREDITS, strict=True)
+)
+_RANKS: Mapping[str, str] = {
+    **{name: f"sum(s.{name})" for name in _COUNTS},
+    **{name: f"sum(s.{column})" for name, column in _CREDIT_METRICS.items()},
+    "runs": _RUNS,
+    "attempts": _ATTEMPTS,
+    "cost_usd": "sum(toInt128(s.cost_units))",
+    "error_rate": "sum(s.errors) / (sum(s.calls) + sum(s.tool_calls))",
+    **{name: f"{_QUANTILES}[{place}]" for place, name in enumerate(_LATENCIES, 1)},
+}
+"""By what groups can be ranked: metric -> its expression over a source's rows."""
+
+TOP_MAX = 1_000
 _CHARGE_BUCKETS = (
     ("toStartOfMinute(bucket_at)", MINUTE),
     ("toStartOfHour(bucket_at)", HOUR),
@@ -92,10 +109,15 @@ _CHARGE_BUCKETS = (
 ROWS_MAX = 10_000
 
 
+Row = dict[str, Any]
+Figure = Callable[[Row], Any]
+
+
 class StatsQuery(NamedTuple):
     """What is asked: [from_at, to_at) in micros, grouped and filtered by dimension names.
 
-    `metrics` are those to be answered: all, when none is named.
+    `metrics` are those to be answered: all, when none is named. `top` leaves only so many
+    groups, those with the most of `top_by` in the whole range; 0 leaves all.
     """
 
     from_at: int
@@ -105,6 +127,10 @@ class StatsQuery(NamedTuple):
     filters: Mapping[str, str] = {}
     metrics: tuple[str, ...] = ()
     rows_max: int = ROWS_MAX
+    top: int = 0
+    top_by: str = "cost_usd"
+    among: Mapping[str, Sequence[str]] = {}
+    """Values of dimensions to which an answer is held: those of the top groups."""
 
 
 class Stats:
@@ -117,11 +143,20 @@ class Stats:
         """Return rows ready for JSON, the first ones: counts as integers, amounts as text.
 
         Each row has `bucket_at` (unless the interval is "none"), the grouped dimensions, and
-        the METRICS that are asked for. Raises InvalidInput on an unknown dimension, metric or
-        interval.
+        the METRICS that are asked for. They are in the order of their buckets and groups; those
+        of top groups go by rank. Raises InvalidInput on an unknown dimension, metric or interval.
         """
         check_query(query)
         groups = [DIMENSIONS[name] for name in query.group_by]
+        ranks = self._query_ranks(query, groups) if query.top else {}
+        if query.top and not ranks:
+            return []
+        if query.top:
+            values = map(set, zip(*ranks, strict=True))
+            among = {
+                name: sorted(found) for name, found in zip(query.group_by, values, strict=True)
+            }
+            query = query._replace(among=among)
         merged: dict[tuple[Any, ...], dict[str, Any]] = {}
         keys = (["bucket"] if query.interval != "none" else []) + groups
         names = _wanted(query)
@@ -133,8 +168,27 @@ class Stats:
             known.update(row)
         if not merged and not keys:
             merged[()] = {}
-        ordered = sorted(merged.items(), key=lambda item: tuple(map(str, item[0])))
-        return [_present(query, row, names) for _, row in ordered[: query.rows_max]]
+        order = sorted(merged)
+        if query.top:
+            first = len(keys) - len(groups)
+            top = [key for key in merged if key[first:] in ranks]
+            order = sorted(top, key=lambda key: (key[:first], ranks[key[first:]]))
+        return [_present(query, merged[key], names) for key in order[: query.rows_max]]
+
+    def _query_ranks(self, query: StatsQuery, groups: Sequence[str]) -> dict[tuple[str, ...], int]:
+        """The top groups of the whole range, and the place of each."""
+        whole = query._replace(interval="none")
+        has_credits = query.top_by in _CREDIT_METRICS
+        source = (_credits_source if has_credits else _usage_source)(whole, groups)
+        if not source:
+            return {}
+        names = ", ".join(groups)
+        sql = (
+            f"SELECT {names} FROM ({source}) AS s GROUP BY {names} "
+            f"ORDER BY {_RANKS[query.top_by]} DESC, {names} LIMIT {query.top}"
+        )
+        rows = self._store.query_rows(f"{sql} SETTINGS {_SHARED}", _parameters(whole))
+        return {tuple(row[name] for name in groups): place for place, row in enumerate(rows)}
 
     def _query_usage(
         self, query: StatsQuery, groups: Sequence[str], names: Sequence[str]
@@ -205,18 +259,17 @@ def _credits_source(query: StatsQuery, groups: Sequence[str]) -> str:
     return " UNION ALL ".join(pieces)
 
 
-def _settings(query: StatsQuery) -> str:
-    """Rows of sets are few and heavy, so threads share even a few thousand of them.
+_SHARED = (
+    "merge_tree_min_rows_for_concurrent_read = 1024, "
+    "merge_tree_min_bytes_for_concurrent_read = 1048576"
+)
+"""Rows of sets are few and heavy, so threads share even a few thousand of them."""
 
-    Users of a tenant are read in their order: only the first of them are answered, and what
-    comes behind those is not read.
-    """
-    shared = (
-        "merge_tree_min_rows_for_concurrent_read = 1024, "
-        "merge_tree_min_bytes_for_concurrent_read = 1048576"
-    )
+
+def _settings(query: StatsQuery) -> str:
+    """Users of a tenant are read in their order: what comes behind the first is not read."""
     is_by_user = query.interval == "none" and query.group_by[:1] == ("user",)
-    return f"{shared}, optimize_aggregation_in_order = 1" if is_by_user else shared
+    return f"{_SHARED}, optimize_aggregation_in_order = 1" if is_by_user else _SHARED
 
 
 def check_query(query: StatsQuery) -> None:
@@ -240,6 +293,16 @@ def check_query(query: StatsQuery) -> None:
             f"interval must be one of {', '.join(INTERVALS)}",
             code="unknown_interval",
             field="interval",
+        )
+    if not 0 <= query.top <= TOP_MAX:
+        raise InvalidInput(f"top must be from 1 to {TOP_MAX:,}", code="bad_top", field="top")
+    if query.top and not query.group_by:
+        raise InvalidInput("top ranks groups: name them by group_by", field="group_by")
+    if query.top_by not in _RANKS:
+        raise InvalidInput(
+            f"cannot rank by {query.top_by[:40]!r}; known: {', '.join(_RANKS)}",
+            code="unknown_metric",
+            field="top_by",
         )
     if query.from_at >= query.to_at:
         raise InvalidInput("from must be before to", code="empty_range", field="from")
@@ -307,11 +370,15 @@ def _condition(query: StatsQuery, column: str, start: int, end: int) -> str:
         f"{column} < toDateTime64('{as_text(end)}', 6, 'UTC')",
     ]
     clauses += [f"{DIMENSIONS[name]} = {{is_{name}:String}}" for name in query.filters]
+    clauses += [f"{DIMENSIONS[name]} IN {{in_{name}:Array(String)}}" for name in query.among]
     return " AND ".join(clauses)
 
 
 def _parameters(query: StatsQuery) -> dict[str, Any]:
-    return {f"is_{name}": value for name, value in query.filters.items()}
+    return {
+        **{f"is_{name}": value for name, value in query.filters.items()},
+        **{f"in_{name}": values for name, values in query.among.items()},
+    }
 
 
 def as_text(micros: int) -> str:
@@ -327,28 +394,48 @@ def micros_of(text: str) -> int:
     return round(moment.timestamp() * 1_000_000)
 
 
-def _present(query: StatsQuery, row: dict[str, Any], names: Sequence[str]) -> dict[str, Any]:
-    counts = {name: int(row.get(name, 0)) for name in ("runs", "attempts", *_COUNTS)}
-    calls, tool_calls = counts["calls"], counts["tool_calls"]
-    p50, p95, p99 = row.get("latency") or (None, None, None)
-    answer: dict[str, Any] = {}
+def _present(query: StatsQuery, row: Row, names: Sequence[str]) -> Row:
+    answer: Row = {}
     if query.interval != "none":
         answer["bucket_at"] = format_time(micros_of(row["bucket"]))
-    answer.update({name: row[DIMENSIONS[name]] for name in query.group_by})
-    figures = {
-        **counts,
-        "error_rate": _ratio(counts["errors"], calls + tool_calls),
-        "error_rate_interval": wilson_interval(counts["errors"], calls + tool_calls),
-        "cost_usd": format_amount(int(row.get("cost_units", 0)), USD),
-        "cost_coverage": _ratio(calls - counts["unpriced_calls"], calls),
-        "credits": format_amount(int(row.get("credit_units", 0)), CREDIT),
-        "retry_waste_usd": format_amount(int(row.get("waste_cost_units", 0)), USD),
-        "retry_waste_credits": format_amount(int(row.get("waste_credit_units", 0)), CREDIT),
-        "latency_ms_p50": _rounded(p50),
-        "latency_ms_p95": _rounded(p95),
-        "latency_ms_p99": _rounded(p99),
-    }
-    return answer | {name: figures[name] for name in names}
+    for name in query.group_by:
+        answer[name] = row[DIMENSIONS[name]]
+    for name in names:
+        answer[name] = _FIGURES[name](row)
+    return answer
+
+
+def _count(name: str) -> Figure:
+    return lambda row: row.get(name, 0)
+
+
+def _amount(column: str, asset: Asset) -> Figure:
+    return lambda row: format_amount(int(row.get(column, 0)), asset)
+
+
+def _latency(place: int) -> Figure:
+    return lambda row: _rounded(row["latency"][place]) if "latency" in row else None
+
+
+def _works(row: Row) -> int:
+    """What can fail: model calls and tool calls."""
+    return int(row.get("calls", 0)) + int(row.get("tool_calls", 0))
+
+
+_FIGURES: Mapping[str, Figure] = {
+    **{name: _count(name) for name in ("runs", "attempts", *_COUNTS)},
+    "error_rate": lambda row: _ratio(row.get("errors", 0), _works(row)),
+    "error_rate_interval": lambda row: wilson_interval(row.get("errors", 0), _works(row)),
+    "cost_usd": _amount("cost_units", USD),
+    "cost_coverage": lambda row: _ratio(
+        row.get("calls", 0) - row.get("unpriced_calls", 0), row.get("calls", 0)
+    ),
+    "credits": _amount("credit_units", CREDIT),
+    "retry_waste_usd": _amount("waste_cost_units", USD),
+    "retry_waste_credits": _amount("waste_credit_units", CREDIT),
+    **{name: _latency(place) for place, name in enumerate(_LATENCIES)},
+}
+"""How each metric is written, from a row of sums."""
 
 
 _Z = NormalDist().inv_cdf(0.975)
@@ -371,7 +458,7 @@ def wilson_interval(events: int, trials: int) -> list[float] | None:
 
 
 def _ratio(part: int, whole: int) -> float | None:
-    return float(round(Decimal(part) / Decimal(whole), 6)) if whole else None
+    return round(part / whole, 6) if whole else None
 
 
 def _rounded(value: float | None) -> float | None:

@@ -119,9 +119,14 @@ def read_range(query: Mapping[str, str], now: int) -> tuple[int, int]:
 
 def read_limit(query: Mapping[str, str], default: int) -> int:
     """The page size."""
-    text = query.get("limit", str(default))
+    return read_count(query, "limit", default)
+
+
+def read_count(query: Mapping[str, str], name: str, default: int) -> int:
+    """A whole number of at most five digits."""
+    text = query.get(name, str(default))
     if not (text.isascii() and text.isdigit() and 0 < len(text) < 6):
-        raise InvalidInput("limit must be a whole number", code="bad_limit", field="limit")
+        raise InvalidInput(f"{name} must be a whole number", code=f"bad_{name}", field=name)
     return int(text)
 
 

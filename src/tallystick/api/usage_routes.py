@@ -11,6 +11,7 @@ from tallystick.analytics.stats import DIMENSIONS, ROWS_MAX, StatsQuery
 from tallystick.api.requests import (
     credits_text,
     read_body,
+    read_count,
     read_limit,
     read_moment,
     read_range,
@@ -23,7 +24,9 @@ from tallystick.api.threads import ask_facts
 from tallystick.clock import format_time
 from tallystick.errors import InvalidInput
 
-_STATS_PARAMETERS = {"from", "to", "interval", "group_by", "metrics", "tenant_id"}
+_STATS_PARAMETERS = {
+    *("from", "to", "interval", "group_by", "metrics", "top", "top_by", "tenant_id"),
+}
 _RUN_PARAMETERS = {"cursor", "limit", "tenant_id"}
 
 
@@ -53,6 +56,8 @@ async def get_stats(services: Services, request: Request) -> Response:
         filters,
         _names_in(parameters.get("metrics", "")),
         rows_max=ROWS_MAX + 1,
+        top=read_count(parameters, "top", 0),
+        top_by=parameters.get("top_by", "cost_usd"),
     )
     rows = await ask_facts(services.stats.query, query)
     answer = {"from": format_time(from_at), "to": format_time(to_at), "rows": rows[:ROWS_MAX]}
@@ -191,7 +196,7 @@ ROUTES: tuple[RouteEntry, ...] = (
             "rows": [_STATS_ROW],
             "has_more": False,
         },
-        query=("from", "to", "interval", "group_by", "metrics", "tenant_id"),
+        query=("from", "to", "interval", "group_by", "metrics", "top", "top_by", "tenant_id"),
         needs="usage:read",
     ),
     RouteEntry(
