@@ -5,6 +5,7 @@ from __future__ import annotations
 from decimal import Decimal
 from typing import Any
 
+import anthropic
 import httpx
 import openai
 import pytest
@@ -125,6 +126,18 @@ def test_embeddings_and_models(place: Place) -> None:
     assert raw.headers["x-tallystick-cost-usd"] == "0.00002"
     names = {model.id for model in client.models.list()}
     assert {"fast", "gpt-4o"} <= names
+    assert [client.models.retrieve(name).id for name in ("fast", "gpt-4o")] == ["fast", "gpt-4o"]
+    with pytest.raises(openai.NotFoundError, match="there is no model a/b here"):
+        client.models.retrieve("a/b")
+
+
+def test_what_is_not_here_is_said_in_the_providers_words(place: Place) -> None:
+    with pytest.raises(openai.NotFoundError, match="does not answer POST /openai/v1/images/gen"):
+        place.openai().images.generate(model="gpt-image-1", prompt="a tally stick")
+    with pytest.raises(openai.NotFoundError, match="does not answer GET /openai/v1/responses/"):
+        place.openai().responses.retrieve("resp_1")
+    with pytest.raises(anthropic.NotFoundError, match="does not answer GET /anthropic/v1/models"):
+        place.anthropic().models.list()
 
 
 def test_a_route_falls_back_and_names_the_served_model(place: Place) -> None:

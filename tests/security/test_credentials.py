@@ -19,6 +19,7 @@ _GATEWAY = (
     ("POST", "/openai/v1/responses"),
     ("POST", "/openai/v1/embeddings"),
     ("GET", "/openai/v1/models"),
+    ("GET", "/openai/v1/models/gpt-4o"),
     ("POST", "/anthropic/v1/messages"),
     ("POST", "/anthropic/v1/messages/count_tokens"),
 )

@@ -127,6 +127,7 @@ def other_paths() -> dict[str, dict[str, Any]]:
     """Path items by path."""
     return {
         "/openai/v1/models": {"get": _models()},
+        "/openai/v1/models/{model}": {"get": _model()},
         **{one.path: {"post": _call(one, "OpenAIError")} for one in _OPENAI},
         **{one.path: {"post": _call(one, "AnthropicError")} for one in _ANTHROPIC},
         "/oauth/token": {"post": _token()},
@@ -179,6 +180,18 @@ def _models() -> dict[str, Any]:
         "summary": "Models that the key may call",
         "responses": {
             "200": {"description": "OK", "content": {"application/json": {"schema": schema}}},
+            **_failures("OpenAIError"),
+        },
+    }
+
+
+def _model() -> dict[str, Any]:
+    return {
+        "operationId": "gateway_openai_model",
+        "summary": "One model that the key may call",
+        "parameters": [{"name": "model", "in": "path", "required": True, "schema": _TEXT}],
+        "responses": {
+            "200": {"description": "OK", "content": {"application/json": {"schema": _OBJECT}}},
             **_failures("OpenAIError"),
         },
     }

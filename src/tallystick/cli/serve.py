@@ -61,7 +61,7 @@ def run_server(
         url = f"http://{settings.host}:{address[1]}"
         services = services_of(platform)
         gateway = gateway_of(services, settings)
-        pages = () if is_gateway else pages_of(services)
+        pages = gateway.routes if is_gateway else [*pages_of(services), *gateway.routes]
         app = create_app(
             services, pages, gateway.endpoints, gateway.close, has_routes=not is_gateway
         )

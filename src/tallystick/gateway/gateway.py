@@ -7,13 +7,17 @@ import logging
 import random
 import time
 from collections.abc import Awaitable, Callable
+from typing import Any
 
+import msgspec
+from starlette.convertors import PathConvertor, register_url_convertor
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
+from starlette.routing import Route
 
 from tallystick.bounds import GATEWAY_BODY_BYTES_MAX
 from tallystick.clock import Clock
-from tallystick.errors import BodyTooLarge, TallystickError
+from tallystick.errors import BodyTooLarge, NotFound, TallystickError
 from tallystick.gateway.attribution import place_of
 from tallystick.gateway.calling import Call, Calling
 from tallystick.gateway.door import Door, TokenRate
@@ -21,7 +25,8 @@ from tallystick.gateway.errors import refusal
 from tallystick.gateway.headers import passed_on
 from tallystick.gateway.health import Health
 from tallystick.gateway.keys import KeyRing
-from tallystick.gateway.models import model_list
+from tallystick.gateway.model import ModelUnknown
+from tallystick.gateway.models import find_models, list_of
 from tallystick.gateway.money import Calls
 from tallystick.gateway.outbound import Outbound
 from tallystick.gateway.settings import GatewaySettings
@@ -33,10 +38,20 @@ _log = logging.getLogger(__name__)
 
 Endpoint = Callable[[Request], Awaitable[Response]]
 _MODELS = "/openai/v1/models"
+_METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
+
+
+class _Rest(PathConvertor):
+    """The rest of a path, whatever stands in it; Starlette's own ends at a line's end."""
+
+    regex = "(?s:.*)"
+
+
+register_url_convertor("rest", _Rest())
 
 
 class Gateway:
-    """Answers the paths of `endpoints`; made before, used within one event loop."""
+    """Answers the paths of `endpoints` and `routes`; used within one event loop."""
 
     def __init__(
         self,
@@ -58,6 +73,11 @@ class Gateway:
             **{("POST", one.path): self._endpoint(one, is_free=True) for one in COUNTING},
             ("GET", _MODELS): self._recorded(_MODELS, "openai", self._models),
         }
+        model = self._recorded(_MODELS + "/{model}", "openai", self._model)
+        self.routes = [
+            Route(_MODELS + "/{model:rest}", model),
+            *(_nothing_else(speaks) for speaks in ("openai", "anthropic")),
+        ]
 
     async def close(self) -> None:
         """Finish what ends holds, then close connections."""
@@ -124,9 +144,18 @@ class Gateway:
         )
 
     async def _models(self, request: Request) -> Response:
+        return _json(list_of(await self._found(request)))
+
+    async def _model(self, request: Request) -> Response:
+        name = request.path_params["model"]
+        entry = (await self._found(request)).get(name)
+        if entry is None:
+            raise ModelUnknown(f"there is no model {name} here for this key")
+        return _json(entry)
+
+    async def _found(self, request: Request) -> dict[str, dict[str, Any]]:
         principal = await self._door.admit(request)
-        body = await model_list(self._calling.settings, self._outbound, self._keys, principal)
-        return Response(body, media_type="application/json")
+        return await find_models(self._calling.settings, self._outbound, self._keys, principal)
 
 
 def make_gateway(
@@ -142,6 +171,20 @@ def make_gateway(
     health = Health(clock, settings.retry_share, random.random)
     calling = Calling(calls, outbound, settings, keys, health, ids)
     return Gateway(calling, outbound, door, ids, health, keys)
+
+
+def _nothing_else(speaks: str) -> Route:
+    """The rest of a provider's paths: its SDK is told in its own words that they are not here."""
+
+    async def answer(request: Request) -> Response:
+        asked = f"{request.method} {request.url.path}"
+        return refusal(speaks, NotFound(f"the gateway does not answer {asked}"))
+
+    return Route(f"/{speaks}/{{path:rest}}", answer, methods=_METHODS)
+
+
+def _json(content: object) -> Response:
+    return Response(msgspec.json.encode(content), media_type="application/json")
 
 
 def _accept_api_key(request: Request) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -19,10 +20,10 @@ class _Listed(msgspec.Struct):
     data: list[dict[str, Any]] = []
 
 
-async def model_list(
+async def find_models(
     settings: GatewaySettings, outbound: Outbound, keys: KeyRing, principal: Principal
-) -> bytes:
-    """The models that this principal may call, in OpenAI's shape."""
+) -> dict[str, dict[str, Any]]:
+    """The models that this principal may call, by name, each in OpenAI's shape."""
     found: dict[str, dict[str, Any]] = {}
     for name, route in settings.routes.items():
         if not route.is_off:
@@ -38,12 +39,16 @@ async def model_list(
             if name and is_allowed(name, upstream.models):
                 found.setdefault(name, entry)
     allowed = principal.models
-    shown = [
-        entry
+    return {
+        name: entry
         for name, entry in found.items()
         if (not allowed or is_allowed(name, allowed)) and not is_allowed(name, settings.models_off)
-    ]
-    return msgspec.json.encode({"object": "list", "data": shown})
+    }
+
+
+def list_of(models: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
+    """A list in OpenAI's shape."""
+    return {"object": "list", "data": list(models.values())}
 
 
 def _has_list(upstream: Upstream) -> bool:
