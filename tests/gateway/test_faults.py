@@ -102,6 +102,20 @@ def test_a_stream_that_breaks_after_its_last_event_is_whole(place: Place) -> Non
     assert place.has_no_hold()
 
 
+def test_who_leaves_after_the_last_event_has_lost_nothing(place: Place) -> None:
+    client = place.openai()
+    stream = client.chat.completions.create(
+        model=MODEL,
+        messages=ask("#lingering seconds=20 in=30 out=4#"),
+        stream=True,
+        extra_headers={"X-Tallystick-Run": "left-at-the-end"},
+    )
+    assert len(list(stream)) == 6  # the SDK goes at [DONE]; its upstream stays
+    event = place.event("left-at-the-end")
+    assert (event["usage_quality"], event.get("error_code")) == ("exact", None)
+    assert place.has_no_hold()
+
+
 def test_a_stream_that_breaks_off_says_so(place: Place) -> None:
     with pytest.raises(openai.APIError, match="broke off"):
         list(

@@ -364,6 +364,7 @@ def test_a_whole_number_counts_however_it_is_written(write: Any) -> None:
     for name, usage in (("openai_chat", chat), ("openai_responses", others), ("anthropic", others)):
         body = msgspec.json.encode({"model": "m", "usage": usage})
         assert READERS[name].read_answer(body).usage == wanted
+        assert READERS[name].read_answer(b"\xef\xbb\xbf" + body).usage == wanted  # its clients do
     reader = openai_chat.ChatReader(is_usage_hidden=True)
     assert reader.read(b"x", msgspec.json.encode({"choices": [], "usage": chat})) == b""
     assert reader.seen.usage == wanted
@@ -389,6 +390,11 @@ def test_a_zero_at_the_end_takes_nothing_back() -> None:
     ):
         reader.read(b"", msgspec.json.encode(event))
     assert reader.seen.usage == Usage(tokens_input=950, tokens_output=7, tokens_cache_read=50)
+    chat = openai_chat.ChatReader(is_usage_hidden=False)
+    for counts in ((900, 7), (0, 0)):
+        usage = dict(zip(("prompt_tokens", "completion_tokens"), counts, strict=True))
+        chat.read(b"", msgspec.json.encode({"choices": [], "usage": usage}))
+    assert chat.seen.usage == Usage(tokens_input=900, tokens_output=7)
 
 
 def test_pictures_count_by_size_not_by_bytes() -> None:

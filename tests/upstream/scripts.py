@@ -11,6 +11,7 @@ no_usage    the answer says nothing of usage
 slow        a stream at `rate` tokens a second
 unstreamed  the whole answer, also when a stream is asked for
 unclosed    a stream whose connection breaks after its last event
+lingering   a stream that stays open for `seconds` after its last event
 zipped      the answer is compressed, asked for or not
 """
 
@@ -21,7 +22,7 @@ import re
 import msgspec
 
 _MARK = re.compile(rb"#(normal|rate_limit|overloaded|refused|stall|cut|corrupt|no_usage|slow"
-                   rb"|unstreamed|unclosed|zipped)"
+                   rb"|unstreamed|unclosed|lingering|zipped)"
                    rb"((?: [a-z_]+=[\w.\-]+)*)#")  # fmt: skip
 
 

@@ -232,6 +232,8 @@ class Connection(asyncio.Protocol):
         if script.name == "unclosed":
             self._transport.close()
             return
+        if script.name == "lingering":
+            await asyncio.sleep(script.seconds)
         self._transport.write(b"0\r\n\r\n")
         self._task = None
 

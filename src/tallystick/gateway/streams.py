@@ -14,6 +14,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import AsyncIterator, Mapping
+from functools import partial
 from typing import TYPE_CHECKING
 
 from starlette.responses import Response
@@ -21,6 +22,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from tallystick.errors import TallystickError
 from tallystick.gateway.headers import answer_headers, call_headers
+from tallystick.gateway.insisting import insist
 from tallystick.gateway.model import UpstreamFailed
 from tallystick.gateway.money import CallPermit
 from tallystick.gateway.outbound import Answer
@@ -156,11 +158,16 @@ class StreamAnswer(Response):
         if self._cut is not None:
             return self._cut_off(self._cut)
         if not self._sending_since:
-            self._error_code = "client_gone"
+            self._note_gone()
             return b""
         self._sending_since = 0.0
         self._leave()
         return None
+
+    def _note_gone(self) -> None:
+        """The client left and nothing more is read: a loss only while the answer goes on."""
+        if not self._reader.is_ended:
+            self._error_code = "client_gone"
 
     def _is_overdue(self) -> bool:
         """Whether the client takes nothing, or is gone and its upstream's time is up."""
@@ -185,7 +192,7 @@ class StreamAnswer(Response):
                 if self._is_gone:
                     self._drained += len(piece)
                     if self._drained > self._calling.settings.drain_bytes:
-                        self._error_code = "client_gone"
+                        self._note_gone()
                         return b""
                 elif shown:
                     message = {"type": "http.response.body", "body": shown, "more_body": True}
@@ -229,11 +236,16 @@ class StreamAnswer(Response):
         return held * _OWN_MAXIMUM_SLACK if is_own else held
 
     async def _cover_more(self) -> None:
-        """Top the hold up in time; refused, the answer is cut where it is beyond its hold."""
+        """Top the hold up in time; refused, the answer is cut where it is beyond its hold.
+
+        Until it is known, an answer that has used its hold up waits.
+        """
         held, tokens = self._held(), tokens_so_far(self._reader)
         if self._top_up is None:
-            more = self._calling.calls.top_up(self._permit, tokens_output=self._more_tokens())
-            self._top_up = asyncio.ensure_future(more)
+            more = partial(
+                self._calling.calls.top_up, self._permit, tokens_output=self._more_tokens()
+            )
+            self._top_up = asyncio.ensure_future(insist(more))  # a store may be away for a moment
         if tokens < held and not self._top_up.done():
             return
         try:

@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from tallystick.usage.model import Seen, Usage
-from tallystick.usage.reading import UNREADABLE, error_said, tier_said
+from tallystick.usage.reading import MARK, UNREADABLE, error_said, tier_said
 
 
 class _CacheCreation(msgspec.Struct):
@@ -95,7 +95,7 @@ def read_answer(body: bytes) -> Seen:
     """Read a whole answer; what cannot be read has no usage."""
     seen = Seen()
     try:
-        message = _read_message(body)
+        message = _read_message(body.removeprefix(MARK))
     except UNREADABLE:
         seen.error_code = "answer_unreadable"
         return seen

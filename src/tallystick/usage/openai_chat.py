@@ -12,7 +12,7 @@ import msgspec
 
 from tallystick.usage.model import Seen
 from tallystick.usage.openai_usage import OpenAIUsage, usage_of
-from tallystick.usage.reading import UNREADABLE, error_said, tier_said
+from tallystick.usage.reading import MARK, UNREADABLE, error_said, tier_said
 
 
 class _Function(msgspec.Struct):
@@ -65,7 +65,7 @@ def read_answer(body: bytes) -> Seen:
     """Read a whole answer; what cannot be read has no usage."""
     seen = Seen()
     try:
-        answer = _read_answer(body)
+        answer = _read_answer(body.removeprefix(MARK))
     except UNREADABLE:
         seen.error_code = "answer_unreadable"
         return seen
@@ -110,12 +110,15 @@ class ChatReader:
         return b""
 
     def _note(self, chunk: _Chunk, usage: OpenAIUsage) -> None:
-        """Usage beside a choice that goes on is what was used so far, not in all."""
-        choices = chunk.choices or ()
+        """Usage beside a choice that goes on is what was used so far, not in all.
+
+        A report of nothing takes no report back: some servers end with one.
+        """
+        choices, told = chunk.choices or (), usage_of(usage)
         if choices and not any(choice.finish_reason for choice in choices):
-            self.seen.began = usage_of(usage)
-        else:
-            self.seen.usage = usage_of(usage)
+            self.seen.began = told
+        elif self.seen.usage is None or told.tokens_input or told.tokens_output:
+            self.seen.usage = told
 
     def _count(self, chunk: _Chunk) -> None:
         if chunk.error is not None:

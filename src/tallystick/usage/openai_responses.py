@@ -12,7 +12,7 @@ import msgspec
 
 from tallystick.usage.model import Seen
 from tallystick.usage.openai_usage import ResponsesUsage, usage_of
-from tallystick.usage.reading import UNREADABLE, error_said, tier_said
+from tallystick.usage.reading import MARK, UNREADABLE, error_said, tier_said
 
 _LAST = ("response.completed", "response.incomplete", "response.failed")
 _BILLED_ITEMS = {
@@ -56,7 +56,7 @@ def read_answer(body: bytes) -> Seen:
     """Read a whole answer; what cannot be read has no usage."""
     seen = Seen()
     try:
-        _note(seen, _read_response(body))
+        _note(seen, _read_response(body.removeprefix(MARK)))
     except UNREADABLE:
         seen.error_code = "answer_unreadable"
     return seen

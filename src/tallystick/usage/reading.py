@@ -13,6 +13,9 @@ from tallystick.usage.model import TOKEN_COUNTS, Seen, Usage
 UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 """What a decoder raises of an answer that is not JSON, is of another shape or nests too deeply."""
 
+MARK = b"\xef\xbb\xbf"
+"""A byte order mark, which some servers begin with: their clients read what follows."""
+
 
 class StreamReader(Protocol):
     """Reads the events of one answer as they pass by."""

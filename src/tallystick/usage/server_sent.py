@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import re
 
+from tallystick.usage.reading import MARK
+
 EVENT_BYTES_MAX = 32 * 1024 * 1024
 """An event beyond this (a picture has a few MiB) is not read; it is passed on all the same."""
 
 _END = re.compile(rb"\n(?:\n|\r\n?)|\r(?:\n(?:\n|\r\n?)|\r\n?)")
 """The end of a line, and of the empty one after it; as alternatives that are found fast."""
-_MARK = b"\xef\xbb\xbf"
 _DATA = re.compile(rb"(?:^|[\r\n])data:[ ]?([^\r\n]*)")
 
 
@@ -59,4 +60,4 @@ def event_text(event: bytes) -> bytes:
     is_one_line = event.endswith(b"\n\n") and event.count(b"\n") == 2 and b"\r" not in event
     if is_one_line and event.startswith(b"data: "):
         return event[6:-2]
-    return b"\n".join(_DATA.findall(event.removeprefix(_MARK)))
+    return b"\n".join(_DATA.findall(event.removeprefix(MARK)))
