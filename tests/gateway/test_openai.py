@@ -10,6 +10,7 @@ import httpx
 import openai
 import pytest
 
+from tallystick.sdk import Tallystick, instrument
 from tests.gateway.place import Place, ask
 
 TOOL: Any = {
@@ -159,6 +160,9 @@ def test_no_money_is_402_and_no_price_too(place: Place) -> None:
         )
     assert caught.value.status_code == 402
     assert caught.value.code == "credit_exhausted"
+    body: Any = caught.value.body
+    why = place.server.get(f"/v1/refusals/{body['operation_id']}")
+    assert (why["decided_by"], why["limits"][0]["room"]) == ("account:poor", "0")
     with pytest.raises(openai.APIStatusError) as caught:
         place.openai().chat.completions.create(model="gpt-unpriced-1", messages=ask("x"))
     assert (caught.value.status_code, caught.value.code) == (402, "unpriced_model")
@@ -167,6 +171,25 @@ def test_no_money_is_402_and_no_price_too(place: Place) -> None:
     bad = openai.OpenAI(base_url=place.url + "/openai/v1", api_key="wrong", max_retries=0)
     with pytest.raises(openai.AuthenticationError):
         bad.chat.completions.create(model="gpt-4o", messages=ask("x"))
+
+
+def test_a_run_of_the_sdk_draws_its_budget_through_the_gateway(place: Place) -> None:
+    with Tallystick(place.url, place.key, tenant_id="acme") as sdk:
+        client = instrument(place.openai(), tallystick=sdk)
+
+        def spend() -> None:
+            for _ in range(20):
+                with sdk.run():
+                    client.chat.completions.create(
+                        model="gpt-4o", max_tokens=20, messages=ask("#normal in=20#")
+                    )
+
+        with sdk.run(budget="0.001") as root, pytest.raises(openai.APIStatusError) as caught:
+            spend()
+    assert (caught.value.status_code, caught.value.code) == (402, "budget_exceeded")
+    budget = place.server.get(f"/v1/run-budgets/{root.run_id}", tenant_id="acme")
+    assert Decimal(0) <= Decimal(budget["remaining"]) < Decimal("0.001")
+    assert place.has_no_hold()
 
 
 def test_unknown_fields_and_attribution(place: Place) -> None:

@@ -218,6 +218,8 @@ def test_no_credit_is_a_refusal_before_the_call(
                 ask(asking)
             assert caught.value.code == "credit_exhausted"
             assert caught.value.decided_by
+            why = server.get(f"/v1/refusals/{caught.value.operation_id}")
+            assert (why["decided_by"], why["code"]) == (f"account:{name}", "credit_exhausted")
         assert len(provider.seen) == seen, "the provider was never asked"
 
 

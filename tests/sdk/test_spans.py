@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import gc
 import os
+import pickle
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +21,10 @@ from opentelemetry import trace
 from tallystick.errors import InvalidInput
 from tallystick.sdk import (
     CarryingExecutor,
+    LimitReached,
     SpoolFull,
     Tallystick,
+    Unreachable,
     attempt,
     carry,
     propagated_headers,
@@ -129,6 +134,46 @@ def test_decorators_of_every_kind_of_function() -> None:
     assert events[2]["workflow"] == "generator"
     assert events[-1]["workflow"] == "flow"
     assert plain.__name__ == "plain"
+
+
+def test_what_has_no_name_is_called_by_its_class() -> None:
+    class Search:
+        def __call__(self) -> str:
+            return "found"
+
+    with recording() as (client, events):
+        assert client.tool(Search())() == "found"
+        assert client.run(functools.partial(int, "7"))() == 7
+    assert [event.get("tool") or event.get("workflow") for event in events[::2]] == [
+        "Search",
+        "partial",
+    ]
+
+
+@pytest.mark.parametrize("budget", ["2.50", 0.1, 3, Decimal("0.000000001"), "0"])
+def test_a_budget_is_an_amount_however_it_is_written(budget: Any) -> None:
+    with recording() as (client, _), client.run(budget=budget) as found:
+        assert found.frame.budget_usd == Decimal(str(budget))
+
+
+@pytest.mark.parametrize("budget", ["much", "-1", float("nan"), "0.0000000001", True])
+def test_a_budget_that_is_no_amount_is_refused_at_once(budget: Any) -> None:
+    with pytest.raises(InvalidInput, match="amount of USD"):
+        run(budget=budget)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        LimitReached("x", code="budget_exceeded", decided_by="budget:b", operation_id="o"),
+        Unreachable("x", may_have_arrived=False),
+        SpoolFull("x"),
+    ],
+)
+def test_what_is_raised_passes_between_processes(error: Exception) -> None:
+    """A pool of workers that gets an exception it cannot read waits for ever, or breaks."""
+    again = pickle.loads(pickle.dumps(error))
+    assert (type(again), vars(again)) == (type(error), vars(error))
 
 
 def test_a_generator_that_fails_is_a_failed_run() -> None:

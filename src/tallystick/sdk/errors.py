@@ -11,7 +11,10 @@ from tallystick.errors import SlowDown, StoreUnavailable, TallystickError
 
 
 class LimitReached(TallystickError):
-    """A limit forbids the work; `decided_by` names it, `retry` is "wait" or "never"."""
+    """A limit forbids the work; `decided_by` names it, `retry` is "wait" or "never".
+
+    With an `operation_id` the server explains it: `GET /v1/refusals/{operation_id}`.
+    """
 
     code = "limit_reached"
     http_status = 402
@@ -25,9 +28,11 @@ class LimitReached(TallystickError):
         retry: str = "never",
         available: str = "",
         retry_after_seconds: float = 0.0,
+        operation_id: str = "",
     ) -> None:
         super().__init__(message, code=code)
         self.decided_by = decided_by
+        self.operation_id = operation_id
         self.retry = retry
         self.available = available
         self.retry_after_seconds = retry_after_seconds
@@ -39,7 +44,7 @@ class Unreachable(StoreUnavailable):
     code = "unreachable"
 
     def __init__(
-        self, message: str, *, may_have_arrived: bool, retry_after_seconds: float = 0.0
+        self, message: str, *, may_have_arrived: bool = True, retry_after_seconds: float = 0.0
     ) -> None:
         super().__init__(message)
         self.may_have_arrived = may_have_arrived

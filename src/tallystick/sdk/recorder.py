@@ -17,7 +17,7 @@ import time
 import weakref
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, Protocol
 
 from tallystick.clock import Clock, SystemClock
 from tallystick.ids import IdSource, Uuid7Source
@@ -59,6 +59,18 @@ class Settings(NamedTuple):
     ttl_seconds: int
 
 
+class Unfinished(Protocol):
+    """An answer that is being read; its call is settled when it is over."""
+
+    def abandon(self) -> None:
+        """Settle it as far as it came: the process ends."""
+        ...
+
+    def disown(self) -> None:
+        """Leave it to the parent of a fork."""
+        ...
+
+
 class Recorder:
     """Takes events and owed requests, and sees to it that they arrive."""
 
@@ -80,6 +92,7 @@ class Recorder:
         self.ids = ids or Uuid7Source(self.clock)
         self._backoff = backoff
         self._is_closed = False
+        self.unfinished: weakref.WeakSet[Unfinished] = weakref.WeakSet()
         self._open()
         _open_recorders.add(self)
         _close_all_with_worker()
@@ -177,6 +190,9 @@ class Recorder:
 
     def restart_in_child(self) -> None:
         """After a fork: the parent's spool, thread and connections are not ours."""
+        for answer in list(self.unfinished):
+            answer.disown()
+        self.unfinished.clear()
         if isinstance(self._spool, FileSpool):
             self._spool.abandon()
         self.ids = Uuid7Source(self.clock)
@@ -196,6 +212,8 @@ def _restart_all_in_child() -> None:
 
 def _close_all_at_exit() -> None:
     for recorder in list(_open_recorders):
+        for answer in list(recorder.unfinished):
+            answer.abandon()
         recorder.close(recorder.settings.exit_seconds)
 
 

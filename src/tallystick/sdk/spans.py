@@ -19,16 +19,18 @@ import inspect
 import time
 from collections.abc import AsyncGenerator, Callable, Generator, Mapping
 from contextvars import Token
-from decimal import Decimal
+from decimal import Decimal, InvalidOperation
 from types import TracebackType
 from typing import Any, Self, TypeVar, cast, overload
 
+from tallystick.errors import InvalidInput
 from tallystick.sdk.client import stand
 from tallystick.sdk.context import Place, RunFrame, here, plain_text
 from tallystick.sdk.errors import SpoolFull
 from tallystick.sdk.recorder import Recorder, clean_attribution
 from tallystick.sdk.telemetry import mark_span
 from tallystick.sdk.work import Kind, Span
+from tallystick.units import USD, parse_amount
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -117,6 +119,11 @@ class _Work:
         else:
             wrapped = _around_function(self, function)
         return cast(F, functools.wraps(function)(wrapped))
+
+
+def _name_of(function: Callable[..., Any]) -> str:
+    """What a function is called; of an object that can be called, its class."""
+    return getattr(function, "__name__", type(function).__name__)
 
 
 def _around_function(work: _Work, function: Callable[..., Any]) -> Callable[..., Any]:
@@ -241,7 +248,7 @@ class Run(_Work):
         self.frame = RunFrame(run_id)
 
     def _again(self, function: Callable[..., Any]) -> Self:
-        given = {**self._given, "workflow": self._given["workflow"] or function.__name__}
+        given = {**self._given, "workflow": self._given["workflow"] or _name_of(function)}
         return type(self)(self._recorder, **given)  # type: ignore[arg-type]
 
     def _enter_place(self, outer: Place, recorder: Recorder) -> tuple[Place, Mapping[str, Any]]:
@@ -302,7 +309,7 @@ class Tool(_Work):
         self.tool_call_id = ""
 
     def _again(self, function: Callable[..., Any]) -> Self:
-        return type(self)(self._recorder, self.name or function.__name__)
+        return type(self)(self._recorder, self.name or _name_of(function))
 
     def _enter_place(self, outer: Place, recorder: Recorder) -> tuple[Place, Mapping[str, Any]]:
         self.tool_call_id = recorder.ids.next_id()
@@ -322,7 +329,7 @@ def run(
     user: str = "",
     team: str = "",
     product: str = "",
-    budget: str | Decimal | None = None,
+    budget: str | float | Decimal | None = None,
     attribution: Mapping[str, Any] | None = None,
     parent_run_id: str = "",
     root_run_id: str = "",
@@ -341,7 +348,7 @@ def run(
     user: str = "",
     team: str = "",
     product: str = "",
-    budget: str | Decimal | None = None,
+    budget: str | float | Decimal | None = None,
     attribution: Mapping[str, Any] | None = None,
     parent_run_id: str = "",
     root_run_id: str = "",
@@ -354,7 +361,7 @@ def run(
         client,
         workflow=plain_text(workflow),
         run_id=plain_text(run_id or ""),
-        budget_usd=None if budget is None else Decimal(budget),
+        budget_usd=None if budget is None else _amount_of(budget),
         attribution=clean_attribution(
             {**(attribution or {}), **{k: v for k, v in named.items() if v}}
         ),
@@ -363,6 +370,23 @@ def run(
         traceparent=traceparent,
     )
     return made if work is None else made(work)
+
+
+def _amount_of(budget: str | float | Decimal) -> Decimal:
+    """Read a budget; a float counts as it is written.
+
+    >>> _amount_of(0.1), _amount_of("2.50")
+    (Decimal('0.1'), Decimal('2.50'))
+    """
+    with contextlib.suppress(InvalidOperation, InvalidInput):
+        amount = Decimal(str(budget))
+        if parse_amount(f"{amount:f}", USD) >= 0:
+            return amount
+    raise InvalidInput(
+        'budget is an amount of USD with at most 9 decimals, such as "2.50"',
+        code="bad_budget",
+        field="budget",
+    )
 
 
 @overload

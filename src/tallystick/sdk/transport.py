@@ -63,6 +63,7 @@ def check_answer(answer: Answer) -> dict[str, Any]:
             retry=str(answer.content.get("retry") or _retry_of(answer)),
             available=str(answer.content.get("available") or ""),
             retry_after_seconds=answer.retry_after_seconds,
+            operation_id=str(answer.content.get("operation_id") or ""),
         )
     raise TallystickError(detail, code=code)
 

@@ -2,6 +2,7 @@
 
     new -> authorized -> settled | cancelled
     new -> unmetered  -> settled (an event of its own) | cancelled (nothing)
+    any -> disowned (a copy of it in the child of a fork)
 
 It makes the requests; shells send them, at once or by the spool. The keys of a call are
 fixed when it is made, so whatever is sent twice has its effect once.
@@ -15,7 +16,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from tallystick.invariant import check
-from tallystick.sdk.context import Place
+from tallystick.sdk.context import Place, RunFrame
 from tallystick.sdk.errors import LimitReached
 from tallystick.sdk.metering.bodies import ModelRequest, tier_of
 from tallystick.sdk.recorder import Settings
@@ -105,21 +106,6 @@ class Call:
             {name: value for name, value in content.items() if value not in ("", None, False, {})},
         )
 
-    def declare_budget(self) -> Owed | None:
-        """Tells the server the budget of the root run, so that other processes draw from it."""
-        root = self.place.run.chain()[-1] if self.place.run else None
-        if root is None or root.is_declared:
-            return None
-        content = {"run_id": root.run_id, "amount": f"{root.budget_usd:f}", "asset": "USD"}
-        if self._settings.tenant_id:
-            content["tenant_id"] = self._settings.tenant_id
-        return Owed(RUN_BUDGETS_PATH, content)
-
-    def budget_declared(self) -> None:
-        """The server has it."""
-        if self.place.run is not None:
-            self.place.run.chain()[-1].is_declared = True
-
     def check_budget(self) -> None:
         """Raise LimitReached when a run above has no budget left."""
         self._hold(Decimal(0))
@@ -150,6 +136,10 @@ class Call:
         """The server cannot be reached and the call is made all the same."""
         check(self.state == "new", "SDK-03", "a call is authorized once")
         self.state = "unmetered"
+
+    def disown(self) -> None:
+        """In the child of a fork: the parent ends it."""
+        self.state = "disowned"
 
     def undo(self) -> Owed:
         """Cancels an authorization whose answer was lost."""
@@ -224,6 +214,23 @@ class Call:
         held, self.cost_usd_max = self.cost_usd_max, Decimal(0)
         if self.place.run is not None:
             self.place.run.settle(held, cost_usd)
+
+
+def undeclared_budget(run: RunFrame | None, tenant_id: str) -> Owed | None:
+    """Tells the server the budget of the root run, so that other processes draw from it."""
+    root = run.chain()[-1] if run else None
+    if root is None or root.is_declared:
+        return None
+    content = {"run_id": root.run_id, "amount": f"{root.budget_usd:f}", "asset": "USD"}
+    if tenant_id:
+        content["tenant_id"] = tenant_id
+    return Owed(RUN_BUDGETS_PATH, content)
+
+
+def budget_declared(run: RunFrame | None) -> None:
+    """The server has it."""
+    if run is not None:
+        run.chain()[-1].is_declared = True
 
 
 def amount_of(value: Any) -> Decimal:

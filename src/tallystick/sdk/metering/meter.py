@@ -14,10 +14,11 @@ import msgspec
 
 from tallystick.errors import InvalidInput
 from tallystick.sdk.client import stand
+from tallystick.sdk.context import Place
 from tallystick.sdk.errors import LimitReached, SpoolFull, Unreachable
 from tallystick.sdk.metering.answers import Reading
 from tallystick.sdk.metering.bodies import ModelRequest
-from tallystick.sdk.metering.call import Call, Ending, Owed
+from tallystick.sdk.metering.call import Call, Ending, Owed, budget_declared, undeclared_budget
 from tallystick.sdk.recorder import Recorder
 from tallystick.sdk.spool.records import EVENTS_PATH
 from tallystick.sdk.telemetry import mark_span
@@ -43,9 +44,7 @@ class MeteredCall:
         self._check_before()
         ask = self.call.ask()
         try:
-            if budget := self.call.declare_budget():
-                check_answer(self.recorder.transport.post(budget.path, _body(budget)))
-                self.call.budget_declared()
+            declare_budget(self.recorder, self.call.place)
             answer = self.recorder.transport.post(ask.path, _body(ask))
         except Unreachable as away:
             self._go_on_or_raise(away)
@@ -61,12 +60,9 @@ class MeteredCall:
         """Ask the server; LimitReached, or Unreachable by policy, when it may not be made."""
         self._check_before()
         ask = self.call.ask()
-        post = self.recorder.async_transport.post
         try:
-            if budget := self.call.declare_budget():
-                check_answer(await post(budget.path, _body(budget)))
-                self.call.budget_declared()
-            answer = await post(ask.path, _body(ask))
+            await declare_budget_async(self.recorder, self.call.place)
+            answer = await self.recorder.async_transport.post(ask.path, _body(ask))
         except Unreachable as away:
             self._go_on_or_raise(away)
             return
@@ -235,6 +231,20 @@ class MeteredCall:
 
 def _body(owed: Owed) -> bytes:
     return msgspec.json.encode(owed.content)
+
+
+def declare_budget(recorder: Recorder, place: Place) -> None:
+    """Tell the server the budget of the root run before its first call; raises as it answers."""
+    if budget := undeclared_budget(place.run, recorder.settings.tenant_id):
+        check_answer(recorder.transport.post(budget.path, _body(budget)))
+        budget_declared(place.run)
+
+
+async def declare_budget_async(recorder: Recorder, place: Place) -> None:
+    """The same, awaiting."""
+    if budget := undeclared_budget(place.run, recorder.settings.tenant_id):
+        check_answer(await recorder.async_transport.post(budget.path, _body(budget)))
+        budget_declared(place.run)
 
 
 def begin(request: ModelRequest, provider: str, recorder: Recorder | None) -> MeteredCall:

@@ -1,11 +1,11 @@
 """An answer's stream that settles its call when it is over, however it ends.
 
 At its end, when the caller closes it, when it breaks, and as a last resort when it is
-collected unclosed. Events are read as they pass; a whole answer, and what was compressed
-although nobody asked for it, is gathered and read then. What cannot be read is not free: the
-provider has made the answer, so it pays the output that was set aside. The stream is made
-from the stream class of the HTTP library that the client uses (httpx or httpx2), because a
-response checks the class of its stream.
+collected unclosed or the process ends. Events are read as they pass; a whole answer, and what
+was compressed although nobody asked for it, is gathered and read then. What cannot be read is
+not free: the provider has made the answer, so it pays the output that was set aside. The stream
+is made from the stream class of the HTTP library that the client uses (httpx or httpx2), because
+a response checks the class of its stream.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ class _Metered:
         self._decode = decode
         self._is_events = is_events
         self._gathered: list[bytes] | None = None if is_events and decode is None else []
+        metered.recorder.unfinished.add(self)
 
     def _take(self, chunk: bytes) -> bytes:
         if self._gathered is None:
@@ -63,6 +64,16 @@ class _Metered:
 
     def _outcome_at_close(self) -> str:
         return "completed" if self._metered.reading.is_whole else "cancelled"
+
+    def abandon(self) -> None:
+        """The process ends, and nobody has closed it."""
+        if self._metered.call.is_open:
+            self._read_gathered()
+            self._metered.settle_by_spool("cancelled", "abandoned")
+
+    def disown(self) -> None:
+        """In the child of a fork: it is the parent's."""
+        self._metered.call.disown()
 
     def __del__(self) -> None:
         metered = getattr(self, "_metered", None)

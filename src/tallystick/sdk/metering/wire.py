@@ -14,9 +14,16 @@ from collections.abc import Callable
 from typing import Any
 
 from tallystick.errors import TallystickError
-from tallystick.sdk.context import error_code_of, propagated_headers
+from tallystick.sdk.client import stand
+from tallystick.sdk.context import error_code_of, here, propagated_headers
+from tallystick.sdk.errors import Unreachable
 from tallystick.sdk.metering.bodies import ModelRequest, read_request
-from tallystick.sdk.metering.meter import MeteredCall, begin
+from tallystick.sdk.metering.meter import (
+    MeteredCall,
+    begin,
+    declare_budget,
+    declare_budget_async,
+)
 from tallystick.sdk.metering.streams import library_of, meter_stream
 from tallystick.sdk.recorder import Recorder
 
@@ -71,10 +78,13 @@ class Wire:
 
     def send(self, request: Any, **options: Any) -> Any:
         """Authorize, send, settle."""
-        prepared = self._prepare(request, is_raw=bool(options.get("stream")))
+        address = self._address_of(request)
+        if address.is_gateway:
+            return self._send_gateway(request, address, options)
+        prepared = self._prepare(request, address, is_raw=bool(options.get("stream")))
         if prepared is None:
             return self._send(request, **options)
-        request, metered, address = prepared
+        request, metered = prepared
         try:
             metered.authorize()
         except TallystickError as refusal:
@@ -98,10 +108,13 @@ class Wire:
 
     async def send_async(self, request: Any, **options: Any) -> Any:
         """Authorize, send, settle."""
-        prepared = self._prepare(request, is_raw=bool(options.get("stream")))
+        address = self._address_of(request)
+        if address.is_gateway:
+            return await self._send_gateway_async(request, address, options)
+        prepared = self._prepare(request, address, is_raw=bool(options.get("stream")))
         if prepared is None:
             return await self._send(request, **options)
-        request, metered, address = prepared
+        request, metered = prepared
         try:
             await metered.authorize_async()
         except TallystickError as refusal:
@@ -123,12 +136,33 @@ class Wire:
             await metered.settle_async("completed")
         return response
 
-    def _prepare(self, request: Any, *, is_raw: bool) -> tuple[Any, MeteredCall, Address] | None:
-        """The request as it is sent, its call and address; None when it is not metered."""
-        address = self._address_of(request)
-        if address.is_gateway:
-            request.headers.update(propagated_headers())
-            return None
+    def _send_gateway(self, request: Any, address: Address, options: Any) -> Any:
+        """The gateway meters; it is told of the run, and of its budget before the first call."""
+        if here.get().run is not None:
+            recorder, place = stand(address.recorder)
+            try:
+                declare_budget(recorder, place)
+            except TallystickError as refusal:
+                if not _goes_on_without(recorder, refusal):
+                    return _refused(request, refusal)
+        request.headers.update(propagated_headers())
+        return self._send(request, **options)
+
+    async def _send_gateway_async(self, request: Any, address: Address, options: Any) -> Any:
+        """The same, awaiting."""
+        if here.get().run is not None:
+            recorder, place = stand(address.recorder)
+            try:
+                await declare_budget_async(recorder, place)
+            except TallystickError as refusal:
+                if not _goes_on_without(recorder, refusal):
+                    return _refused(request, refusal)
+        request.headers.update(propagated_headers())
+        return await self._send(request, **options)
+
+    @staticmethod
+    def _prepare(request: Any, address: Address, *, is_raw: bool) -> tuple[Any, MeteredCall] | None:
+        """The request as it is sent, and its call; None when it is not metered."""
         try:
             body = request.content
         except Exception:
@@ -139,7 +173,7 @@ class Wire:
         if is_raw:
             request.headers["accept-encoding"] = "identity"  # read as it passes
         metered = begin(found, address.provider, address.recorder)
-        return _asking_for_usage(request, found), metered, address
+        return _asking_for_usage(request, found), metered
 
     def _take(self, response: Any, metered: MeteredCall, library: str, *, is_async: bool) -> bool:
         """Read a whole answer (True), or let its stream settle the call (False)."""
@@ -157,6 +191,11 @@ def _is_unbilled(response: Any, address: Address) -> bool:
     if "x-tallystick-hold" in response.headers or "x-tallystick-cost-usd" in response.headers:
         address.is_gateway = True
     return bool(address.is_gateway or response.status_code >= 400)
+
+
+def _goes_on_without(recorder: Recorder, refusal: TallystickError) -> bool:
+    """Whether a call is made although its run's budget could not be told."""
+    return isinstance(refusal, Unreachable) and recorder.settings.on_unreachable == "spool"
 
 
 def _asking_for_usage(request: Any, found: ModelRequest) -> Any:
