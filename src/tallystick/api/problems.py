@@ -11,6 +11,9 @@ from starlette.responses import Response
 
 from tallystick.errors import TallystickError
 
+_OF_DECLINES = ("retry", "operation_id")
+"""What a decline says besides: whether waiting can help, and by which id it is explained."""
+
 
 def problem_content(
     status: int,
@@ -45,11 +48,13 @@ def problem(
     decided_by: str | None = None,
     field: str | None = None,
     headers: Mapping[str, str] | None = None,
+    more: Mapping[str, Any] | None = None,
 ) -> Response:
-    """Make an application/problem+json response."""
+    """Make an application/problem+json response; `more` are members besides the usual."""
     content = problem_content(
         status, code, detail, retryable=retryable, decided_by=decided_by, field=field
     )
+    content |= more or {}
     return Response(
         msgspec.json.encode(content),
         status_code=status,
@@ -73,6 +78,7 @@ def from_error(error: TallystickError) -> Response:
         decided_by=getattr(error, "decided_by", None),
         field=error.field,
         headers=headers,
+        more={name: said for name in _OF_DECLINES if (said := getattr(error, name, ""))},
     )
 
 

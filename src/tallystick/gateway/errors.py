@@ -1,7 +1,7 @@
 """Failures of ours in the shape that each provider's SDK expects.
 
 OpenAI: {"error": {"message", "type", "param", "code"}}; Anthropic: {"type": "error",
-"error": {"type", "message"}}. `code` and `decided_by` are the same as in our own problems.
+"error": {"type", "message"}}. `code`, `decided_by` and `operation_id` are as in our own problems.
 402 is for money, 429 (with Retry-After) for rates.
 """
 
@@ -47,6 +47,8 @@ def refusal_body(speaks: str, error: TallystickError) -> bytes:
     inner["code"] = error.code
     if decided_by:
         inner["decided_by"] = decided_by
+    if operation_id := getattr(error, "operation_id", ""):
+        inner["operation_id"] = operation_id  # GET /v1/refusals/{operation_id} says why
     if speaks == "anthropic":
         return msgspec.json.encode({"type": "error", "error": inner})
     return msgspec.json.encode({"error": inner})

@@ -49,6 +49,7 @@ def refusal_of(outcome: Outcome, details: CallDetails | None) -> CallRefused:
         code=outcome.code,
         decided_by=outcome.decided_by,
         retry=outcome.retry,
+        operation_id=outcome.operation_id,
         available_units=outcome.available,
         credit_units=outcome.units,
         usd_units=details.usd_units if details else 0,

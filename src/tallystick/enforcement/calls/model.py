@@ -28,6 +28,7 @@ class CallRefused(TallystickError):
         code: str,
         decided_by: str,
         retry: str = "never",
+        operation_id: str = "",
         http_status: int = 402,
         retry_after_seconds: int | None = None,
         available_units: int | None = None,
@@ -38,6 +39,8 @@ class CallRefused(TallystickError):
         self.decided_by = decided_by
         self.retry = retry
         """wait (other holds may end) or never."""
+        self.operation_id = operation_id
+        """The ledger's decline, by which it is explained; "" when it was not asked."""
         self.http_status = http_status
         self.retryable = http_status == 429
         self.retry_after_seconds = retry_after_seconds
