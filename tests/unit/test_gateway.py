@@ -437,6 +437,11 @@ def test_betas_that_are_named_line_by_line_are_all_passed_on() -> None:
     assert found["anthropic-beta"] == "one,two" and "x-api-key" not in found
 
 
+def test_an_upstreams_word_on_trying_again_is_passed_on() -> None:
+    said = {"retry-after": "7", "x-should-retry": "false", "set-cookie": "a=b"}
+    assert answer_headers(said) == {"retry-after": "7", "x-should-retry": "false"}
+
+
 @pytest.mark.parametrize("more", [{}, {"latency_ms": 5, "attrs": {"outcome": "completed"}}])
 def test_a_call_s_event_is_what_the_door_would_make_of_it(more: dict[str, Any]) -> None:
     """Its digest too: "exact" is said though it is the default."""

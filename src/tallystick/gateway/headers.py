@@ -18,7 +18,7 @@ _PASSED_ON = {
     b"openai-beta": "OpenAI-Beta",
 }
 _GIVEN_BACK = ("content-type", "x-request-id", "request-id", "openai-processing-ms",
-               "openai-version", "retry-after", "retry-after-ms")  # fmt: skip
+               "openai-version", "retry-after", "retry-after-ms", "x-should-retry")  # fmt: skip
 _ANTHROPIC_VERSION = "2023-06-01"
 
 
