@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -34,6 +35,26 @@ def test_a_run_with_a_tool_arrives(server: Server, client: Tallystick) -> None:
     ]
     assert story["status"] == "completed"
     assert story["feature"] == "chat"
+
+
+def test_usage_that_is_reported_again_is_a_duplicate_of_its_own_time(
+    server: Server, client: Tallystick
+) -> None:
+    at = datetime.now(UTC) - timedelta(hours=1)
+    for _ in range(2):
+        client.usage(
+            provider="openai",
+            model="gpt-4o",
+            tokens_input=7,
+            request_id="again",
+            event_id="reported-twice",
+            occurred_at=at,
+        )
+        assert client.flush(10)
+    counters = client.counters()
+    assert (counters["refused"], counters["duplicates"]) == (0, 1)
+    with pytest.raises(ValueError, match="without an offset"):
+        client.usage(provider="openai", model="gpt-4o", occurred_at=at.replace(tzinfo=None))
 
 
 def test_a_failure_is_told_by_its_class(server: Server, client: Tallystick) -> None:

@@ -286,6 +286,12 @@ def test_without_settings_there_is_no_client(monkeypatch: pytest.MonkeyPatch) ->
         pass
 
 
+@pytest.mark.parametrize("url", ["localhost:8787", "//localhost:8787", "http://", ""])
+def test_an_address_that_is_none_is_refused_at_once(url: str) -> None:
+    with pytest.raises(InvalidInput, match="where Tallystick answers"):
+        Tallystick(url, "none")
+
+
 def test_a_forked_child_has_a_spool_of_its_own(tmp_path: Path) -> None:
     client = Tallystick(NOWHERE, "none", spool=tmp_path)
     client.usage(provider="p", model="m", event_id="parent")

@@ -190,6 +190,19 @@ def test_an_outage_is_waited_for_and_nothing_is_lost(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_flush_also_delivers_what_the_dead_left(tmp_path: Path) -> None:
+    """Also at once: a script that ends soon would leave it to the next for ever."""
+    dead = FileSpool(tmp_path, 10**6)
+    dead.append(_event("left"))
+    dead.abandon()
+    ear, spool = Ear(), FileSpool(tmp_path, 10**6)
+    sender = Sender(spool, ear, folder=tmp_path)
+    assert sender.flush(10)
+    assert ear.heard == {"left": 1}
+    sender.close(1)
+    spool.close()
+
+
 def test_what_is_refused_is_kept_aside_and_counted(tmp_path: Path) -> None:
     ear, spool = Ear(), FileSpool(tmp_path, 10**6)
     sender = Sender(spool, ear, folder=tmp_path)

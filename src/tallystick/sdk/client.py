@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
+from urllib.parse import urlsplit
 
 from tallystick.clock import Clock
 from tallystick.errors import InvalidInput
@@ -60,6 +61,7 @@ class _Client(Recorder):
         `on_unreachable` "spool" lets a model call go on when it cannot be authorized and
         charges it later: limits do not bind meanwhile. "refuse" raises Unreachable instead.
         """
+        _check_url(url)
         settings = Settings(
             url=url.rstrip("/"),
             key=key,
@@ -129,6 +131,17 @@ class AsyncTallystick(_Client):
         trace: TracebackType | None,
     ) -> None:
         await self.aclose()
+
+
+def _check_url(url: str) -> None:
+    """Refuse at once what would look like a server that is away, for ever."""
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise InvalidInput(
+            "url is where Tallystick answers, such as http://127.0.0.1:8787",
+            code="bad_url",
+            field="url",
+        )
 
 
 _default: Recorder | None = None

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+
+from tallystick.clock import from_datetime
 from tallystick.sdk.client import stand
 from tallystick.sdk.recorder import Recorder
 from tallystick.sdk.work import event_at
@@ -22,12 +25,14 @@ def usage(
     is_batch: bool = False,
     is_estimated: bool = False,
     event_id: str = "",
+    occurred_at: datetime | None = None,
     client: Recorder | None = None,
 ) -> str:
     """Record the usage of one model call where the work stands now; return its event id.
 
-    `tokens_input` includes cached tokens, `tokens_output` includes reasoning. Give an
-    `event_id` of your own to be able to report the same call twice without harm.
+    `tokens_input` includes cached tokens, `tokens_output` includes reasoning. It is priced by
+    its time, now if `occurred_at` (with an offset) is not given. An `event_id` of your own counts
+    once; again with the same time and run it is a duplicate, else a conflict that is refused.
     """
     recorder, place = stand(client)
     fields = {
@@ -45,5 +50,6 @@ def usage(
         "usage_quality": "estimated" if is_estimated else "",
     }
     name = event_id or recorder.ids.next_id()
-    recorder.record(event_at(place, "token_usage", name, recorder.clock.now(), fields))
+    at = recorder.clock.now() if occurred_at is None else from_datetime(occurred_at)
+    recorder.record(event_at(place, "token_usage", name, at, fields))
     return name

@@ -159,7 +159,9 @@ class Sender:
         return True
 
     def _has_pending(self) -> bool:
-        return bool(self._spool.pending_records or self._leftovers or not self.late.empty())
+        has_looked = self._folder is None or self._adopt_at > 0
+        here = self._spool.pending_records or not self.late.empty()
+        return bool(here or self._leftovers or not has_looked)
 
     def close(self, timeout_seconds: float) -> None:
         """Deliver what can be within the time, then end the thread."""
@@ -219,10 +221,10 @@ class Sender:
     def _adopt(self) -> None:
         if self._folder is None or time.monotonic() < self._adopt_at:
             return
-        self._adopt_at = time.monotonic() + _ADOPT_EVERY_SECONDS
         found = adopt_leftovers(self._folder)
         self.counts.adopted += len(found)
         self._leftovers += found
+        self._adopt_at = time.monotonic() + _ADOPT_EVERY_SECONDS
 
     def _deliver(self) -> float | None:
         """Send what is pending; return seconds to wait when the server is away."""
