@@ -43,6 +43,21 @@ def test_what_served_is_charged(
     assert answer.headers["x-tallystick-cost-usd"] == cost_usd
 
 
+@pytest.mark.parametrize(
+    ("asked", "served", "cost_usd"),
+    [("fast", "fast", "0.06"), ("fast", "default", "0.03"), ("standard", "default", "0.03")],
+)
+def test_fast_mode_has_prices_of_its_own(
+    place: Place, asked: str, served: str, cost_usd: str
+) -> None:
+    """1,000 tokens in and 1,000 out of claude-opus-5, as fast as it was served."""
+    with_raw = place.anthropic().messages.with_raw_response
+    mark = f"#normal in=1000 out=1000 tier={served}#"
+    options: Any = {"model": "claude-opus-5", "max_tokens": 2000, "speed": asked}
+    answer = with_raw.create(messages=ask(mark), **options)
+    assert answer.headers["x-tallystick-cost-usd"] == cost_usd
+
+
 @pytest.mark.parametrize("surface", ["chat/completions", "responses"])
 def test_a_stream_says_it_too(place: Place, surface: str) -> None:
     costs = {}

@@ -57,6 +57,13 @@ def test_the_output_ceiling_counts_every_choice() -> None:
     assert [chat_request(n=n).answers for n in (3, -2, None, True)] == [3, 1, 1, 1]
 
 
+def test_fast_mode_is_asked_for_as_the_tier_that_it_is() -> None:
+    body = {"model": "claude-opus-5", "max_tokens": 5, "messages": [], "service_tier": "auto"}
+    asked = [{**body, "speed": speed} for speed in ("fast", "standard", None)]
+    found = [read_request("POST", "/v1/messages", json.dumps(one).encode()) for one in asked]
+    assert [one.service_tier for one in found if one] == ["fast", "", ""]
+
+
 def test_a_picture_is_not_text() -> None:
     picture = {"type": "image_url", "image_url": {"url": "data:image/png;base64," + "A" * 30_000}}
     assert 1600 <= bound_tokens([picture]) < 2000

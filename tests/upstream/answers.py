@@ -60,7 +60,8 @@ def anthropic_usage(script: Script, output: int) -> dict[str, Any]:
         "output_tokens": output,
         "output_tokens_details": {"thinking_tokens": script.tokens_reasoning},
         "server_tool_use": None,
-        "service_tier": "standard" if script.tier == "default" else script.tier,
+        "service_tier": "standard" if script.tier in ("default", "fast") else script.tier,
+        "speed": "fast" if script.tier == "fast" else "standard",
         "inference_geo": "global",
     }
 

@@ -36,7 +36,7 @@ class PricePeriod(msgspec.Struct, omit_defaults=True):
     daily: tuple[str, str] | None = None
     """("HH:MM:SS", "HH:MM:SS") UTC, half-open; may cross midnight."""
     when: dict[str, str] = {}
-    """For a variant: request properties (service_tier, processing) that choose it."""
+    """For a variant: request properties (service_tier, speed, processing) that choose it."""
 
 
 class ModelPrices(msgspec.Struct, omit_defaults=True):

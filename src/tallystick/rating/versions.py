@@ -99,7 +99,8 @@ class CostVersion:
             pass
         found = self._search(provider.lower().strip(), model.lower())
         context = {"processing": "batch"} if is_batch else {}
-        compiled = Model(found, {**context, "service_tier": tier}) if found else None
+        context |= {"service_tier": tier, "speed": tier}  # fast mode is a tier of its calls
+        compiled = Model(found, context) if found else None
         if len(self._found) < 100_000:
             self._found[key] = compiled
         return compiled

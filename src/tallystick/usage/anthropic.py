@@ -3,7 +3,8 @@
 Anthropic's input_tokens leave out what was read from and written to the cache; a stream's
 message_delta has cumulative counts, which replace those of message_start where given and not 0:
 some servers end with an input of 0.
-Source: anthropic-python 2.12 types/usage.py, message_delta_usage.py, cache_creation.py.
+Source: anthropic-python 2.12 types/usage.py, message_delta_usage.py, cache_creation.py,
+beta/beta_usage.py ("a compaction entry's tokens are not included in the top-level fields").
 """
 
 from __future__ import annotations
@@ -14,6 +15,9 @@ import msgspec
 
 from tallystick.usage.model import Seen, Usage
 from tallystick.usage.reading import MARK, UNREADABLE, error_said, tier_said
+
+FAST = "fast"
+"""What requests and answers call the mode of speed that costs more."""
 
 
 class _CacheCreation(msgspec.Struct):
@@ -30,15 +34,24 @@ class _OutputDetails(msgspec.Struct):
     thinking_tokens: int | None = None
 
 
-class _Usage(msgspec.Struct):
+class _Counts(msgspec.Struct):
     input_tokens: int | None = None
     output_tokens: int | None = None
     cache_creation_input_tokens: int | None = None
     cache_read_input_tokens: int | None = None
     cache_creation: _CacheCreation | None = None
+
+
+class _Iteration(_Counts):
+    type: str | None = None
+
+
+class _Usage(_Counts):
+    iterations: list[_Iteration] | None = None
     server_tool_use: _ServerTools | None = None
     output_tokens_details: _OutputDetails | None = None
     service_tier: Any = None
+    speed: Any = None
 
 
 class _Message(msgspec.Struct):
@@ -69,21 +82,33 @@ _encode = msgspec.json.Encoder().encode
 
 
 def usage_of(usage: _Usage) -> Usage:
-    """Turn `usage` into ours."""
-    read, written = usage.cache_read_input_tokens or 0, usage.cache_creation_input_tokens or 0
-    split = usage.cache_creation or _CacheCreation()
-    long = split.ephemeral_1h_input_tokens or 0
-    short = split.ephemeral_5m_input_tokens or 0
-    short = max(short, written - long)  # older answers have no split: five minutes
+    """Turn `usage` into ours; what it took to compact the context stands beside the sums."""
+    parts = [usage, *(one for one in usage.iterations or () if one.type == "compaction")]
+    read = sum(part.cache_read_input_tokens or 0 for part in parts)
+    short, long = map(sum, zip(*map(_written, parts), strict=True))
     return Usage(
-        tokens_input=(usage.input_tokens or 0) + read + short + long,
-        tokens_output=usage.output_tokens or 0,
+        tokens_input=sum(part.input_tokens or 0 for part in parts) + read + short + long,
+        tokens_output=sum(part.output_tokens or 0 for part in parts),
         tokens_cache_read=read,
         tokens_cache_write_5m=short,
         tokens_cache_write_1h=long,
         tokens_reasoning=(usage.output_tokens_details or _OutputDetails()).thinking_tokens or 0,
         tools=_tools(usage),
     )
+
+
+def _written(part: _Counts) -> tuple[int, int]:
+    """Tokens written to the cache, for five minutes and for an hour."""
+    split = part.cache_creation or _CacheCreation()
+    long = split.ephemeral_1h_input_tokens or 0
+    short = split.ephemeral_5m_input_tokens or 0
+    written = part.cache_creation_input_tokens or 0
+    return max(short, written - long), long  # older answers have no split: five minutes
+
+
+def _tier(usage: _Usage) -> str | None:
+    """The tier that served; fast mode is one, with prices of its own."""
+    return FAST if usage.speed == FAST else tier_said(usage.service_tier)
 
 
 def _tools(usage: _Usage) -> dict[str, int]:
@@ -102,7 +127,7 @@ def read_answer(body: bytes) -> Seen:
     seen.served_model, seen.answer_id = message.model or "", message.id or ""
     if message.usage is not None:
         seen.usage = usage_of(message.usage)
-        seen.service_tier = tier_said(message.usage.service_tier)
+        seen.service_tier = _tier(message.usage)
     return seen
 
 
@@ -145,7 +170,7 @@ class MessagesReader:
         self.seen.served_model, self.seen.answer_id = message.model or "", message.id or ""
         self._usage = message.usage or self._usage
         self.seen.began = usage_of(self._usage) if message.usage else None
-        self.seen.service_tier = tier_said(self._usage.service_tier)
+        self.seen.service_tier = _tier(self._usage)
 
     def _count(self, delta: _Delta | None) -> None:
         if delta is None:
@@ -160,7 +185,7 @@ class MessagesReader:
             if value := getattr(usage, name):
                 setattr(self._usage, name, value)
         self.seen.usage = usage_of(self._usage)
-        self.seen.service_tier = tier_said(self._usage.service_tier)
+        self.seen.service_tier = _tier(self._usage)
 
     def ending(self, code: str, message: str, tokens_output: int) -> bytes:
         """Close the open block; message_delta with stop_reason "max_tokens"; message_stop."""

@@ -47,7 +47,7 @@ class _Messages:
             tokens_output_max=maximum_of(fields, "max_tokens", least=0),  # 0 only fills the cache
             is_stream=field_of(fields, "stream", bool, False),
             has_cache_write=b'"cache_control"' in plainly(body),
-            service_tier=field_of(fields, "service_tier", str, ""),
+            service_tier=_tier(fields),
             tools=_billed_tools(fields),
             metadata=said,
         )
@@ -63,6 +63,13 @@ class _Messages:
     def reader(self, asked: Asked) -> StreamReader:
         """A reader for one stream."""
         return anthropic.MessagesReader()
+
+
+def _tier(fields: Mapping[str, msgspec.Raw]) -> str:
+    """The tier that is asked for; fast mode is one."""
+    is_fast = field_of(fields, "speed", str, "") == anthropic.FAST
+    tier: str = field_of(fields, "service_tier", str, "")
+    return anthropic.FAST if is_fast else tier
 
 
 def _billed_tools(fields: Mapping[str, msgspec.Raw]) -> dict[str, int]:

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from tallystick.bounds import ID_LENGTH_MAX, TOKENS_MAX
+from tallystick.usage.anthropic import FAST
 
 _BYTES_PER_TOKEN = 3
 _TOKENS_PER_IMAGE = 1600
@@ -93,7 +94,7 @@ def read_request(method: str, path: str, body: bytes) -> ModelRequest | None:
         is_background=dialect is Dialect.RESPONSES and content.get("background") is True,
         has_cache_write=b'"cache_control"' in body,
         has_audio=_has_audio(content, body),
-        service_tier=tier_of(content.get("service_tier")),
+        service_tier=FAST if content.get("speed") == FAST else tier_of(content.get("service_tier")),
         hides_usage=must_ask,
         body=_with_usage(content) if must_ask else body,
     )
