@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator
+from functools import partial
 from typing import Any, TypeVar
 from urllib.parse import unquote
 
@@ -87,12 +88,9 @@ class SwitchedLater(SwitchedOff):
 
 
 class OnceAway(Calls):
-    """Holds for short answers; its store is away when one is to be topped up first."""
+    """Its store is away when a hold is to be topped up first."""
 
     was_away = False
-
-    def __init__(self, *parts: Any) -> None:
-        super().__init__(*parts, CallSettings(output_tokens_at_first=50))
 
     async def top_up(
         self, permit: CallPermit, *, tokens_output: int, ttl_seconds: int = 300
@@ -151,7 +149,7 @@ class Scene:
         *,
         hold_seconds: int = 900,
         switch: SwitchedOff | None = None,
-        money: type[Calls] = Calls,
+        money: Callable[..., Calls] = Calls,
         **more: Any,
     ) -> T:
         upstream = UpstreamSettings(
@@ -261,7 +259,8 @@ def test_the_hold_of_a_long_stream_does_not_run_out_under_it(scene: Scene) -> No
 
 def test_a_store_that_is_away_for_a_moment_does_not_end_a_stream(scene: Scene) -> None:
     status, body = scene.run(
-        lambda gateway: send(gateway, CHAT, **chat("#slow rate=200 out=200#")), money=OnceAway
+        lambda gateway: send(gateway, CHAT, **chat("#slow rate=200 out=200#")),
+        money=partial(OnceAway, settings=CallSettings(output_tokens_at_first=50)),
     )
     assert status == 200 and b"store_unavailable" not in body
     assert body.count(b"tally ") == 200
