@@ -227,6 +227,80 @@ ENGINE = MergeTree
 ORDER BY name
 SETTINGS fsync_after_insert = 1, fsync_part_directory = 1, index_granularity = 8192;
 
+CREATE TABLE tallystick.horizon
+(
+    `horizon_at` DateTime64(6, 'UTC'),
+    `log_partition` UInt16,
+    `facts` UInt64,
+    `corrections` UInt64,
+    `announced_at` DateTime64(6, 'UTC')
+)
+ENGINE = MergeTree
+ORDER BY (horizon_at, log_partition)
+SETTINGS fsync_after_insert = 1, fsync_part_directory = 1, index_granularity = 8192;
+
+CREATE VIEW tallystick.kept_facts
+(
+    `sign` Int8,
+    `correction_id` LowCardinality(String),
+    `tenant_id` LowCardinality(String),
+    `charge_key` String,
+    `occurred_at` DateTime64(6, 'UTC'),
+    `log_partition` UInt16,
+    `log_offset` UInt64,
+    `event_id` String,
+    `event_type` LowCardinality(String),
+    `received_at` DateTime64(6, 'UTC'),
+    `is_late` Bool,
+    `run_id` String,
+    `attempt` UInt32,
+    `source` LowCardinality(String),
+    `schema_version` UInt32,
+    `workflow` LowCardinality(String),
+    `agent` LowCardinality(String),
+    `user_id` String,
+    `project_id` LowCardinality(String),
+    `team` LowCardinality(String),
+    `product` LowCardinality(String),
+    `feature` LowCardinality(String),
+    `customer_tier` LowCardinality(String),
+    `environment` LowCardinality(String),
+    `parent_run_id` String,
+    `root_run_id` String,
+    `request_id` String,
+    `provider` LowCardinality(String),
+    `model` LowCardinality(String),
+    `operation` LowCardinality(String),
+    `service_tier` LowCardinality(String),
+    `is_batch` Bool,
+    `usage_scope` LowCardinality(String),
+    `usage_quality` LowCardinality(String),
+    `tokens_input` Int64,
+    `tokens_output` Int64,
+    `tokens_cache_read` Int64,
+    `tokens_cache_write_5m` Int64,
+    `tokens_cache_write_1h` Int64,
+    `tokens_reasoning` Int64,
+    `latency_ms` Nullable(Float64),
+    `tool` LowCardinality(String),
+    `tool_call_id` String,
+    `error_code` LowCardinality(String),
+    `attrs` String,
+    `content_digest` FixedString(16),
+    `reject_code` LowCardinality(String),
+    `cost_units` Int64,
+    `cost_quality` LowCardinality(String),
+    `credit_units` Int64,
+    `cost_version` UInt32,
+    `credit_version` UInt32
+)
+AS SELECT *
+FROM tallystick.facts
+WHERE occurred_at >= (
+    SELECT max(horizon_at)
+    FROM tallystick.horizon
+);
+
 CREATE TABLE tallystick.rollup_day
 (
     `bucket_at` DateTime('UTC'),

@@ -16,6 +16,21 @@ BEGIN
     UPDATE access.change SET version = version + 1;
     RETURN NULL;
 END $$;
+CREATE FUNCTION log.refuse_a_horizon_that_goes_back() RETURNS trigger
+    LANGUAGE plpgsql
+    AS $$
+BEGIN
+    IF TG_OP = 'INSERT' AND EXISTS (
+        SELECT FROM log.horizon WHERE horizon_at >= NEW.horizon_at) THEN
+        RAISE EXCEPTION 'the horizon never goes back'
+            USING ERRCODE = 'integrity_constraint_violation';
+    ELSIF TG_OP = 'UPDATE' AND (OLD.ends IS NOT NULL OR NEW.ends IS NULL
+        OR NEW.horizon_at <> OLD.horizon_at OR NEW.closes_at <> OLD.closes_at) THEN
+        RAISE EXCEPTION 'of a horizon only its ends are set, once'
+            USING ERRCODE = 'integrity_constraint_violation';
+    END IF;
+    RETURN NEW;
+END $$;
 CREATE FUNCTION log.refuse_change() RETURNS trigger
     LANGUAGE plpgsql
     AS $$
@@ -900,6 +915,12 @@ CREATE TABLE log.head (
     CONSTRAINT head_next_offset_check CHECK ((next_offset >= 0))
 )
 WITH (fillfactor='50');
+CREATE TABLE log.horizon (
+    horizon_at bigint NOT NULL,
+    closes_at bigint NOT NULL,
+    ends jsonb,
+    CONSTRAINT horizon_is_a_month CHECK ((((horizon_at % (1000000)::bigint) = 0) AND (date_trunc('month'::text, (to_timestamp(((horizon_at / 1000000))::double precision) AT TIME ZONE 'UTC'::text)) = (to_timestamp(((horizon_at / 1000000))::double precision) AT TIME ZONE 'UTC'::text))))
+);
 CREATE TABLE log.lease (
     name text NOT NULL,
     owner text NOT NULL,
@@ -1046,6 +1067,8 @@ ALTER TABLE ONLY log.follower
     ADD CONSTRAINT follower_pkey PRIMARY KEY (follower, partition);
 ALTER TABLE ONLY log.head
     ADD CONSTRAINT head_pkey PRIMARY KEY (partition);
+ALTER TABLE ONLY log.horizon
+    ADD CONSTRAINT horizon_pkey PRIMARY KEY (horizon_at);
 ALTER TABLE ONLY log.lease
     ADD CONSTRAINT lease_pkey PRIMARY KEY (name);
 ALTER TABLE ONLY public.schema_migration
@@ -1124,6 +1147,8 @@ CREATE TRIGGER lot_is_never_deleted BEFORE DELETE OR TRUNCATE ON ledger.lot FOR 
 CREATE TRIGGER operation_is_append_only BEFORE DELETE OR UPDATE OR TRUNCATE ON ledger.operation FOR EACH STATEMENT EXECUTE FUNCTION log.refuse_change();
 CREATE TRIGGER run_charge_is_never_deleted BEFORE DELETE OR TRUNCATE ON ledger.run_charge FOR EACH STATEMENT EXECUTE FUNCTION log.refuse_change();
 CREATE TRIGGER batch_is_append_only BEFORE DELETE OR UPDATE OR TRUNCATE ON log.batch FOR EACH STATEMENT EXECUTE FUNCTION log.refuse_change();
+CREATE TRIGGER horizon_is_never_deleted BEFORE DELETE OR TRUNCATE ON log.horizon FOR EACH STATEMENT EXECUTE FUNCTION log.refuse_change();
+CREATE TRIGGER horizon_never_goes_back BEFORE INSERT OR UPDATE ON log.horizon FOR EACH ROW EXECUTE FUNCTION log.refuse_a_horizon_that_goes_back();
 ALTER TABLE ONLY backfill.report_line
     ADD CONSTRAINT report_line_backfill_id_fkey FOREIGN KEY (backfill_id) REFERENCES backfill.backfill(backfill_id);
 ALTER TABLE ONLY backfill.report_run

@@ -35,6 +35,9 @@ LATENCY_MS_MAX = 10**10
 LATE_AFTER = 7 * DAY
 """An event older than this on arrival is kept and flagged late."""
 
+FACTS_DAYS_MIN = 90
+"""Days that facts are kept at least when they expire: far beyond late events and open holds."""
+
 FUTURE_TOLERANCE = HOUR
 """An event further ahead of our clock than this is rejected: its producer's clock is wrong."""
 

@@ -64,6 +64,9 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     data folder."""
     archive_days: int = 90
     """Days after which archived events are deleted; 0 keeps them for ever."""
+    facts_days: int = 0
+    """Days that facts are kept at least; months that are older expire (docs/expiry.md). 0, or from
+    90 on; 800 is two years and some. Charges, rollups and runs are kept for ever."""
     archive_flush_seconds: int = 60
     """How long an event may wait for its archive object; shorter makes more, smaller objects."""
     gateway_config: str = ""

@@ -106,7 +106,7 @@ def test_sums_of_a_run_do_not_wrap_at_64_bits(world: World) -> None:
     assert 0 < count * each % 2**64 < 2**62
     world.send(costs(world, "dear", "d", count))
     world.settle()
-    rows = world.facts.query_attempts([("dear", "d")])
+    rows = world.facts.query_attempts([("dear", "d")], 0)
     assert [int(row["credit_units"]) for row in rows] == [count * each]
     assert ("dear", "d") not in world.ledger.load_run_targets()
     assert report(world)["refused_runs"] == 1

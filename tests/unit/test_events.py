@@ -15,8 +15,10 @@ from tallystick.bounds import BODY_BYTES_MAX
 from tallystick.clock import DAY, HOUR, format_time
 from tallystick.errors import BodyTooLarge, BodyUnreadable, UnsupportedForm
 from tallystick.events.adapters import ParsedBody, parse_body
+from tallystick.events.broken import read_draft, repair
 from tallystick.events.model import Event
 from tallystick.events.redaction import Redactor
+from tallystick.events.rules import Refused
 from tallystick.plumbing.log.columns import rows_of_columns
 
 NOW = 1_790_000_000_000_000
@@ -100,6 +102,36 @@ def test_a_bad_event_has_a_code_and_its_neighbours_survive(
     assert (rejection.index, rejection.code) == (1, code)
     assert rejection.reason
     assert parsed.broken[0].reject_code == code
+
+
+@pytest.mark.parametrize("extra", [{}, {"attrs": {"note": "a\u0007b"}}], ids=["plain", "long way"])
+def test_what_happened_before_facts_are_kept_is_refused(extra: dict[str, Any]) -> None:
+    times = {"old": NOW - DAY - 1, "young": NOW - DAY}
+    body = [
+        {**GOOD, **extra, "event_id": name, "event_time": format_time(at)}
+        for name, at in times.items()
+    ]
+    parsed = parse_body(
+        json.dumps(body).encode(),
+        content_type="application/json",
+        content_encoding="",
+        headers={},
+        received_at=NOW,
+        redactor=Redactor(b"key"),
+        closed_before=NOW - DAY,
+    )
+    assert [event.event_id for event in events_of(parsed)] == ["young"]
+    assert [(one.event_id, one.code) for one in parsed.rejections] == [("old", "time_expired")]
+    assert (parsed.broken[0].occurred_at, parsed.broken[0].reject_code) == (NOW, "time_expired")
+    with pytest.raises(Refused, match="have expired"):
+        repair(
+            read_draft(parsed.broken[0].attrs),
+            {},
+            tenant_id="acme",
+            received_at=NOW,
+            redactor=Redactor(b"key"),
+            closed_before=NOW - DAY,
+        )
 
 
 @pytest.mark.parametrize("number", [10**400, -(10**400)], ids=["large", "negative"])

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tallystick.bootstrap.options import facts_days
 from tallystick.clock import FixedClock, format_time, from_datetime, to_datetime
 from tallystick.errors import InvalidInput, InvariantBroken
 from tallystick.ids import Uuid7Source
@@ -64,6 +65,9 @@ def test_flags_win_over_environment_over_file(tmp_path: Path) -> None:
     assert (settings.host, settings.port, settings.data) == ("h", 2, "flag")
     with pytest.raises(InvalidInput, match="port"):
         load_settings({}, {"TALLYSTICK_PORT": "many"})
+    assert facts_days(load_settings({}, {"TALLYSTICK_FACTS_DAYS": "800"})) == 800
+    with pytest.raises(InvalidInput, match=r"TALLYSTICK_FACTS_DAYS is 89.*at least 90, or to 0"):
+        facts_days(load_settings({}, {"TALLYSTICK_FACTS_DAYS": "89"}))
     file.write_text("prot = 1")
     with pytest.raises(InvalidInput, match="prot"):
         load_settings({}, {}, file)

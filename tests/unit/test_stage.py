@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 import pytest
 
+from tallystick.clock import from_datetime
 from tallystick.errors import InvariantBroken
 from tallystick.events.dedup import DedupIndex
+from tallystick.events.model import EVENT_FIELDS
 from tallystick.events.redaction import Redactor
 from tallystick.events.stage import Stage
-from tallystick.plumbing.log import Verdict
+from tallystick.plumbing.log import Horizon, Verdict
+from tallystick.plumbing.log.horizons import closed_before
 from tallystick.plumbing.log.kafka import KafkaMessage
 
 NOW = 1_790_000_000_000_000
@@ -41,6 +47,30 @@ def stage_of(index: DedupIndex, *, is_compacted: bool = False) -> Stage:
         key=key,
         is_compacted=lambda: is_compacted,
     )
+
+
+def test_a_message_is_judged_by_the_horizon_of_when_it_came(tmp_path: Path) -> None:
+    """So every follower, and every replay of the topic, says the same of it."""
+    index, key, closes_at = DedupIndex(tmp_path), b"k" * 32, NOW + 2
+    horizons = [Horizon(from_datetime(datetime(2026, 9, 2, tzinfo=UTC)), closes_at)]
+    stage = Stage(
+        "ml-agents",
+        0,
+        0,
+        1,
+        index=index,
+        redactor=Redactor(key),
+        key=key,
+        closed_before=partial(closed_before, horizons),
+    )
+    sent = [
+        KafkaMessage(one.offset, NOW + one.offset, one.key, one.value) for one in messages(range(4))
+    ]
+    staged = stage.take(sent)
+    index.close()
+    codes = staged.chunk.columns[EVENT_FIELDS.index("reject_code")]
+    assert list(codes) == ["", "", "time_expired", "time_expired"]
+    assert [json.loads(told)["code"] for _, told in staged.broken] == ["time_expired"] * 2
 
 
 def messages(offsets: Sequence[int]) -> list[KafkaMessage]:

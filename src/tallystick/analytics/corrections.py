@@ -5,7 +5,7 @@ makes facts of them, so what an event counts as is the sum of its rows. Who corr
 on what ClickHouse shows, which lags that log. Two rules make the decision safe: it is taken
 only when the sink has read the log of corrections to its head, and the rows are appended only
 if that head has not moved since. So two writers never correct the same event from the same
-state, whatever crashes in between.
+state, whatever crashes in between. What is about to expire is corrected no more.
 """
 
 from __future__ import annotations
@@ -20,8 +20,9 @@ from psycopg_pool import ConnectionPool
 from tallystick.analytics.facts import CORRECTION_FIELDS, FACT_TYPES
 from tallystick.errors import Raced
 from tallystick.plumbing.clickhouse import ClickHouse
-from tallystick.plumbing.log import CORRECTIONS, Positions, PostgresLog, Verdict
+from tallystick.plumbing.log import CORRECTIONS, Horizons, Positions, PostgresLog, Verdict
 from tallystick.plumbing.log.columns import columns_of_rows
+from tallystick.plumbing.postgres import transaction
 from tallystick.plumbing.sql import load_statements
 
 _SQL = load_statements("tallystick.analytics", "corrections.sql")
@@ -86,6 +87,8 @@ class Corrections:
     def __init__(self, pool: ConnectionPool, store: ClickHouse) -> None:
         self._log = PostgresLog(pool, CORRECTIONS)
         self._positions = Positions(pool)
+        self._horizons = Horizons(pool)
+        self._pool = pool
         self._store = store
 
     def settled_head(self) -> int | None:
@@ -93,13 +96,22 @@ class Corrections:
         head = self._log.head()
         return head if self._positions.offset("sink", CORRECTIONS) >= head else None
 
+    def corrected_from(self) -> int:
+        """From when on events (micros) may be corrected: before it facts are about to expire."""
+        with transaction(self._pool) as connection:
+            return self._horizons.corrected_from(connection)
+
     def append(
         self, connection: psycopg.Connection[Any], rows: Sequence[Signed], head: int, now: int
     ) -> None:
         """Append rows that were decided at `head`, in a transaction of the caller.
 
-        Raises Raced when others have appended since: then nothing is stored.
+        Raises Raced when others have appended since, or one of their events is to be corrected
+        no more: then nothing is stored.
         """
+        oldest = min((content_field(one.content, "occurred_at") for one in rows), default=0)
+        if rows and oldest < self._horizons.corrected_from(connection):
+            raise Raced("facts are about to expire; without those this is decided again")
 
         def judge(offset_start: int) -> bytes:
             if offset_start != head:
@@ -143,14 +155,19 @@ class Corrections:
         sql = _SQL["count_events"].format(condition=condition)
         return int(self._store.query_rows(sql, parameters)[0]["events"])
 
-    def query_rows(self, correction_id: str, start: int, limit: int) -> list[tuple[int, Signed]]:
-        """Rows of one correction from an offset on, each with its offset."""
+    def query_rows(
+        self, correction_id: str, start: int, limit: int, since: int
+    ) -> list[tuple[int, Signed]]:
+        """Rows of one correction from an offset on, of events since a time, with their offsets."""
         condition = (
             f"log_partition = {CORRECTIONS} AND log_offset >= {{start:UInt64}} "
-            "AND correction_id = {correction:String}"
+            "AND correction_id = {correction:String} "
+            "AND occurred_at >= fromUnixTimestamp64Micro({since:Int64}, 'UTC')"
         )
         sql = _SQL["query_rows"].format(fields=_FIELDS, condition=condition, limit=limit)
-        rows = self._store.query_rows(sql, {"start": start, "correction": correction_id})
+        rows = self._store.query_rows(
+            sql, {"start": start, "correction": correction_id, "since": since}
+        )
         return [
             (int(row["log_offset"]), Signed(int(row["sign"]), correction_id, _content(row)))
             for row in rows

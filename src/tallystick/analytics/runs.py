@@ -15,6 +15,7 @@ from typing import Any
 
 import msgspec
 
+from tallystick.analytics.horizon import KeptFacts, require_kept
 from tallystick.analytics.stats import DIMENSIONS, as_text, micros_of
 from tallystick.clock import format_time
 from tallystick.errors import InvalidInput, NotFound
@@ -36,6 +37,7 @@ _EVENT_FILTERS = {
 """What one event of a run must have: all of them together, so an error of a tool is one event."""
 
 _SIGNS = {"from": ">=", "to": "<"}
+_OF_RUNS = "by what runs have in common: runs are kept for ever"
 _STATUSES = ("running", "completed", "failed")
 LIMIT_MAX = 500
 TIMELINE_MAX = 20_000
@@ -95,10 +97,13 @@ class Runs:
 
         Filters are dimension names and `status` (running, completed, failed). Those of calls
         and tools (model, provider, tool, operation, error_code; "*" is any error) choose runs
-        that have an event with all of them. `from` and `to` (micros) are of that event, so that
-        the runs behind a figure of statistics are found, or else of the run's start. Raises
-        InvalidInput on an unknown filter or a cursor that is not ours.
+        that have an event with all of them; those that have expired are not searched. `from` and
+        `to` (micros) are of that event, so that the runs behind a figure of statistics are found,
+        or else of the run's start. Raises InvalidInput on an unknown filter, a cursor that is not
+        ours, and when the search would begin before the horizon.
         """
+        if "from" in filters and not _EVENT_FILTERS.keys().isdisjoint(filters):
+            require_kept(self._store, int(filters["from"]), _OF_RUNS)
         conditions, parameters = _list_conditions(filters)
         if cursor:
             started_at, tenant, run_id = _read_cursor(cursor)
@@ -120,12 +125,15 @@ class Runs:
         """Return the story of one run.
 
         Counts and the attempts' sums are over all of it; of more than TIMELINE_MAX events the
-        timeline shows the first, and `is_timeline_cut` says so.
+        timeline shows the first, and `is_timeline_cut` says so. Events of before `expired_before`
+        (None: all are there) are gone, and their attempts; sums of the run have them.
 
         Without `tenant_id` the run id must belong to one tenant only. Raises NotFound, or
         InvalidInput (`ambiguous_run`) naming that a tenant_id is needed.
         """
         head = self._find(run_id, tenant_id)
+        horizon_at = KeptFacts(self._store).query_horizon().horizon_at
+        has_expired = micros_of(head["started_at"]) < horizon_at
         tenant = head["tenant_id"]
         parameters = {"tenant": tenant, "run": run_id, "most": self._timeline_max}
         counts = self._store.query_rows(_SQL["query_run_counts"], parameters)[0]
@@ -138,6 +146,7 @@ class Runs:
         children, children_units = self._children(tenant, run_id)
         return {
             **_present_run(head),
+            "expired_before": format_time(horizon_at) if has_expired else None,
             "counts": {name: int(count) for name, count in counts.items()},
             "attempts": [_present_attempt(attempt) for attempt in attempts],
             "timeline": [_present_fact(fact) for fact in _standing(facts[: self._timeline_max])],

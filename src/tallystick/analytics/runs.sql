@@ -24,7 +24,7 @@ SELECT toString(sum(toInt128(c.cost_units))) AS cost_units FROM ({runs}) AS c;
 
 -- name: query_run_facts
 -- What happened in a run, in time order, the beginning of it. Index: primary key.
-SELECT * EXCEPT (content_digest) FROM tallystick.facts
+SELECT * EXCEPT (content_digest) FROM tallystick.kept_facts
 WHERE tenant_id = {tenant:String} AND charge_key = {run:String}
 ORDER BY occurred_at, log_offset
 LIMIT {most:UInt32};
@@ -33,7 +33,7 @@ LIMIT {most:UInt32};
 -- How many events a run has, and how many came late, twice or in conflict. Index: primary key.
 SELECT f.events AS events, f.late AS late, d.duplicates AS duplicates, d.conflicts AS conflicts
 FROM (
-    SELECT sum(sign) AS events, sumIf(sign, is_late) AS late FROM tallystick.facts
+    SELECT sum(sign) AS events, sumIf(sign, is_late) AS late FROM tallystick.kept_facts
     WHERE tenant_id = {tenant:String} AND charge_key = {run:String}
 ) AS f CROSS JOIN (
     SELECT countIf(kind = 'duplicate') AS duplicates, countIf(kind = 'conflict') AS conflicts
@@ -54,7 +54,7 @@ FROM (
     FROM (
         SELECT *, event_type IN ('token_usage', 'cost') AND usage_scope != 'aggregate' AS is_call,
             event_type = 'tool_call_finished' AS is_tool_call
-        FROM tallystick.facts WHERE tenant_id = {tenant:String} AND charge_key = {run:String}
+        FROM tallystick.kept_facts WHERE tenant_id = {tenant:String} AND charge_key = {run:String}
     ) AS f
     GROUP BY attempt, at
 )
@@ -80,7 +80,7 @@ ORDER BY bucket_at, provider, model, tool;
 
 -- name: query_versions
 -- How many events of each schema version came since a time. Reads two columns of those months.
-SELECT schema_version, sum(sign) AS events FROM tallystick.facts
+SELECT schema_version, sum(sign) AS events FROM tallystick.kept_facts
 WHERE received_at >= {since:DateTime64(6)} AND event_type != 'data.import.error'
     AND {tenant:String} IN ('', tenant_id)
 GROUP BY schema_version ORDER BY schema_version;
@@ -88,7 +88,7 @@ GROUP BY schema_version ORDER BY schema_version;
 -- name: runs_with_event
 -- A condition: runs that have an event (not corrected away since) that passes the tests.
 (tenant_id, run_id) IN (
-    SELECT tenant_id, run_id FROM tallystick.facts AS f
+    SELECT tenant_id, run_id FROM tallystick.kept_facts AS f
     WHERE {tests}
     GROUP BY tenant_id, run_id HAVING sum(f.sign) > 0
 )

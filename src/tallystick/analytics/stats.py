@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from statistics import NormalDist
 from typing import Any, NamedTuple
 
+from tallystick.analytics.horizon import require_kept
 from tallystick.analytics.store import (
     ADDITIVE,
     COARSE,
@@ -106,6 +107,11 @@ _CHARGE_BUCKETS = (
 )
 """Buckets by which the table of charges keeps sums (its projections)."""
 
+_FROM_ROLLUPS = (
+    "in whole minutes by any dimension but user, or in whole days by user with tenant, provider, "
+    "model, tool and error_code alone: sums of those are kept for ever"
+)
+
 ROWS_MAX = 10_000
 
 
@@ -144,9 +150,12 @@ class Stats:
 
         Each row has `bucket_at` (unless the interval is "none"), the grouped dimensions, and
         the METRICS that are asked for. They are in the order of their buckets and groups; those
-        of top groups go by rank. Raises InvalidInput on an unknown dimension, metric or interval.
+        of top groups go by rank. Raises InvalidInput on an unknown dimension, metric or interval,
+        and on facts that have expired.
         """
         check_query(query)
+        if not rollup_pieces(query):
+            require_kept(self._store, query.from_at, _FROM_ROLLUPS)
         groups = [DIMENSIONS[name] for name in query.group_by]
         ranks = self._query_ranks(query, groups) if query.top else {}
         if query.top and not ranks:

@@ -91,7 +91,7 @@ FOLDED_FROM_DELTAS = tuple(table for table in COARSE if table not in FOLDED_FROM
 DERIVED_TABLES = ("facts", "deliveries", "charges", *FOLDED_FROM_FACTS, *FOLDED_FROM_DELTAS)
 _OFFSETS_PER_FOLD = {"rollup_user": 1_000_000}
 _OFFSETS_PER_FOLD_ELSE = 200_000
-_ONE_PART = (
+ONE_PART = (
     "SETTINGS max_threads = 1, max_insert_threads = 1, "
     "min_insert_block_size_rows = 1000000000, min_insert_block_size_bytes = 0"
 )
@@ -99,6 +99,10 @@ _ONE_PART = (
 would lose the second: the first says already how far the whole has come."""
 
 _ALWAYS = "1"
+SINCE_HORIZON = "occurred_at >= (SELECT max(horizon_at) FROM tallystick.horizon)"
+"""The condition that a fact is one of tallystick.kept_facts."""
+
+_HORIZON = "(SELECT toUnixTimestamp64Micro(max(horizon_at)) FROM tallystick.horizon)"
 _DELTAS_KEPT = 1_000_000
 """Offsets behind the slowest rollup whose deltas are kept."""
 
@@ -118,7 +122,7 @@ class LinePlan(NamedTuple):
     wasted: Sequence[Attempt]
 
 
-def _as_lines(rows: Iterable[Sequence[Any]]) -> str:
+def as_lines(rows: Iterable[Sequence[Any]]) -> str:
     r"""Rows as one text of a line each: ClickHouse reads that three times faster than arrays.
 
     Identifiers hold no control characters (`tallystick.events.rules`), so nothing is escaped.
@@ -138,6 +142,16 @@ def _is_charged(plan: LinePlan) -> str:
 
 def _is_among(name: str) -> str:
     return f"attempt_key IN (SELECT arrayJoin(splitByChar('\\n', {{{name}:String}})))"
+
+
+class Past(NamedTuple):
+    """What is known of a run's time before the horizon, whose facts are gone."""
+
+    credit_units: int
+    """Charged for it, for ever."""
+    began_at: int | None
+    attempt_last: int
+    is_failed: bool
 
 
 Offsets = dict[int, int]
@@ -249,12 +263,13 @@ class FactStore:
             f"GROUP BY name) WHERE (name, latest) IN ({ours})) = {len(epochs)}"
         )
 
-    def _write(self, write: Callable[[str], None]) -> None:
+    def _write(self, write: Callable[[str], None], also: str = _ALWAYS) -> None:
         """Write under a condition; raise LeaseLost when it no longer held, and nothing landed.
 
-        Epochs only grow: a condition that holds after a write has held before it.
+        Epochs only grow, and so does the horizon of `also`: a condition that holds after a write
+        has held before it.
         """
-        condition = self._may_write()
+        condition = " AND ".join(dict.fromkeys((self._may_write(), also)))
         write(condition)
         if condition != _ALWAYS:
             (row,) = self._store.query_rows(f"SELECT {condition} AS holds")
@@ -311,7 +326,7 @@ class FactStore:
         self._write(
             lambda may_write: self._store.command(
                 f"INSERT INTO tallystick.{table} ({columns}) SELECT {columns} FROM ({select}) "
-                f"WHERE {may_write} {_ONE_PART}, optimize_on_insert = 0"
+                f"WHERE {may_write} {ONE_PART}, optimize_on_insert = 0"
             )
         )
 
@@ -339,16 +354,46 @@ class FactStore:
             {**parameters, "since": to_datetime(since).strftime("%Y-%m-%d %H:%M:%S.%f")},
         )
 
-    def query_attempts(self, runs: Sequence[RunKey]) -> list[dict[str, Any]]:
-        """Rated credits of runs by attempt, in all and late, and when it began (micros)."""
-        return self._store.query_rows(_SQL["query_attempts"].format(), {"runs": _as_lines(runs)})
+    def query_horizon(self) -> int:
+        """From when on facts are kept (micros); 0: for ever."""
+        return int(self._store.query_rows(f"SELECT {_HORIZON} AS horizon_at")[0]["horizon_at"])
+
+    def query_attempts(self, runs: Sequence[RunKey], horizon: int) -> list[dict[str, Any]]:
+        """Rated credits of runs by attempt since the horizon, in all and late.
+
+        Also when each began (micros) and whether the run failed, by all facts that are there.
+        """
+        arguments = {"runs": as_lines(runs), "horizon": horizon}
+        return self._store.query_rows(_SQL["query_attempts"].format(), arguments)
+
+    def query_past(self, runs: Sequence[RunKey], horizon: int) -> dict[RunKey, Past]:
+        """What is known of runs' time before the horizon; those that have none are left out."""
+        if not runs:
+            return {}
+        arguments = {"runs": as_lines(runs), "horizon": horizon}
+        return {
+            (row["tenant_id"], row["charge_key"]): Past(
+                int(row["credit_units"]),
+                int(row["began_at"]) or None,
+                int(row["attempt_last"]),
+                bool(row["is_failed"]),
+            )
+            for row in self._store.query_rows(_SQL["query_past"].format(), arguments)
+        }
 
     def post_lines(
-        self, runs: Sequence[RunKey], plan: LinePlan, now: int, *, new: Collection[RunKey] = ()
+        self,
+        runs: Sequence[RunKey],
+        plan: LinePlan,
+        now: int,
+        *,
+        new: Collection[RunKey] = (),
+        horizon: int = 0,
     ) -> None:
         """Post the difference between what the runs' charge lines should be and are.
 
-        What is posted of `new` runs is not looked for: they have no lines yet.
+        What is posted of `new` runs is not looked for: they have no lines yet. Lines of before
+        the horizon are final. Raises LeaseLost when it is another one by now.
         """
         known = [run for run in runs if run not in new]
         dimensions = ", ".join((*ROLLUP_KEYS, "user_id"))
@@ -361,11 +406,12 @@ class FactStore:
             is_wasted=_is_among("wasted") if plan.wasted else "false",
         )
         lists = {**plan._asdict(), "runs": runs, "known": known}
-        parameters = {name: _as_lines(rows) for name, rows in lists.items() if rows}
+        parameters = {name: as_lines(rows) for name, rows in lists.items() if rows}
         self._write(
             lambda may_write: self._store.command(
-                statement(may_write=may_write), {"now": now, **parameters}
-            )
+                statement(may_write=may_write), {"now": now, "horizon": horizon, **parameters}
+            ),
+            also=f"{_HORIZON} = {horizon}",
         )
 
     def query_counts(self) -> dict[str, int]:
@@ -377,6 +423,13 @@ class FactStore:
         return str(self._store.query_rows(_SQL["query_digest"])[0]["digest"])
 
     def wipe(self) -> None:
-        """Delete everything derived; the log still has it all."""
+        """Delete everything derived; the log still has it all.
+
+        But for the horizon and charge lines of before it, whose facts count no more.
+        """
+        horizon = self.query_horizon()
         for table in DERIVED_TABLES:
-            self._store.command(f"TRUNCATE TABLE tallystick.{table}")
+            if table == "charges" and horizon:
+                self._store.command(_SQL["delete_lines"], {"horizon": horizon})
+            else:
+                self._store.command(f"TRUNCATE TABLE tallystick.{table}")

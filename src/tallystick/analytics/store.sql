@@ -140,15 +140,19 @@ WHERE event_id IN {{ids:Array(String)}} AND correction_id = '';
 -- name: query_attempts
 -- Rated credits of runs by attempt: what the decision on a run's charge needs. Sums are of 128
 -- bits: the largest events of one run can pass 64. Usage without a run, which is charged by the
--- minute, repeats nothing and ends in no failure of its own: all of it is one attempt.
+-- minute, repeats nothing and ends in no failure of its own: all of it is one attempt. Before the
+-- horizon nothing is summed, but what is there of attempts, beginning and end counts.
 -- Index: primary key.
 SELECT tenant_id, charge_key, if(f.run_id = '', 1, f.attempt) AS attempt,
-    toString(sum(toInt128(sign * f.credit_units))) AS credit_units,
-    toString(sumIf(toInt128(sign * f.credit_units), is_late)) AS late_credit_units,
-    toString(sum(toInt128(sign * f.cost_units))) AS cost_units,
+    toString(sumIf(toInt128(sign * f.credit_units), is_since)) AS credit_units,
+    toString(sumIf(toInt128(sign * f.credit_units), is_since AND is_late)) AS late_credit_units,
+    toString(sumIf(toInt128(sign * f.cost_units), is_since)) AS cost_units,
     sumIf(sign, event_type = 'run_failed' AND f.run_id != '') > 0 AS is_failed,
     toUnixTimestamp64Micro(min(occurred_at)) AS began_at
-FROM tallystick.facts AS f
+FROM (
+    SELECT *, occurred_at >= fromUnixTimestamp64Micro({{horizon:Int64}}, 'UTC') AS is_since
+    FROM tallystick.facts
+) AS f
 WHERE (tenant_id, charge_key) IN (
     SELECT run[1], run[2] FROM (
         SELECT splitByChar('\t', arrayJoin(splitByChar('\n', {{runs:String}}))) AS run))
@@ -157,9 +161,36 @@ GROUP BY tenant_id, charge_key, attempt
 HAVING sum(sign) != 0 OR credit_units != '0' OR cost_units != '0'
 SETTINGS max_threads = 1;
 
+-- name: query_past
+-- What runs were charged for their time before the horizon, and of those that began before it
+-- when, their last attempt, and whether they failed. Index: primary keys.
+SELECT tenant_id, charge_key, toString(sum(units)) AS credit_units,
+    toUnixTimestamp64Micro(max(began)) AS began_at, max(last) AS attempt_last,
+    max(failed) AS is_failed
+FROM (
+    SELECT tenant_id, charge_key, toInt128(c.credit_units) AS units,
+        fromUnixTimestamp64Micro(0, 'UTC') AS began, toUInt32(1) AS last, toUInt8(0) AS failed
+    FROM tallystick.charges AS c
+    WHERE (tenant_id, charge_key) IN (
+        SELECT run[1], run[2] FROM (
+            SELECT splitByChar('\t', arrayJoin(splitByChar('\n', {{runs:String}}))) AS run))
+      AND bucket_at < fromUnixTimestamp64Micro({{horizon:Int64}}, 'UTC')
+    UNION ALL
+    SELECT tenant_id, run_id AS charge_key, toInt128(0) AS units, min(r.started_at) AS began,
+        max(r.attempts) AS last, max(r.has_failed) AS failed
+    FROM tallystick.runs AS r
+    WHERE (tenant_id, run_id) IN (
+        SELECT run[1], run[2] FROM (
+            SELECT splitByChar('\t', arrayJoin(splitByChar('\n', {{runs:String}}))) AS run))
+    GROUP BY tenant_id, run_id
+    HAVING began < fromUnixTimestamp64Micro({{horizon:Int64}}, 'UTC')
+)
+GROUP BY tenant_id, charge_key
+SETTINGS max_threads = 1;
+
 -- name: post_lines
 -- Post what charge lines of runs should be, minus what they are (known_lines, for runs that have
--- some), by line. An attempt is charged unless it is in `free`, without what came late when it is
+-- some), by line, since the horizon; lines of before it are final. An attempt is charged unless it is in `free`, without what came late when it is
 -- in `late_free`, and is waste when it is in `wasted`; lists that are empty are not looked at.
 -- Posting again posts nothing. The charger posts no run whose sums pass 64 bits.
 -- Index: primary key.
@@ -184,6 +215,7 @@ FROM (
             SELECT run[1], run[2] FROM (
                 SELECT splitByChar('\t', arrayJoin(splitByChar('\n', {{runs:String}}))) AS run))
           AND event_type != 'data.import.error' AND (credit_units != 0 OR cost_units != 0)
+          AND occurred_at >= fromUnixTimestamp64Micro({{horizon:Int64}}, 'UTC')
     ) AS f
     {known}
 ) AS l
@@ -200,7 +232,14 @@ SELECT tenant_id, charge_key, bucket_at, {dimensions},
 FROM tallystick.charges AS c
 WHERE (tenant_id, charge_key) IN (
     SELECT run[1], run[2] FROM (
-        SELECT splitByChar('\t', arrayJoin(splitByChar('\n', {{known:String}}))) AS run));
+        SELECT splitByChar('\t', arrayJoin(splitByChar('\n', {{known:String}}))) AS run))
+  AND bucket_at >= fromUnixTimestamp64Micro({{horizon:Int64}}, 'UTC');
+
+-- name: delete_lines
+-- Delete charge lines since the horizon: they are made anew. Rewrites parts of both sides of it.
+ALTER TABLE tallystick.charges DELETE
+WHERE bucket_at >= fromUnixTimestamp64Micro({horizon:Int64}, 'UTC')
+SETTINGS mutations_sync = 2;
 
 -- name: query_landed_identities
 -- Identities of what landed of a log partition in a range of offsets: the index is made anew
@@ -211,15 +250,23 @@ WHERE log_partition = {{partition:UInt16}}
   AND received_at >= {{since:DateTime64(6)}};
 
 -- name: query_counts
--- How many deliveries have been counted, by what became of them; markers are offsets without one.
-SELECT (SELECT countIf(correction_id = '') FROM tallystick.facts) AS facts,
-    (SELECT countIf(correction_id != '') FROM tallystick.facts) AS corrections,
+-- How many deliveries have been counted, by what became of them; expired facts are. Markers are
+-- offsets without one.
+WITH (SELECT max(horizon_at) FROM tallystick.horizon) AS horizon,
+    (SELECT (countIf(correction_id = ''), countIf(correction_id != '')) FROM tallystick.facts)
+        AS landed,
+    (SELECT (countIf(correction_id = ''), countIf(correction_id != '')) FROM tallystick.facts
+        WHERE occurred_at < horizon) AS past,
+    (SELECT (sum(most.1), sum(most.2)) FROM (
+        SELECT (max(h.facts), max(h.corrections)) AS most FROM tallystick.horizon AS h
+        GROUP BY log_partition)) AS expired
+SELECT landed.1 - past.1 + expired.1 AS facts, landed.2 - past.2 + expired.2 AS corrections,
     (SELECT count() FROM tallystick.deliveries WHERE kind = 'duplicate') AS duplicates,
     (SELECT count() FROM tallystick.deliveries WHERE kind = 'conflict') AS conflicts,
     (SELECT count() FROM tallystick.deliveries WHERE kind = 'control') AS markers;
 
 -- name: query_digest
--- A digest over every column of every fact, whatever their order. Reads the whole table.
+-- A digest over every column of every kept fact, whatever their order. Reads the whole table.
 SELECT concat(toString(count()), ':', hex(sum(toUInt128(
     sipHash64(* EXCEPT latency_ms, isNull(latency_ms), ifNull(latency_ms, 0)))))) AS digest
-FROM tallystick.facts;
+FROM tallystick.kept_facts;

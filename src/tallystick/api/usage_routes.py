@@ -229,6 +229,7 @@ ROUTES: tuple[RouteEntry, ...] = (
             "status": "completed",
             "timeline": [],
             "is_timeline_cut": False,
+            "expired_before": None,
             "charge": None,
         },
         query=("tenant_id",),

@@ -105,7 +105,7 @@ class Pieces:
             return backfill.expected
         if backfill.reverts:
             return self._backfills.load(backfill.reverts).corrected
-        chosen, parameters = _chosen(backfill)
+        chosen, parameters = self._chosen(backfill)
         arrived = f"({within('log_offset', {}, backfill.ends)})"
         return self._corrections.count(f"{chosen} AND {arrived}", parameters)
 
@@ -118,7 +118,7 @@ class Pieces:
 
     def _rating_piece(self, backfill: Backfill) -> Piece:
         limit = min(self._events_max, backfill.events_per_second_max)
-        chosen, parameters = _chosen(backfill)
+        chosen, parameters = self._chosen(backfill)
         start = EventKey(*backfill.cursor) if backfill.cursor else None
         behind, more = after(start, "start")
         parameters |= more
@@ -140,7 +140,8 @@ class Pieces:
     def _revert_piece(self, backfill: Backfill) -> Piece:
         limit = 2 * min(self._events_max, backfill.events_per_second_max)  # pairs of rows
         start = backfill.cursor[0] if backfill.cursor else 0
-        found = self._corrections.query_rows(backfill.reverts, start, limit)
+        since = self._corrections.corrected_from()
+        found = self._corrections.query_rows(backfill.reverts, start, limit, since)
         if not found:
             return Piece([], [], [], 0, 0, backfill.cursor, True)
         last = found[-1][0]
@@ -158,6 +159,23 @@ class Pieces:
         examined = len(found) // 2
         return _piece(backfill, changes, examined, skipped, [last + 1], len(found) < limit)
 
+    def _chosen(self, backfill: Backfill) -> tuple[str, dict[str, Any]]:
+        """The condition that an event is meant: one that expires meanwhile is left out."""
+        from_at = max(backfill.from_at, self._corrections.corrected_from())
+        conditions = [
+            "f.occurred_at >= fromUnixTimestamp64Micro({from_at:Int64}, 'UTC')",
+            "f.occurred_at < fromUnixTimestamp64Micro({to_at:Int64}, 'UTC')",
+            f"event_type IN ({_TYPES})",
+        ]
+        parameters: dict[str, Any] = {"from_at": from_at, "to_at": backfill.to_at}
+        if backfill.tenant_ids:
+            conditions.append("tenant_id IN {tenants:Array(String)}")
+            parameters["tenants"] = list(backfill.tenant_ids)
+        if backfill.models:
+            conditions.append("model IN {models:Array(String)}")
+            parameters["models"] = list(backfill.models)
+        return " AND ".join(conditions), parameters
+
     def _rater_of(self, backfill: Backfill) -> Rater:
         if self._rater is None or self._rater[0] != backfill.backfill_id:
             version = backfill.rate_card_version
@@ -166,22 +184,6 @@ class Pieces:
             )
             self._rater = (backfill.backfill_id, rater)
         return self._rater[1]
-
-
-def _chosen(backfill: Backfill) -> tuple[str, dict[str, Any]]:
-    conditions = [
-        "f.occurred_at >= fromUnixTimestamp64Micro({from_at:Int64}, 'UTC')",
-        "f.occurred_at < fromUnixTimestamp64Micro({to_at:Int64}, 'UTC')",
-        f"event_type IN ({_TYPES})",
-    ]
-    parameters: dict[str, Any] = {"from_at": backfill.from_at, "to_at": backfill.to_at}
-    if backfill.tenant_ids:
-        conditions.append("tenant_id IN {tenants:Array(String)}")
-        parameters["tenants"] = list(backfill.tenant_ids)
-    if backfill.models:
-        conditions.append("model IN {models:Array(String)}")
-        parameters["models"] = list(backfill.models)
-    return " AND ".join(conditions), parameters
 
 
 def _piece(

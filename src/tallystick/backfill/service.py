@@ -20,6 +20,7 @@ from tallystick.catalog import Catalog
 from tallystick.clock import Clock, format_time
 from tallystick.errors import Conflict, InvalidInput
 from tallystick.ids import IdSource
+from tallystick.plumbing.log.horizons import load_horizons
 from tallystick.plumbing.postgres import transaction
 from tallystick.units import CREDIT, USD, format_amount
 
@@ -44,12 +45,15 @@ class Backfills:
     def create(self, request: BackfillRequest, by: str) -> dict[str, Any]:
         """Plan a backfill; the same key and content again is the same backfill.
 
-        Raises InvalidInput, NotFound (the version), Conflict (the key).
+        Raises InvalidInput (facts that have expired, too), NotFound (the version), Conflict (the
+        key).
         """
         _check(request)
         if request.rate_card_version:
             self._catalog.make_rater(request.rate_card_version)
         with transaction(self._pool) as connection:
+            if self._store.find_key(connection, request.idempotency_key) is None:
+                _require_kept(connection, request, "ask from then on")
             made = self._store.insert(
                 connection, self._ids.next_id(), request, self._clock.now(), by
             )
@@ -74,6 +78,7 @@ class Backfills:
             known = self._store.find_key(connection, key)
             if known is None:
                 self._require_revertible(connection, other)
+                _require_kept(connection, request, "make a backfill from then on instead")
             now = self._clock.now()
             made = self._store.insert(connection, self._ids.next_id(), request, now, by)
         return _receipt(made, request)
@@ -119,6 +124,17 @@ class Backfills:
         lines = self._store.load_lines(backfill_id)
         runs = self._store.load_runs(backfill_id, _TOP_RUNS)
         return {**_present(found), "report": _report(lines, runs)}
+
+
+def _require_kept(connection: Any, request: BackfillRequest, remedy: str) -> None:
+    horizon_at = max((one.horizon_at for one in load_horizons(connection)), default=0)
+    if request.from_at < horizon_at:
+        raise InvalidInput(
+            f"facts of before {format_time(horizon_at)} have expired or are about to, and what was "
+            f"charged for them is final: {remedy}",
+            code="facts_expired",
+            field="from",
+        )
 
 
 def _check(request: BackfillRequest) -> None:

@@ -7,6 +7,7 @@ import secrets
 
 import msgspec
 
+from tallystick.bounds import FACTS_DAYS_MIN
 from tallystick.enforcement.alerts.sending import read_mail_server
 from tallystick.errors import InvalidInput
 from tallystick.plumbing.embedded.folder import DataFolder
@@ -36,6 +37,8 @@ def engine_options(
         archive_url=settings.archive_place,
         archive_days=settings.archive_days,
         archive_flush_seconds=settings.archive_flush_seconds,
+        facts_days=facts_days(settings),
+        clickhouse_cluster=settings.clickhouse_cluster,
         public_url=settings.public_url,
         smtp_url=settings.smtp_url,
         smtp_from=settings.smtp_from,
@@ -48,6 +51,18 @@ def broken_by(settings: Settings) -> str:
     if settings.kafka_broken_by not in ("sink", "vault"):
         raise InvalidInput("kafka_broken_by must be sink or vault", field="kafka_broken_by")
     return settings.kafka_broken_by
+
+
+def facts_days(settings: Settings) -> int:
+    """How long facts are kept; 0 is for ever."""
+    if settings.facts_days and settings.facts_days < FACTS_DAYS_MIN:
+        raise InvalidInput(
+            f"TALLYSTICK_FACTS_DAYS is {settings.facts_days}: facts are kept {FACTS_DAYS_MIN} days "
+            f"or longer; set it to at least {FACTS_DAYS_MIN}, or to 0 to keep them for ever",
+            code="bad_setting",
+            field="facts_days",
+        )
+    return settings.facts_days
 
 
 def kafka_of(settings: Settings) -> KafkaOptions | None:
@@ -98,6 +113,8 @@ def worker_options(settings: Settings) -> EngineOptions:
         archive_url=settings.archive_url,
         archive_days=settings.archive_days,
         archive_flush_seconds=settings.archive_flush_seconds,
+        facts_days=facts_days(settings),
+        clickhouse_cluster=settings.clickhouse_cluster,
         public_url=settings.public_url,
         smtp_url=settings.smtp_url,
         smtp_from=settings.smtp_from,

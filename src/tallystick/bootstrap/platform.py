@@ -58,7 +58,13 @@ from tallystick.ledger.seals import Seals
 from tallystick.plumbing.clickhouse import ClickHouse, migrate_clickhouse
 from tallystick.plumbing.embedded.folder import DataFolder
 from tallystick.plumbing.embedded.postgres import EmbeddedPostgres
-from tallystick.plumbing.log import CORRECTIONS, Positions, PostgresLog
+from tallystick.plumbing.log import (
+    CORRECTIONS,
+    ClosedBefore,
+    KnownHorizons,
+    Positions,
+    PostgresLog,
+)
 from tallystick.plumbing.log.heads import Heads, KafkaHeads, PostgresHeads
 from tallystick.plumbing.log.kafka import KafkaOptions, KafkaWriter, Watermarks, ensure_topics
 from tallystick.plumbing.log.postgres import APPEND_CONNECTIONS
@@ -166,7 +172,10 @@ def open_platform(
         secret = settings.redaction_key or owner_only_secret(folder.path / "redaction.key")
         heads = _heads(kafka := kafka_of(settings), pool)
         # before the engine, which may append: the door sees how far its index is beyond the log
-        door = _start_door(settings, kafka, folder, secret, postgres_url, clock, stack)
+        closed_before = KnownHorizons(pool, clock).closed_before
+        door = _start_door(
+            settings, kafka, folder, secret, postgres_url, clock, closed_before, stack
+        )
         engine, clickhouse_url = None, settings.clickhouse_url
         if has_engine:
             options = engine_options(settings, folder, postgres_url, secret)
@@ -356,6 +365,7 @@ def _start_door(
     secret: str,
     postgres_url: str,
     clock: Clock,
+    closed_before: ClosedBefore,
     stack: ExitStack,
 ) -> Door:
     appender: Appender
@@ -375,7 +385,7 @@ def _start_door(
         stack.callback(writer.close)
         appender = KafkaAppender(writer, kafka.topic, seal_key(secret))
     redactor = Redactor(secret.encode(), hash_user_ids=settings.hash_user_ids)
-    door = Door(appender, redactor, clock)
+    door = Door(appender, redactor, clock, closed_before)
     stack.callback(door.close)
     door.start()
     return door

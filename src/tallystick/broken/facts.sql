@@ -2,7 +2,7 @@
 -- Broken messages, newest first. Index: their charge keys are minutes, a range of the primary key.
 SELECT tenant_id, event_id AS broken_id, received_at, reject_code, attrs,
     lower(hex(content_digest)) AS digest
-FROM tallystick.facts
+FROM tallystick.kept_facts
 WHERE event_type = 'data.import.error' AND startsWith(charge_key, 'tallystick:minute:')
   AND {conditions}
 ORDER BY received_at DESC, broken_id DESC, tenant_id DESC
@@ -13,7 +13,7 @@ LIMIT {{limit:UInt32}};
 -- One broken message, the newest if several tenants have it. Index: bloom filter over event ids.
 SELECT tenant_id, event_id AS broken_id, received_at, reject_code, attrs,
     lower(hex(content_digest)) AS digest
-FROM tallystick.facts
+FROM tallystick.kept_facts
 WHERE event_id = {id:String} AND event_type = 'data.import.error'
     AND {tenant:String} IN ('', tenant_id)
 ORDER BY received_at DESC

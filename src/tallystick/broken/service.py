@@ -187,12 +187,14 @@ class BrokenMessages:
         return repaired
 
     def _repair(self, fact: BrokenFact, changes: Mapping[str, Any]) -> _Repaired:
+        now = self._clock.now()
         event = repair(
             read_draft(fact.attrs),
             changes,
             tenant_id=fact.key[0],
-            received_at=self._clock.now(),
+            received_at=now,
             redactor=self._door.redactor,
+            closed_before=self._door.closed_before(now),
         )
         return _Repaired(fact, event)
 

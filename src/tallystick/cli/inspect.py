@@ -154,6 +154,8 @@ def _print_story(console: Console, story: dict[str, Any]) -> None:
     counts = story["counts"]
     if story["is_timeline_cut"]:
         console.print(f"only the beginning is shown, of {counts['events']} events in all")
+    if story["expired_before"]:
+        console.print(f"events of before {story['expired_before'][:10]} have expired")
     console.print(
         f"arrived late: {counts['late']}, twice: {counts['duplicates']}, "
         f"in conflict: {counts['conflicts']}"

@@ -84,7 +84,7 @@ def totals(platform: Platform, *, has_digest: bool = False) -> dict[str, Any]:
 
     `has_digest` adds a digest over every column of every fact.
     """
-    query = StatsQuery(0, platform.clock.now() + DAY)
+    query = StatsQuery(0, platform.clock.now() // DAY * DAY + 2 * DAY)
     row = platform.stats.query(query)[0]
     charged = sum(platform.ledger.load_run_targets().values())
     counts = platform.freshness.report()

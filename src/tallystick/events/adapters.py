@@ -6,7 +6,8 @@ and the flat cost record; gzip or zstd encoded too.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 
 import msgspec
 
@@ -65,15 +66,19 @@ def parse_body(
     redactor: Redactor,
     origin: Origin | None = None,
     tenant_id: str = "",
+    closed_before: int = 0,
 ) -> ParsedBody:
     """Parse, validate and redact a request body, or one message read from `origin`.
 
     One bad message never blocks its neighbours. With a tenant, an event that names none is its
-    own and one of another is refused. Raises BodyTooLarge, BodyUnreadable or UnsupportedForm
-    when the body as a whole cannot be used.
+    own and one of another is refused; what happened before `closed_before` is too. Raises
+    BodyTooLarge, BodyUnreadable or UnsupportedForm when the body as a whole cannot be used.
     """
     plain = decompress(body, content_encoding)
-    split, left = _cut(plain, content_type, headers, received_at, redactor, tenant_id)
+    read_plain = partial(
+        split_plain, received_at=received_at, redactor=redactor, closed_before=closed_before
+    )
+    split, left = _cut(plain, content_type, headers, read_plain, tenant_id)
     if split.batch.size + len(left) > EVENTS_PER_REQUEST_MAX:
         raise BodyTooLarge(
             f"a request may hold at most {EVENTS_PER_REQUEST_MAX} events", code="too_many_events"
@@ -85,7 +90,12 @@ def parse_body(
         try:
             if message.refused is not None:
                 raise message.refused
-            event = make_event(message.decoded, received_at=received_at, redactor=redactor)
+            event = make_event(
+                message.decoded,
+                received_at=received_at,
+                redactor=redactor,
+                closed_before=closed_before,
+            )
             require_tenant(event.tenant_id, tenant_id)
             events.append(event)
         except Refused as refused:
@@ -115,8 +125,7 @@ def _cut(
     plain: bytes,
     content_type: str,
     headers: Mapping[str, str],
-    received_at: int,
-    redactor: Redactor,
+    read_plain: Callable[..., Split | None],
     tenant_id: str,
 ) -> tuple[Split, list[tuple[int, Message]]]:
     """What the short way made of a body, and what the long way must read."""
@@ -124,7 +133,7 @@ def _cut(
     is_lines = media_type in NDJSON_TYPES
     split = None
     if is_lines or (media_type in ARRAY_TYPES and plain.lstrip()[:1] == b"["):
-        split = split_plain(plain, is_lines=is_lines, received_at=received_at, redactor=redactor)
+        split = read_plain(plain, is_lines=is_lines)
     if split is not None and not (tenant_id and _has_others(split.batch, tenant_id)):
         return split, [(place, decode_alone(raw)) for place, raw in split.left]
     messages = split_messages(plain, content_type)

@@ -171,6 +171,7 @@ def repair(
     tenant_id: str,
     received_at: int,
     redactor: Redactor,
+    closed_before: int = 0,
 ) -> Event:
     """Make the event of a draft with `changes` set; raise Refused when it is still broken.
 
@@ -195,7 +196,13 @@ def repair(
     if redactor.hash_user_ids and "user_id" not in changes and is_hidden(draft.get("user_id")):
         redacted["user_id"] = message.pop("user_id")
     _require_shown(message)
-    return make_event(message, received_at=received_at, redactor=redactor, redacted=redacted)
+    return make_event(
+        message,
+        received_at=received_at,
+        redactor=redactor,
+        redacted=redacted,
+        closed_before=closed_before,
+    )
 
 
 def _require_shown(message: Mapping[str, Any]) -> None:

@@ -15,7 +15,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import msgspec
 
@@ -26,7 +26,7 @@ from tallystick.events.appending import Appender
 from tallystick.events.batch import batch_of, identities_of, join_batches
 from tallystick.events.model import Event
 from tallystick.events.redaction import Redactor
-from tallystick.plumbing.log import Verdict
+from tallystick.plumbing.log import ClosedBefore, Verdict, never_closed
 
 _log = logging.getLogger(__name__)
 
@@ -59,6 +59,7 @@ class BodyParser(Protocol):
         received_at: int,
         redactor: Redactor,
         tenant_id: str = "",
+        closed_before: int = 0,
     ) -> ParsedBody:
         """Parse, validate and redact; with a tenant, refuse what is another one's."""
         ...
@@ -81,7 +82,15 @@ class _Submission(NamedTuple):
 class Door:
     """Accepts events and makes them durable by its appender."""
 
-    def __init__(self, appender: Appender, redactor: Redactor, clock: Clock) -> None:
+    def __init__(
+        self,
+        appender: Appender,
+        redactor: Redactor,
+        clock: Clock,
+        closed_before: ClosedBefore = never_closed,
+    ) -> None:
+        """`closed_before` tells before which time what is received at a moment is refused."""
+        self.closed_before = closed_before
         self._appender = appender
         self._redactor = redactor
         self._clock = clock
@@ -114,6 +123,7 @@ class Door:
         """
         received_at = self._clock.now()
         parse = partial(
+            self._parse,
             parse_form,
             body,
             content_type=content_type,
@@ -125,6 +135,10 @@ class Door:
         )
         parsed, verdicts = await self._submit(parse, len(body), received_at)
         return receipt_of(parsed, verdicts)
+
+    def _parse(self, parse_form: BodyParser, body: bytes, **given: Any) -> ParsedBody:
+        """In the door's own thread: to look up a horizon may have to wait for PostgreSQL."""
+        return parse_form(body, **given, closed_before=self.closed_before(given["received_at"]))
 
     @property
     def redactor(self) -> Redactor:

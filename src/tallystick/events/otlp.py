@@ -6,7 +6,8 @@ counted; a span that cannot be read is a `data.import.error` and harms no neighb
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 from msgspec.structs import replace
@@ -48,6 +49,7 @@ class OtlpParser:
         received_at: int,
         redactor: Redactor,
         tenant_id: str = "",
+        closed_before: int = 0,
     ) -> ParsedBody:
         """Parse a body; raises as `parse_body` does when it cannot be used as a whole."""
         encoding = encoding_of(content_type)
@@ -70,7 +72,11 @@ class OtlpParser:
                 read.append((index, understood))
             except Refused as refused:
                 _reject(parsed, index, piece, refused, headers, received_at, redactor)
-        self._add_events(parsed, pieces, read, headers, received_at, redactor)
+        make = partial(
+            make_event, received_at=received_at, redactor=redactor, closed_before=closed_before
+        )
+        refuse = partial(_reject, headers=headers, received_at=received_at, redactor=redactor)
+        self._add_events(parsed, pieces, read, make, refuse)
         if tenant_id:
             parsed.broken = [replace(one, tenant_id=tenant_id) for one in parsed.broken]
         return parsed
@@ -80,9 +86,8 @@ class OtlpParser:
         parsed: ParsedBody,
         pieces: list[Piece],
         read: list[tuple[int, Understood]],
-        headers: Mapping[str, str],
-        received_at: int,
-        redactor: Redactor,
+        make: Callable[..., Event],
+        refuse: Callable[..., None],
     ) -> None:
         spans = [seen(understood, pieces[index].library) for index, understood in read]
         made: list[Event] = []
@@ -92,11 +97,11 @@ class OtlpParser:
             self.repeated += understood.kind in ("call", "tool") and not is_speaker
             try:
                 events = [
-                    make_event(message, received_at=received_at, redactor=redactor)
+                    make(message)
                     for message in messages_of(pieces[index], understood, is_speaker=is_speaker)
                 ]
             except Refused as refused:
-                _reject(parsed, index, pieces[index], refused, headers, received_at, redactor)
+                refuse(parsed, index, pieces[index], refused)
                 continue
             self.ignored += not events and understood.kind != "tool"
             made += events

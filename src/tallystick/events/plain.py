@@ -60,13 +60,17 @@ class Split(NamedTuple):
 
 
 def split_plain(
-    body: bytes, *, is_lines: bool, received_at: int, redactor: Redactor
+    body: bytes, *, is_lines: bool, received_at: int, redactor: Redactor, closed_before: int = 0
 ) -> Split | None:
-    """Read a JSON array or NDJSON; None when the body as a whole needs the long way."""
+    """Read a JSON array or NDJSON; None when the body as a whole needs the long way.
+
+    What happened before `closed_before` is left to it.
+    """
+    times = range(closed_before, received_at + FUTURE_TOLERANCE + 1)
     is_clean = _is_clean(body)
     plains = _decode_all(body, is_lines) if is_clean else None
     columns = _columns_of(plains or [])
-    faulty = _faulty(columns, len(plains or []), received_at, redactor)
+    faulty = _faulty(columns, len(plains or []), times, redactor)
     if plains is not None and not faulty:
         return Split(_batch(plains, columns, received_at, redactor), [*range(len(plains))], [])
     raws = _cut(body, is_lines)
@@ -78,7 +82,7 @@ def split_plain(
         places = [place for place in places if decoded[place] is not None]
         plains = [plain for plain in decoded if plain is not None]
         columns = _columns_of(plains)
-        faulty = _faulty(columns, len(plains), received_at, redactor)
+        faulty = _faulty(columns, len(plains), times, redactor)
     _leave_out(faulty, len(plains), [plains, places, *columns.values()])
     left = sorted(set(range(len(raws))).difference(places))
     return Split(
@@ -143,7 +147,7 @@ def _columns_of(plains: Sequence[Plain]) -> _Columns:
     return named
 
 
-def _faulty(columns: _Columns, count: int, received_at: int, redactor: Redactor) -> set[int]:
+def _faulty(columns: _Columns, count: int, times: range, redactor: Redactor) -> set[int]:
     """The places of events that the long way must read."""
     if not count:
         return set()
@@ -159,9 +163,9 @@ def _faulty(columns: _Columns, count: int, received_at: int, redactor: Redactor)
         column = columns[name]
         bad = {value for value in set(column) if not _is_kept(name, value, redactor)}
         faulty |= _places_of(bad, column, count)
-    moments, latest = columns["event_time"], received_at + FUTURE_TOLERANCE
-    if min(moments) < 0 or max(moments) > latest:
-        bad = {moment for moment in moments if not 0 <= moment <= latest}
+    moments = columns["event_time"]
+    if min(moments) not in times or max(moments) not in times:
+        bad = {moment for moment in moments if moment not in times}
         faulty |= _places_of(bad, moments, count)
     if columns["attrs"] != [None]:
         is_deep = [

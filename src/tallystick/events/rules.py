@@ -23,6 +23,7 @@ from tallystick.bounds import (
     LATENCY_MS_MAX,
     TOKENS_MAX,
 )
+from tallystick.clock import format_time
 from tallystick.events.fields import (
     FIELDS,
     FLAT_COST,
@@ -156,8 +157,11 @@ def read_currency(value: Any, field: str) -> str:
     return value
 
 
-def read_time(value: Any, field: str, now: int) -> int:
-    """Read an RFC 3339 time with an offset into micros (finer digits are rounded)."""
+def read_time(value: Any, field: str, now: int, closed_before: int = 0) -> int:
+    """Read an RFC 3339 time with an offset into micros (finer digits are rounded).
+
+    Before `closed_before` facts have expired: what comes of then is refused.
+    """
     if type(value) is not str:
         raise Refused("wrong_type", f"{field} must be a text such as 2026-01-31T12:00:00Z", field)
     try:
@@ -171,7 +175,8 @@ def read_time(value: Any, field: str, now: int) -> int:
     if moment.tzinfo is None:
         raise Refused("naive_time", f"{field} has no offset; end it with Z or like +02:00", field)
     try:
-        return _within_reason((moment - _EPOCH) // _MICROSECOND, field, now)
+        micros = (moment - _EPOCH) // _MICROSECOND
+        return _within_reason(micros, field, now, closed_before)
     except OverflowError:
         raise Refused("bad_time", f"{field} names a time that does not exist", field) from None
 
@@ -181,13 +186,20 @@ def is_time(text: str) -> bool:
     return _TIME.fullmatch(text) is not None
 
 
-def _within_reason(micros: int, field: str, now: int) -> int:
+def _within_reason(micros: int, field: str, now: int, closed_before: int) -> int:
     if micros > now + FUTURE_TOLERANCE:
         raise Refused(
             "time_in_future", f"{field} is more than 1 hour ahead of our clock; check yours", field
         )
     if micros < 0:
         raise Refused("bad_time", f"{field} may not be before 1970", field)
+    if micros < closed_before:
+        raise Refused(
+            "time_expired",
+            f"{field} is before {format_time(closed_before)}: facts of that time have expired, "
+            "and nothing is charged for it any more",
+            field,
+        )
     return micros
 
 
@@ -263,11 +275,12 @@ def make_event(
     received_at: int,
     redactor: Redactor,
     redacted: Mapping[str, Any] | None = None,
+    closed_before: int = 0,
 ) -> Event:
     """Turn one decoded message into a canonical event; raise Refused with the reason.
 
     `redacted` are canonical fields that went through the redactor before; they are taken
-    as they are.
+    as they are. What happened before `closed_before` is refused.
     """
     if type(message) is not dict:
         raise Refused("not_an_object", "an event must be a JSON object")
@@ -283,7 +296,7 @@ def make_event(
             extra[name] = value
         else:
             fields[reader[0]] = reader[1](value, name)
-    occurred_at: Any = _occurred_at(extra, received_at)
+    occurred_at: Any = _occurred_at(extra, received_at, closed_before)
     _require_identity(fields)
     _check_sums(fields)
     for name, default in _MEANINGFUL_DEFAULTS.items():
@@ -308,10 +321,10 @@ def make_event(
     )
 
 
-def _occurred_at(extra: dict[str, Any], now: int) -> int:
+def _occurred_at(extra: dict[str, Any], now: int, closed_before: int) -> int:
     if "event_time" not in extra:
         raise Refused("missing_field", "event_time is missing", "event_time")
-    return read_time(extra.pop("event_time"), "event_time", now)
+    return read_time(extra.pop("event_time"), "event_time", now, closed_before)
 
 
 def _require_identity(fields: dict[str, Any]) -> None:

@@ -57,6 +57,7 @@ _TIME = (
 NOT_EXPRESSED = {
     "inconsistent_tokens": "the parts of tokens_input, and of tokens_output, may not exceed it",
     "time_in_future": "event_time may not be more than 1 hour ahead of the server's clock",
+    "time_expired": "event_time may not be of a time whose facts have expired",
     "bad_time": "event_time must exist (no 30 February) and not be before 1970",
     "nesting_too_deep": f"a field may be nested at most {EVENT_NESTING_MAX} levels deep",
     "bad_amount": f"a cost written out has at most {AMOUNT_DIGITS_MAX} characters",

@@ -20,7 +20,7 @@ from tallystick.events.dedup import DedupIndex
 from tallystick.events.redaction import Redactor
 from tallystick.events.stage import Stage
 from tallystick.plumbing.leases import Leases
-from tallystick.plumbing.log import Chunk, Positions, Source
+from tallystick.plumbing.log import Chunk, ClosedBefore, Positions, Source, never_closed
 from tallystick.plumbing.log.kafka import (
     KafkaMessage,
     KafkaOptions,
@@ -52,6 +52,7 @@ class KafkaSource:
         redactor: Redactor,
         key: bytes,
         known: Known,
+        closed_before: ClosedBefore = never_closed,
     ) -> None:
         """`folder` holds the indexes: what is not there is rebuilt from what `known` tells.
 
@@ -67,6 +68,7 @@ class KafkaSource:
         self._redactor = redactor
         self._key = key
         self._known = known
+        self._closed_before = closed_before
         self._epoch = 0
         self._reader: KafkaReader | None = None
         self._stages: dict[int, Stage] = {}
@@ -148,6 +150,7 @@ class KafkaSource:
                 redactor=self._redactor,
                 key=self._key,
                 is_compacted=partial(is_compacted, self._options),
+                closed_before=self._closed_before,
             )
             begun[partition] = position
         return begun

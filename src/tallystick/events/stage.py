@@ -37,6 +37,7 @@ from tallystick.plumbing.log.columns import (
     expand,
     rows_of_columns,
 )
+from tallystick.plumbing.log.horizons import ClosedBefore, never_closed
 from tallystick.plumbing.log.kafka import KafkaMessage
 from tallystick.plumbing.log.model import Chunk, Verdict
 
@@ -83,6 +84,7 @@ class Stage:
         redactor: Redactor,
         key: bytes,
         is_compacted: Callable[[], bool],
+        closed_before: ClosedBefore = never_closed,
     ) -> None:
         self._topic = topic
         self._partition = partition
@@ -93,6 +95,7 @@ class Stage:
         self._epoch = epoch
         self.index = index
         self._redactor = redactor
+        self._closed_before = closed_before
         self._sealing = blake2b(key=key, digest_size=MAC_BYTES)
         self._share = BrokenShare(f"partition {partition} of {topic}")
 
@@ -169,12 +172,13 @@ class Stage:
         lines = [
             place for place, message in enumerate(messages) if _is_one_line(message.value.strip())
         ]
-        received_at = min(message.timestamp for message in messages)
+        times = [message.timestamp for message in messages]
         split = split_plain(
             b"\n".join(messages[place].value.strip() for place in lines),
             is_lines=True,
-            received_at=received_at,
+            received_at=min(times),
             redactor=self._redactor,
+            closed_before=self._closed_before(max(times)),
         )
         if split is not None and split.batch.size:
             made = rows_of_columns(split.batch.columns, split.batch.size)
@@ -193,7 +197,10 @@ class Stage:
             if decoded.refused is not None:
                 raise decoded.refused
             event = make_event(
-                decoded.decoded, received_at=message.timestamp, redactor=self._redactor
+                decoded.decoded,
+                received_at=message.timestamp,
+                redactor=self._redactor,
+                closed_before=self._closed_before(message.timestamp),
             )
         except Refused as refused:
             event = broken_event(

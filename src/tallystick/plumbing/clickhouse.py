@@ -167,15 +167,17 @@ def for_cluster(statement: str, cluster: str) -> str:
 
     >>> for_cluster("CREATE TABLE IF NOT EXISTS a.b (c Bool) ENGINE = MergeTree", "x")
     "CREATE TABLE IF NOT EXISTS a.b ON CLUSTER 'x' (c Bool) ENGINE = ReplicatedMergeTree"
+    >>> for_cluster("ALTER TABLE a.b DROP PARTITION ID '202401'", "x")
+    "ALTER TABLE a.b ON CLUSTER 'x' DROP PARTITION ID '202401'"
     """
     if not cluster:
         return statement
     name = cluster.replace("\\", "\\\\").replace("'", "\\'")
-    placed = _CREATES.sub(rf"\g<0> ON CLUSTER '{name}'", statement, count=1)
+    placed = _NAMES.sub(rf"\g<0> ON CLUSTER '{name}'", statement, count=1)
     return _ENGINE.sub(r"ENGINE = Replicated\1MergeTree", placed)
 
 
-_CREATES = re.compile(r"CREATE (?:TABLE|DATABASE) IF NOT EXISTS [\w.]+")
+_NAMES = re.compile(r"(?:CREATE (?:TABLE|DATABASE|VIEW) IF NOT EXISTS|ALTER TABLE) [\w.]+")
 _ENGINE = re.compile(r"ENGINE = (\w*)MergeTree\b")
 
 

@@ -41,9 +41,11 @@ class RunTargetPlan(NamedTuple):
 
 
 def plan_run_target(
-    lines: Sequence[RunLine], *, run_failed: bool, policy: ChargePolicy
+    lines: Sequence[RunLine], *, run_failed: bool, policy: ChargePolicy, attempt_last: int = 1
 ) -> RunTargetPlan:
     """Decide what of each line is charged; the target is their sum.
+
+    `attempt_last`: of lines that are not given any more.
 
     >>> lines = [RunLine(1, 70), RunLine(2, 100), RunLine(2, 5)]
     >>> plan = plan_run_target(lines, run_failed=False, policy=ChargePolicy())
@@ -51,6 +53,7 @@ def plan_run_target(
     (105, [1])
     """
     last = max((line.attempt for line in lines), default=1)
+    last = max(last, attempt_last)
     attempts = frozenset(line.attempt for line in lines)
     wasted = attempts - {last}
     charged = attempts if policy.attempts == "all" else attempts - wasted

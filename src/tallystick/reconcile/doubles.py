@@ -108,7 +108,12 @@ class Doubles:
             "event_id IN {ids:Array(String)}", {"ids": sorted({one[1] for one in events})}
         )
         wanted = set(events)
-        return [one for one in current if (one.key.tenant_id, one.key.event_id) in wanted]
+        since = self._corrections.corrected_from()
+        return [
+            one
+            for one in current
+            if (one.key.tenant_id, one.key.event_id) in wanted and one.key.occurred_at >= since
+        ]
 
 
 def reversals(current: list[Current]) -> list[Signed]:

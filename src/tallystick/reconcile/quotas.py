@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from tallystick.analytics.horizon import KeptFacts
 from tallystick.clock import DAY, format_time
 from tallystick.enforcement.vault import VaultStore
 from tallystick.enforcement.vault.model import FOLLOWER
@@ -36,7 +37,11 @@ class QuotaReconciler:
         self._positions = positions
 
     def report(self, from_at: int, to_at: int, tenant_id: str = "") -> dict[str, Any]:
-        """Totals of both over [from, to), cut to whole days (UTC), and what differs."""
+        """Totals of both over [from, to), cut to whole days (UTC), and what differs.
+
+        From the horizon on: days of before it have no facts to be compared with.
+        """
+        from_at = max(from_at, KeptFacts(self._store).query_horizon().horizon_at)
         from_at, to_at = from_at // DAY * DAY, -(-to_at // DAY) * DAY
         before = self._stand()
         ours = _by_key(self._vault.load_days(tenant_id, from_at, to_at))

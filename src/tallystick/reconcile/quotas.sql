@@ -12,7 +12,7 @@ SELECT tenant_id, user_id, project_id, model,
     toString(sum(sign)) AS events
 FROM (
     SELECT *, event_type IN ('token_usage', 'cost') AND usage_scope != 'aggregate' AS is_call
-    FROM tallystick.facts
+    FROM tallystick.kept_facts
     WHERE occurred_at >= fromUnixTimestamp64Micro({from_at:Int64}, 'UTC')
         AND occurred_at < fromUnixTimestamp64Micro({to_at:Int64}, 'UTC')
         AND ({tenant_id:String} = '' OR tenant_id = {tenant_id:String})

@@ -1,7 +1,8 @@
 -- name: query_fact_identity
--- Facts and deliveries from where the sink began to where it is: each offset exactly once (INV-10).
+-- Kept facts and deliveries from where the sink began to where it is: each offset exactly once
+-- (INV-10).
 SELECT count() AS rows, uniqExact(log_offset) AS offsets FROM (
-    SELECT log_offset FROM tallystick.facts
+    SELECT log_offset FROM tallystick.kept_facts
     WHERE log_partition = {partition:UInt16}
       AND log_offset >= {first:UInt64} AND log_offset < {position:UInt64}
     UNION ALL
@@ -12,11 +13,12 @@ SELECT count() AS rows, uniqExact(log_offset) AS offsets FROM (
 
 -- name: query_repeated_events
 -- Events that count more than once (INV-09): the same id came by two log partitions.
-SELECT tenant_id, event_id, sum(sign) AS times FROM tallystick.facts
+SELECT tenant_id, event_id, sum(sign) AS times FROM tallystick.kept_facts
 GROUP BY tenant_id, event_id HAVING times NOT IN (0, 1) LIMIT 10;
 
 -- name: query_rollup_differences
--- Buckets and tenants where a rollup is not what its facts say (INV-11), sums or sets.
+-- Buckets and tenants where a rollup is not what its facts say (INV-11), sums or sets, as long as
+-- there are facts.
 SELECT bucket_at, tenant_id, sum(side * s.events) AS events,
     sum(side * s.tokens_input) AS tokens_input, sum(side * s.tokens_output) AS tokens_output,
     sum(side * s.calls) AS calls, sum(side * s.errors) AS errors,
@@ -30,7 +32,7 @@ SELECT bucket_at, tenant_id, sum(side * s.events) AS events,
 FROM (
     SELECT toInt64(1) AS side, {bucket}(bucket_at) AS bucket_at, tenant_id, events, tokens_input,
         tokens_output, calls, errors, cost_units, first_attempts, retried_runs, retries
-    FROM tallystick.{table}
+    FROM tallystick.{table} WHERE bucket_at >= (SELECT max(horizon_at) FROM tallystick.horizon)
     UNION ALL
     SELECT toInt64(-1) AS side, bucket_at, tenant_id, events, tokens_input, tokens_output, calls,
         errors, cost_units, first_attempts, retried_runs, retries FROM ({recomputed})

@@ -6,6 +6,9 @@ charged from all its facts, lets the ledger post target minus posted, and posts 
 split by dimension, to the analytics side. Every part of that can be repeated: the second time
 the difference is zero. So crashes, late events, corrections and retries need no special case.
 
+What was charged for time before the horizon (`analytics/horizon`) is final: a run's target is what
+its charge lines of then say, and what its facts since then are charged.
+
 A run that cannot be charged, because its sums are beyond what the ledger takes or the ledger
 refuses it, is set aside with an error in the log, and stops no other. It keeps what it was
 charged before, in the ledger as in the lines.
@@ -19,7 +22,7 @@ from typing import Any, NamedTuple
 
 import psycopg
 
-from tallystick.analytics.store import Attempt, FactStore, LinePlan, RunKey
+from tallystick.analytics.store import Attempt, FactStore, LinePlan, Past, RunKey
 from tallystick.catalog import Catalog
 from tallystick.clock import SECOND, Clock
 from tallystick.errors import Conflict, InvalidInput, InvariantBroken
@@ -60,6 +63,19 @@ class RunsPlan(NamedTuple):
     targets: Mapping[RunKey, int]
     lines: LinePlan
     refusals: Refusals
+    horizon: int
+    """Before which time nothing was planned."""
+
+
+class _Usage(NamedTuple):
+    """What ClickHouse says of runs: attempts since the horizon, and the time before it."""
+
+    attempts: Mapping[RunKey, list[dict[str, Any]]]
+    past: Mapping[RunKey, Past]
+    horizon: int
+
+
+_NO_PAST = Past(0, None, 1, is_failed=False)
 
 
 def _every_shard() -> Sequence[int]:
@@ -87,6 +103,7 @@ class Charger:
         self._clock = clock
         self._shards = shards
         self._rater: Rater | None = None
+        self._horizon = 0
 
     def recover(self) -> None:
         """Nothing is only in memory."""
@@ -151,42 +168,63 @@ class Charger:
             middle = len(runs) // 2
             return self._post(runs[:middle], plan) | self._post(runs[middle:], plan)
         new = {(one.tenant_id, one.run_id) for one in outcomes if one.is_first}
-        self._facts.post_lines(runs, plan.lines, self._clock.now(), new=new)
+        self._facts.post_lines(runs, plan.lines, self._clock.now(), new=new, horizon=plan.horizon)
         return {}
+
+    def _usage(self, runs: list[RunKey]) -> _Usage:
+        """What is known of runs, read while the horizon stood still.
+
+        Facts go only after it has moved: as long as it has not, all since it were there.
+        """
+        while True:
+            horizon = self._horizon
+            rows = self._facts.query_attempts(runs, horizon)
+            known = self._ledger.load_runs_with_facts(runs) if horizon else []
+            past = self._facts.query_past(known, horizon)
+            self._horizon = self._facts.query_horizon()
+            if self._horizon == horizon:
+                break
+        attempts: dict[RunKey, list[dict[str, Any]]] = {run: [] for run in runs}
+        for row in rows:
+            attempts[row["tenant_id"], row["charge_key"]].append(row)
+        return _Usage(attempts, past, horizon)
 
     def _plan(self, runs: list[RunKey]) -> RunsPlan:
         """What each run should have been charged in all, and which attempts make it up."""
         self._rater = self._catalog.refresh_rater(self._rater)
         now = self._clock.now()
-        by_run: dict[RunKey, list[dict[str, Any]]] = {run: [] for run in runs}
-        for row in self._facts.query_attempts(runs):
-            by_run[row["tenant_id"], row["charge_key"]].append(row)
+        usage = self._usage(runs)
         targets: dict[RunKey, int] = {}
         refusals: Refusals = {}
         free: list[Attempt] = []
         late_free: list[Attempt] = []
         wasted: list[Attempt] = []
-        for run, rows in by_run.items():
-            began_at = min((int(row["began_at"]) for row in rows), default=now)
-            policy = self._rater.policy_at(run[0], began_at, now)
+        for run, rows in usage.attempts.items():
+            past = usage.past.get(run, _NO_PAST)
+            began = [int(row["began_at"]) for row in rows]
+            if past.began_at is not None:
+                began.append(past.began_at)
+            policy = self._rater.policy_at(run[0], min(began, default=now), now)
             target = plan_run_target(
                 [
                     RunLine(row["attempt"], int(row["credit_units"]), int(row["late_credit_units"]))
                     for row in rows
                 ],
-                run_failed=any(row["is_failed"] for row in rows),
+                run_failed=past.is_failed or any(row["is_failed"] for row in rows),
                 policy=policy,
+                attempt_last=past.attempt_last,
             )
-            if why := _find_excess(target.target_units, rows):
+            target_units = past.credit_units + target.target_units
+            if why := _find_excess(target_units, rows):
                 refusals[run] = why
                 continue
-            targets[run] = target.target_units
+            targets[run] = target_units
             uncharged = {row["attempt"] for row in rows} - target.charged_attempts
             free += [(*run, attempt) for attempt in uncharged]
             wasted += [(*run, attempt) for attempt in target.wasted_attempts]
             if policy.late_events == "free":
                 late_free += [(*run, attempt) for attempt in target.charged_attempts]
-        return RunsPlan(targets, LinePlan(free, late_free, wasted), refusals)
+        return RunsPlan(targets, LinePlan(free, late_free, wasted), refusals, usage.horizon)
 
 
 def _find_excess(target_units: int, rows: Iterable[Mapping[str, Any]]) -> str:

@@ -34,6 +34,8 @@ class EngineOptions(msgspec.Struct, frozen=True):
     """A folder or s3://bucket/prefix."""
     archive_days: int = 0
     archive_flush_seconds: int = 60
+    facts_days: int = 0
+    clickhouse_cluster: str = ""
     public_url: str = ""
     smtp_url: str = ""
     smtp_from: str = ""

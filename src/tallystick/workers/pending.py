@@ -78,6 +78,11 @@ class PendingRuns:
         with transaction(self._pool) as connection:
             return [DueRun(*row) for row in connection.execute(_SQL["load_due"], arguments)]
 
+    def load_waiting(self, runs_max: int) -> list[tuple[str, str]]:
+        """Runs (tenant, charge key) of all shards that wait, but those that were refused."""
+        with transaction(self._pool) as connection:
+            return connection.execute(_SQL["load_waiting"], {"runs_max": runs_max}).fetchall()
+
     def forget(self, runs: Sequence[DueRun]) -> None:
         """Take runs off the list unless they were touched again meanwhile."""
         with transaction(self._pool) as connection:

@@ -17,6 +17,10 @@ WHERE shard = ANY (%(shards)s::smallint[]) AND (has_ended OR touched_at < %(quie
 ORDER BY touched_at
 LIMIT %(runs_max)s;
 
+-- name: load_waiting
+-- Runs that wait to be charged and were not refused. Reads the whole (small) table.
+SELECT tenant_id, charge_key FROM charger.pending_run WHERE refused_at = 0 LIMIT %(runs_max)s;
+
 -- name: forget_charged
 -- Take runs off the list unless they were touched again meanwhile. Index: primary key.
 DELETE FROM charger.pending_run AS p

@@ -27,9 +27,14 @@ REMEDY = (
 
 
 def require_facts_within(logs: Sequence[PostgresLog], facts: FactStore) -> None:
-    """Raise InvariantBroken when facts or deliveries landed beyond the end of a partition."""
+    """Raise InvariantBroken when facts or deliveries landed beyond the end of a partition.
+
+    Rollups tell of facts that have expired since.
+    """
+    folded = facts.query_watermarks("rollup_minute")
     for log in logs:
-        landed, head = facts.query_landed_until(log.partition), log.head()
+        landed = max(facts.query_landed_until(log.partition), folded.get(log.partition, 0))
+        head = log.head()
         if landed > head:
             raise InvariantBroken(
                 f"the log of partition {log.partition} ends at {head}, but ClickHouse has facts "

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from tallystick.analytics.horizon import require_kept
 from tallystick.plumbing.clickhouse import ClickHouse
 from tallystick.plumbing.sql import load_statements
 
@@ -44,6 +45,7 @@ class CallFacts:
         self, tenant_id: str, from_at: int, to_at: int, dimension: str
     ) -> list[dict[str, Any]]:
         """Cached tokens by model and a dimension (an expression of ours)."""
+        require_kept(self._store, from_at, "from /v1/stats (tokens_cache_read)")
         sql = _SQL["query_cache"].format(dimension=dimension)
         return self._store.query_rows(
             sql, {"tenant_id": tenant_id, "from_at": from_at, "to_at": to_at}

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple, Protocol
 
+from tallystick.analytics.horizon import require_kept
 from tallystick.analytics.stats import as_text
 from tallystick.analytics.store import Offsets, within
 from tallystick.clock import HOUR, MINUTE, SECOND
@@ -119,7 +120,8 @@ class CostReader:
         self._store = store
 
     def costs(self, tenant_id: str, scope: Mapping[str, str], from_at: int, to_at: int) -> Costs:
-        """What a tenant's scope used in [from, to)."""
+        """What a tenant's scope used in [from, to); InvalidInput when facts of then expired."""
+        require_kept(self._store, from_at, "from /v1/stats, by the same dimensions")
         known = {name: value for name, value in scope.items() if name in _COLUMNS}
         clauses = [
             "tenant_id = {tenant:String}",

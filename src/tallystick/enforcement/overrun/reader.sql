@@ -53,7 +53,7 @@ SELECT toString(provider) AS provider, toString(model) AS model, toString(tool) 
     sumIf(sign * f.tokens_cache_read, is_call) AS cache_reads
 FROM (
     SELECT *, event_type IN ('token_usage', 'cost') AND usage_scope != 'aggregate' AS is_call
-    FROM tallystick.facts WHERE {condition}
+    FROM tallystick.kept_facts WHERE {condition}
 ) AS f
 GROUP BY provider, model, tool, feature
 HAVING cost_units != 0 OR calls != 0;
@@ -61,7 +61,7 @@ HAVING cost_units != 0 OR calls != 0;
 -- name: query_costs
 -- Cost by each value of each dimension in a range. Index: primary key (tenant).
 SELECT scope.1 AS dimension, scope.2 AS scope_value, toInt64(sum(sign * f.cost_units)) AS cost_units
-FROM (SELECT * FROM tallystick.facts WHERE {condition}) AS f
+FROM (SELECT * FROM tallystick.kept_facts WHERE {condition}) AS f
 ARRAY JOIN [('key', JSONExtractString(attrs, 'tallystick_key')), ('user', user_id),
     ('feature', toString(feature)), ('model', toString(model)), ('tool', toString(tool)),
     ('team', toString(team)), ('project', toString(project_id))] AS scope

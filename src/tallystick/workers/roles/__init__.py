@@ -7,7 +7,7 @@ lanes by leases; a process that dies loses its share when its leases end.
 parts        what a process holds open
 sources      where its followers read
 sharing      how a lane runs in one process at a time
-pipeline     sink, rollups, archiver, charger, backfills
+pipeline     sink, rollups, archiver, charger, backfills, expiry
 enforcement  vault, holds, seals, budgets, calls, alerts, overrun
 """
 
@@ -29,12 +29,13 @@ _KEEPER = (
     enforcement.holds,
     enforcement.seals,
     pipeline.backfills,
+    pipeline.expiry,
     enforcement.budgets,
     enforcement.calls,
     enforcement.alerts,
     enforcement.overrun,
 )
-_IDLE_SECONDS = {"sink": 0.2, "archiver": 1.0, "overrun": 2.0}
+_IDLE_SECONDS = {"sink": 0.2, "archiver": 1.0, "overrun": 2.0, "expiry": 60.0}
 _IDLE_SECONDS_ELSE = 0.5
 EVERY_SECONDS = {"sink": 0.5, "rollups": 0.25, "vault": 0.5, "charger": 2.0, "archiver": 1.0}
 """How far apart steps begin: each has a cost of its own, whatever it takes in. An event waits for
@@ -71,7 +72,7 @@ class Roles:
         return [_loop(pipeline.charger(self._parts))]
 
     def keeper(self) -> list[FollowerLoop]:
-        """Ends of holds, seals, backfills, calls, budgets, overruns, and the delivery of alerts."""
+        """Ends of holds, of calls and of facts; seals, backfills, budgets, overruns, alerts."""
         lanes = [build(self._parts) for build in _KEEPER]
         if self._parts.options.is_shared:
             lanes = [Alone(lane, self._parts.leases(lane.name)) for lane in lanes]

@@ -1,20 +1,22 @@
-"""The roles that turn the log into numbers: sink and rollups, archiver, charger, backfills."""
+"""The roles that turn the log into numbers, and the end of facts that are too old."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+from tallystick.analytics.horizon import KeptFacts
 from tallystick.analytics.store import FactStore
 from tallystick.archive import ArchiveSource, identities_in
 from tallystick.backfill import Pieces
 from tallystick.events.batch import Identity
-from tallystick.plumbing.log import PostgresLog
-from tallystick.plumbing.log.heads import PostgresHeads
+from tallystick.plumbing.log import CORRECTIONS, Horizons, PostgresLog
+from tallystick.plumbing.log.heads import Heads, KafkaHeads, PostgresHeads
 from tallystick.plumbing.log.kafka import Watermarks
 from tallystick.reconcile.doubles import Doubles
 from tallystick.workers.archiver import Archiver
 from tallystick.workers.backfills import BackfillWorker
 from tallystick.workers.charger import Charger
+from tallystick.workers.expiry import Expiry
 from tallystick.workers.fenced import Fenced
 from tallystick.workers.loop import Follower
 from tallystick.workers.pending import SHARDS, PendingRuns
@@ -96,6 +98,26 @@ def backfills(parts: Parts) -> Follower:
     heads = (Watermarks(kafka) if kafka else PostgresHeads([PostgresLog(parts.pool)])).heads
     pieces = Pieces(parts.pool, store, parts.catalog, parts.clock, heads)
     return BackfillWorker(pieces, Doubles(parts.pool, store, parts.clock), parts.clock)
+
+
+def expiry(parts: Parts) -> Follower:
+    """The end of facts that are older than they are kept."""
+    options, kafka = parts.options, parts.options.kafka
+    corrections = PostgresLog(parts.pool, CORRECTIONS)
+    heads: Heads = (
+        KafkaHeads(Watermarks(kafka), corrections)
+        if kafka
+        else PostgresHeads([PostgresLog(parts.pool), corrections])
+    )
+    return Expiry(
+        Horizons(parts.pool),
+        heads.heads,
+        parts.positions,
+        PendingRuns(parts.pool),
+        KeptFacts(parts.clickhouse(), options.clickhouse_cluster),
+        parts.clock,
+        days=options.facts_days,
+    )
 
 
 def _restorer(parts: Parts, facts: FactStore) -> Restorer:

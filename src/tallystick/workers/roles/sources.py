@@ -12,7 +12,7 @@ from tallystick.events.appending import seal_key
 from tallystick.events.dedup import REMEMBERED_FOR
 from tallystick.events.sources import JoinedSource, KafkaSource, Known, LeasedSource
 from tallystick.plumbing.leases import Leases
-from tallystick.plumbing.log import CORRECTIONS, PostgresLog, PostgresSource, Source
+from tallystick.plumbing.log import CORRECTIONS, KnownHorizons, PostgresLog, PostgresSource, Source
 from tallystick.plumbing.log.kafka import KafkaOptions
 from tallystick.workers.roles.parts import Parts
 
@@ -65,6 +65,7 @@ def _kafka_source(
         redactor=parts.redactor(),
         key=seal_key(options.redaction_key),
         known=known,
+        closed_before=KnownHorizons(parts.pool, parts.clock).closed_before,
     )
 
 

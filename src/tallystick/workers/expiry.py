@@ -1,0 +1,126 @@
+"""Expiry: facts older than the days set go, a month at a time, and no charge with them.
+
+Money is computed from facts, so nothing may go that still decides one. Each stage is stored before
+the next begins, and asks the setting and the clock again; a crash repeats its stage.
+
+1. A horizon is recorded (PostgreSQL). An hour later doors and followers refuse events of before it.
+2. Another hour later, where the log ends is noted, and corrections of before it are refused.
+3. When facts and rollups go as far, and every run with facts of before it has been charged, the
+   horizon is announced (ClickHouse): readers stop there, what was charged before it is final.
+4. An hour after that, the months of before it are dropped, once rollups have all of them.
+
+A rebuild from the log lands them again, for the rollups; they are dropped again when it is done.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+from tallystick.analytics.horizon import Announced, KeptFacts
+from tallystick.clock import DAY, HOUR, MINUTE, Clock, is_over
+from tallystick.plumbing.log import Horizon, Horizons, Positions
+from tallystick.plumbing.log.horizons import month_of
+from tallystick.workers.pending import PendingRuns
+
+LOOK_EVERY = 10 * MINUTE
+NOTICE = HOUR
+"""Between the stages: longer than any process goes on with what it knew before."""
+
+_PENDING_MAX = 20_000
+"""With more runs waiting to be charged there are other things to do."""
+
+
+class Expiry:
+    """Moves the horizon, and drops what lies before it."""
+
+    name = "expiry"
+
+    def __init__(
+        self,
+        horizons: Horizons,
+        heads: Callable[[], Mapping[int, int]],
+        positions: Positions,
+        pending: PendingRuns,
+        facts: KeptFacts,
+        clock: Clock,
+        *,
+        days: int,
+    ) -> None:
+        """`heads` tells the ends of every partition of the log; `days` is 0 to keep facts."""
+        self._horizons = horizons
+        self._heads = heads
+        self._positions = positions
+        self._pending = pending
+        self._facts = facts
+        self._clock = clock
+        self._days = days
+        self._looked_at = 0
+
+    def recover(self) -> None:
+        """Nothing is only in memory."""
+
+    def step(self) -> bool:
+        """Take the next stage when it is time; False when there is none."""
+        now = self._clock.now()
+        if not self._days or not is_over(LOOK_EVERY, self._looked_at, now):
+            return False
+        self._looked_at = now
+        goal = month_of(now - self._days * DAY)
+        kept = self._facts.query_horizon()
+        horizons = self._horizons.load()
+        latest = max((one.horizon_at for one in horizons), default=0)
+        if latest < kept.horizon_at:  # PostgreSQL was restored to an earlier point
+            self._horizons.append(kept.horizon_at, now)
+        elif latest < goal:
+            self._horizons.append(goal, now + NOTICE)
+        else:
+            return self._go_on(horizons, kept, goal, now)
+        return True
+
+    def _go_on(self, horizons: Sequence[Horizon], kept: Announced, goal: int, now: int) -> bool:
+        """Bring the last horizon that the setting still asks for a stage further."""
+        wanted = [one for one in horizons if one.horizon_at <= goal]
+        if not wanted:
+            return False
+        last = wanted[-1]
+        if last.ends is None:
+            if now - last.closes_at < NOTICE:
+                return False
+            self._horizons.store_ends(last.horizon_at, self._heads)
+            return True
+        if not self._have_passed(("sink", "rollups"), last.ends):
+            return False
+        if kept.horizon_at < last.horizon_at:
+            return self._announce(last.horizon_at, now)
+        if now - kept.announced_at < NOTICE:
+            return False
+        return self._drop(min(kept.horizon_at, goal))
+
+    def _have_passed(self, followers: Sequence[str], ends: Mapping[int, int]) -> bool:
+        """Whether followers have taken in the log up to there."""
+        return all(
+            not end or (partition in stored and stored[partition].offset >= end)
+            for stored in map(self._positions.load, followers)
+            for partition, end in ends.items()
+        )
+
+    def _announce(self, horizon_at: int, now: int) -> bool:
+        """Announce it, unless runs are to be charged for what lies before: those come first."""
+        waiting = self._pending.load_waiting(_PENDING_MAX)
+        if len(waiting) == _PENDING_MAX:
+            return False
+        if uncharged := self._facts.query_runs_before(waiting, horizon_at):
+            self._pending.mark_now(dict.fromkeys(uncharged, True), now)
+            return False
+        self._facts.announce(horizon_at, now)
+        return True
+
+    def _drop(self, horizon_at: int) -> bool:
+        """Drop the months of before a moment that rollups have taken in."""
+        months = self._facts.query_months(horizon_at)
+        ends = self._facts.query_ends_before(horizon_at) if months else {}
+        if not months or not self._have_passed(("rollups",), ends):
+            return False
+        for month in months:
+            self._facts.drop(month)
+        return True
