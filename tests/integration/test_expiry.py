@@ -249,6 +249,9 @@ def test_the_horizon_never_goes_back(expiry: ExpiryWorld) -> None:
 
 def test_a_setting_that_is_raised_in_between_keeps_what_is_not_gone(expiry: ExpiryWorld) -> None:
     send(expiry, "raised")
+    assert expiry.look()  # recorded, not announced
+    assert not any(expiry.look(expiry.new_worker(800)) for _ in range(6))
+    assert expiry.kept_from() == 0
     while not expiry.kept_from():
         expiry.look()
     for days in (0, 800):
@@ -324,6 +327,26 @@ def test_a_lost_clickhouse_is_made_anew_from_the_log(expiry: ExpiryWorld) -> Non
     assert expiry.expire() == JUNE
     assert (expiry.charged(tenant), expiry.refunds()) == (before, 0)
     assert world.verifier.violations() == []
+
+
+def test_nothing_becomes_final_by_the_word_of_a_clickhouse_that_lost_some(
+    expiry: ExpiryWorld, caplog: pytest.LogCaptureFixture
+) -> None:
+    world, tenant = expiry.world, "some"
+    send(expiry, tenant)
+    before = expiry.charged(tenant)
+    expiry.expire()
+    expiry.store.command("TRUNCATE TABLE tallystick.horizon")
+    world.facts.wipe()  # and nobody noticed: followers go on where they were
+    world.restart_followers()
+    world.send([tool_call(tenant, "more", JULY, "more")])
+    assert expiry.expire() == 0
+    assert "partition: how many): {0: 5}" in caplog.text
+    wipe_derived(world.positions, world.facts)
+    world.restart_followers()
+    assert expiry.expire() == JUNE
+    assert expiry.charged(tenant) == {**before, "more": UNITS}
+    assert expiry.refunds() == 0
 
 
 def test_a_restored_postgresql_learns_the_horizon_again(expiry: ExpiryWorld) -> None:
@@ -402,11 +425,17 @@ def test_backfills_reach_back_to_the_horizon(expiry: ExpiryWorld) -> None:
         with pytest.raises(InvalidInput, match="of before 2026-06-01T00:00:00") as refused:
             backfills.ask(tenant, **asked)
         assert refused.value.code == "facts_expired"
-    expiry.expire()
-    backfills.work()
+    while expiry.horizons.load()[-1].ends is None:
+        expiry.look()
+    for _ in range(6):  # it goes on, without what expires
+        backfills.worker._rest = 0
+        backfills.worker.step()
+        world.settle()
+    assert expiry.kept_from() == 0
     found = backfills.service.get(open_one)
     assert (found["status"], found["report"]["total"]["corrected"]) == ("done", 1)
     assert expiry.charged(tenant) == expiry.lines(tenant) == {"r": 3 * EACH}
+    expiry.expire()
     with pytest.raises(InvalidInput, match="make a backfill from then on instead"):
         backfills.revert(open_one)
     backfills.set_prices(tenant, "1", "3")

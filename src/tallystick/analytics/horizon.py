@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from tallystick.analytics.store import ONE_PART, Offsets, RunKey, as_lines
+from tallystick.analytics.store import ONE_PART, Offsets, RunKey, as_lines, within
 from tallystick.clock import format_time
 from tallystick.errors import InvalidInput
 from tallystick.plumbing.clickhouse import ClickHouse, for_cluster
@@ -43,6 +43,18 @@ class KeptFacts:
         rows = self._store.query_rows(_SQL["query_expired"])
         return {int(row["log_partition"]): int(row["expired"]) for row in rows}
 
+    def query_missing(self, starts: Offsets, ends: Offsets) -> dict[int, int]:
+        """How many offsets of [start, end) are not accounted for, by log partition."""
+        condition = within("log_offset", starts, ends) or "false"
+        sql = _SQL["query_accounted"].format(condition=condition)
+        rows = self._store.query_rows(sql)
+        accounted = {int(row["log_partition"]): int(row["accounted"]) for row in rows}
+        missing = {
+            partition: end - starts.get(partition, 0) - accounted.get(partition, 0)
+            for partition, end in ends.items()
+        }
+        return {partition: count for partition, count in missing.items() if count > 0}
+
     def announce(self, horizon_at: int, now: int) -> None:
         """Say that facts are kept from `horizon_at` on; again, it says the same."""
         sql = _SQL["announce"].format(one_part=ONE_PART)
@@ -55,11 +67,6 @@ class KeptFacts:
         arguments = {"runs": as_lines(runs), "horizon": horizon_at}
         rows = self._store.query_rows(_SQL["query_runs_before"].format(), arguments)
         return [(row["tenant_id"], row["charge_key"]) for row in rows]
-
-    def query_ends_before(self, horizon_at: int) -> Offsets:
-        """The offset after the last fact of before a moment, by log partition."""
-        rows = self._store.query_rows(_SQL["query_ends_before"], {"horizon": horizon_at})
-        return {int(row["log_partition"]): int(row["offset_end"]) for row in rows}
 
     def query_months(self, horizon_at: int) -> list[str]:
         """Months of facts before a moment that is the beginning of one."""

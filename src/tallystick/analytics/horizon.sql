@@ -9,6 +9,21 @@ FROM tallystick.horizon AS h;
 SELECT log_partition, max(h.facts) + max(h.corrections) AS expired FROM tallystick.horizon AS h
 GROUP BY log_partition;
 
+-- name: query_accounted
+-- How many offsets of log ranges are accounted for, by log partition: kept, set aside, or expired.
+-- Reads two columns.
+SELECT log_partition, sum(n) AS accounted FROM (
+    SELECT log_partition, count() AS n FROM tallystick.kept_facts WHERE {condition}
+    GROUP BY log_partition
+    UNION ALL
+    SELECT log_partition, count() AS n FROM tallystick.deliveries WHERE {condition}
+    GROUP BY log_partition
+    UNION ALL
+    SELECT log_partition, max(h.facts) + max(h.corrections) AS n FROM tallystick.horizon AS h
+    GROUP BY log_partition
+)
+GROUP BY log_partition;
+
 -- name: announce
 -- Say that facts are kept from a moment on, with how many lie before it: those that the horizon
 -- before counted, and those between the two. One part: it is said whole or not at all.
@@ -36,12 +51,6 @@ WHERE (tenant_id, charge_key) IN (
     SELECT run[1], run[2] FROM (
         SELECT splitByChar('\t', arrayJoin(splitByChar('\n', {{runs:String}}))) AS run))
   AND occurred_at < fromUnixTimestamp64Micro({{horizon:Int64}}, 'UTC');
-
--- name: query_ends_before
--- How far in each log partition the facts of before a moment go. Reads their months.
-SELECT log_partition, max(log_offset) + 1 AS offset_end FROM tallystick.facts
-WHERE occurred_at < fromUnixTimestamp64Micro({horizon:Int64}, 'UTC')
-GROUP BY log_partition;
 
 -- name: query_months
 -- Months of facts that end before a moment.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
+from typing import Any
 
 import msgspec
 
@@ -75,10 +76,9 @@ def parse_body(
     BodyTooLarge, BodyUnreadable or UnsupportedForm when the body as a whole cannot be used.
     """
     plain = decompress(body, content_encoding)
-    read_plain = partial(
-        split_plain, received_at=received_at, redactor=redactor, closed_before=closed_before
-    )
-    split, left = _cut(plain, content_type, headers, read_plain, tenant_id)
+    ours: dict[str, Any] = {"received_at": received_at, "redactor": redactor}
+    judged = {**ours, "closed_before": closed_before}
+    split, left = _cut(plain, content_type, headers, partial(split_plain, **judged), tenant_id)
     if split.batch.size + len(left) > EVENTS_PER_REQUEST_MAX:
         raise BodyTooLarge(
             f"a request may hold at most {EVENTS_PER_REQUEST_MAX} events", code="too_many_events"
@@ -90,12 +90,7 @@ def parse_body(
         try:
             if message.refused is not None:
                 raise message.refused
-            event = make_event(
-                message.decoded,
-                received_at=received_at,
-                redactor=redactor,
-                closed_before=closed_before,
-            )
+            event = make_event(message.decoded, **judged)
             require_tenant(event.tenant_id, tenant_id)
             events.append(event)
         except Refused as refused:
@@ -105,10 +100,9 @@ def parse_body(
                     message.raw or _bytes_of(message.decoded),
                     message.decoded,
                     refused,
-                    received_at=received_at,
-                    redactor=redactor,
                     origin=origin,
                     tenant_id=tenant_id,
+                    **ours,
                 )
             )
         else:

@@ -5,18 +5,20 @@ the next begins, and asks the setting and the clock again; a crash repeats its s
 
 1. A horizon is recorded (PostgreSQL). An hour later doors and followers refuse events of before it.
 2. Another hour later, where the log ends is noted, and corrections of before it are refused.
-3. When facts and rollups go as far, and every run with facts of before it has been charged, the
-   horizon is announced (ClickHouse): readers stop there, what was charged before it is final.
-4. An hour after that, the months of before it are dropped, once rollups have all of them.
+3. When facts and rollups go as far and lack nothing, and every run with facts of before it has been
+   charged, the horizon is announced (ClickHouse): readers stop there, what was charged is final.
+4. An hour after that, the months of before it are dropped.
 
 A rebuild from the log lands them again, for the rollups; they are dropped again when it is done.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 
 from tallystick.analytics.horizon import Announced, KeptFacts
+from tallystick.analytics.store import Offsets
 from tallystick.clock import DAY, HOUR, MINUTE, Clock, is_over
 from tallystick.plumbing.log import Horizon, Horizons, Positions
 from tallystick.plumbing.log.horizons import month_of
@@ -28,6 +30,9 @@ NOTICE = HOUR
 
 _PENDING_MAX = 20_000
 """With more runs waiting to be charged there are other things to do."""
+
+
+_log = logging.getLogger(__name__)
 
 
 class Expiry:
@@ -88,24 +93,34 @@ class Expiry:
                 return False
             self._horizons.store_ends(last.horizon_at, self._heads)
             return True
-        if not self._have_passed(("sink", "rollups"), last.ends):
+        if not self._has_passed(last.ends):
             return False
         if kept.horizon_at < last.horizon_at:
-            return self._announce(last.horizon_at, now)
+            return self._announce(last.horizon_at, dict(last.ends), now)
         if now - kept.announced_at < NOTICE:
             return False
         return self._drop(min(kept.horizon_at, goal))
 
-    def _have_passed(self, followers: Sequence[str], ends: Mapping[int, int]) -> bool:
-        """Whether followers have taken in the log up to there."""
+    def _has_passed(self, ends: Mapping[int, int]) -> bool:
+        """Whether the log up to there is in the facts and in the rollups."""
         return all(
             not end or (partition in stored and stored[partition].offset >= end)
-            for stored in map(self._positions.load, followers)
+            for stored in map(self._positions.load, ("sink", "rollups"))
             for partition, end in ends.items()
         )
 
-    def _announce(self, horizon_at: int, now: int) -> bool:
-        """Announce it, unless runs are to be charged for what lies before: those come first."""
+    def _announce(self, horizon_at: int, ends: Offsets, now: int) -> bool:
+        """Announce it, unless runs are to be charged for what lies before: those come first.
+
+        A ClickHouse that lost facts lost charge lines: their word must not become final.
+        """
+        if missing := self._facts.query_missing(self._positions.beginnings("sink"), ends):
+            _log.error(
+                "no facts expire while some are missing (partition: how many): %s; rebuild them: "
+                "tallystick replay (docs/expiry.md)",
+                missing,
+            )
+            return False
         waiting = self._pending.load_waiting(_PENDING_MAX)
         if len(waiting) == _PENDING_MAX:
             return False
@@ -116,11 +131,7 @@ class Expiry:
         return True
 
     def _drop(self, horizon_at: int) -> bool:
-        """Drop the months of before a moment that rollups have taken in."""
         months = self._facts.query_months(horizon_at)
-        ends = self._facts.query_ends_before(horizon_at) if months else {}
-        if not months or not self._have_passed(("rollups",), ends):
-            return False
         for month in months:
             self._facts.drop(month)
-        return True
+        return bool(months)

@@ -13,6 +13,6 @@ ORDER BY (horizon_at, log_partition)
 SETTINGS fsync_after_insert = 1, fsync_part_directory = 1;
 
 -- The facts that readers may count on. Followers that take in, fold or read back by offsets look
--- at `facts` itself.
+-- at `facts` itself. A view keeps the columns of its making: who adds one makes it anew.
 CREATE VIEW IF NOT EXISTS tallystick.kept_facts AS SELECT * FROM tallystick.facts
 WHERE occurred_at >= (SELECT max(horizon_at) FROM tallystick.horizon);
