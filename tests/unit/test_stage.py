@@ -61,6 +61,7 @@ def test_a_message_is_judged_by_the_horizon_of_when_it_came(tmp_path: Path) -> N
         index=index,
         redactor=Redactor(key),
         key=key,
+        is_compacted=lambda: False,
         closed_before=partial(closed_before, horizons),
     )
     sent = [
