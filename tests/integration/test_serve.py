@@ -56,6 +56,8 @@ def test_from_event_to_charge_over_http(server: Server) -> None:
     (row,) = get("/v1/stats", tenant_id="acme")["rows"]
     assert (row["runs"], row["calls"], row["tool_calls"], row["errors"]) == (1, 1, 1, 1)
     assert (row["cost_usd"], row["credits"], row["error_rate"]) == ("0.0055", "0.66", 0.5)
+    (most,) = get("/v1/stats", tenant_id="acme", group_by="model", top=1, top_by="credits")["rows"]
+    assert (most["model"], most["credits"]) == ("gpt-4o", "0.66")
     story = get("/v1/runs/r1")
     assert story["status"] == "completed"
     assert story["charge"]["charged"] == "0.66"
@@ -112,6 +114,10 @@ PROBLEMS = [
     ("DELETE", "/v1/stats", None, 405, "method_not_allowed"),
     ("GET", "/v1/stats?group_by=colour", None, 400, "unknown_dimension"),
     ("GET", "/v1/stats?metrics=beauty", None, 400, "unknown_metric"),
+    ("GET", "/v1/stats?group_by=user&top=many", None, 400, "bad_top"),
+    ("GET", "/v1/stats?group_by=user&top=1001", None, 400, "bad_top"),
+    ("GET", "/v1/stats?top=5", None, 400, "bad_top"),
+    ("GET", "/v1/stats?group_by=user&top=5&top_by=beauty", None, 400, "unknown_metric"),
     ("GET", "/v1/stats?colour=red", None, 400, "unknown_parameter"),
     ("GET", "/v1/stats?interval=week", None, 400, "unknown_interval"),
     ("GET", "/v1/stats?from=2026-01-01T00:00:00", None, 400, "naive_time"),

@@ -306,7 +306,9 @@ def check_query(query: StatsQuery) -> None:
     if not 0 <= query.top <= TOP_MAX:
         raise InvalidInput(f"top must be from 1 to {TOP_MAX:,}", code="bad_top", field="top")
     if query.top and not query.group_by:
-        raise InvalidInput("top ranks groups: name them by group_by", field="group_by")
+        raise InvalidInput(
+            "top ranks groups: name them by group_by", code="bad_top", field="group_by"
+        )
     if query.top_by not in _RANKS:
         raise InvalidInput(
             f"cannot rank by {query.top_by[:40]!r}; known: {', '.join(_RANKS)}",

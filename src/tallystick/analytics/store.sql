@@ -190,8 +190,9 @@ SETTINGS max_threads = 1;
 
 -- name: post_lines
 -- Post what charge lines of runs should be, minus what they are (known_lines, for runs that have
--- some), by line, since the horizon; lines of before it are final. An attempt is charged unless it
--- is in `free`, without what came late when it is in `late_free`, and is waste when it is in `wasted`; lists that are empty are not looked at.
+-- some), by line, since the horizon: lines of before it are final. An attempt is charged unless it
+-- is in `free`, without what came late when it is in `late_free`, and is waste when it is in
+-- `wasted`; lists that are empty are not looked at.
 -- Posting again posts nothing. The charger posts no run whose sums pass 64 bits.
 -- Index: primary key.
 INSERT INTO tallystick.charges (tenant_id, charge_key, {keys}, credit_units, waste_credit_units,
