@@ -120,6 +120,7 @@ def test_from_a_loop_to_a_refusal(scene: Scene) -> None:
 def test_what_drove_it_adds_up_to_what_the_stats_say(scene: Scene) -> None:
     overrun = scene.response.launches.overruns("acme", is_open=False, limit=1)[0]
     causes = scene.response.causes.of_overrun(overrun)
+    assert causes is not None
     difference = parse_amount(causes["difference_usd"], USD)
     effects = {name: parse_amount(text, USD) for name, text in causes["effects"].items()}
     assert difference > 0

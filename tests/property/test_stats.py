@@ -241,6 +241,22 @@ def test_top_groups_are_those_of_the_whole_answer(
     assert sorted(got, key=str) == sorted(rows, key=str)
 
 
+def test_top_groups_of_two_dimensions_are_all_there(clickhouse: ClickHouse) -> None:
+    """Though every pair of their values together would be more than an answer has rows."""
+    odd = 'it\'s\t\\ (odd), ["x"]'
+    shape = {"tenant_id": "t", "run_id": "r", "attempt": 1, "seconds": 0, "at": 0, "sign": 1}
+    shape |= {"event_type": "token_usage", "credit_units": 1}
+    pairs = [(f"u{number}", f"m{number % 60}") for number in range(200)] + [(odd, odd)]
+    shapes = [
+        {**shape, "user_id": user, "model": model, "cost_units": 10**9 + place}
+        for place, (user, model) in enumerate(pairs)
+    ]
+    _land(clickhouse, _facts(shapes))
+    query = StatsQuery(START, START + DAY, "none", ("user", "model"), top=150, rows_max=1_000)
+    found = [(row["user"], row["model"]) for row in Stats(clickhouse).query(query)]
+    assert found == pairs[::-1][:150]
+
+
 def _group(row: dict[str, Any], query: StatsQuery) -> tuple[str, ...]:
     return tuple(row[name] for name in query.group_by)
 

@@ -81,7 +81,7 @@ class KeptFacts:
 def require_kept(store: ClickHouse, from_at: int, otherwise: str) -> None:
     """Raise InvalidInput when facts from a moment on are asked for that have expired."""
     horizon_at = KeptFacts(store).query_horizon().horizon_at
-    if from_at < horizon_at:
+    if horizon_at and from_at < horizon_at:
         raise InvalidInput(
             f"events of before {format_time(horizon_at)} have expired: ask from then on, "
             f"or {otherwise}",

@@ -60,5 +60,5 @@ WHERE database = 'tallystick' AND table = 'facts' AND active
 ORDER BY partition_id;
 
 -- name: drop_month
--- Delete the facts of a month.
-ALTER TABLE tallystick.facts DROP PARTITION ID '{month}';
+-- Delete the facts of a month, however large.
+ALTER TABLE tallystick.facts DROP PARTITION ID '{month}' SETTINGS max_partition_size_to_drop = 0;

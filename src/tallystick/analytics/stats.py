@@ -135,8 +135,8 @@ class StatsQuery(NamedTuple):
     rows_max: int = ROWS_MAX
     top: int = 0
     top_by: str = "cost_usd"
-    among: Mapping[str, Sequence[str]] = {}
-    """Values of dimensions to which an answer is held: those of the top groups."""
+    among: Sequence[tuple[str, ...]] = ()
+    """The groups to which an answer is held, when there are any: the top ones."""
 
 
 class Stats:
@@ -160,12 +160,7 @@ class Stats:
         ranks = self._query_ranks(query, groups) if query.top else {}
         if query.top and not ranks:
             return []
-        if query.top:
-            values = map(set, zip(*ranks, strict=True))
-            among = {
-                name: sorted(found) for name, found in zip(query.group_by, values, strict=True)
-            }
-            query = query._replace(among=among)
+        query = query._replace(among=tuple(ranks))
         merged: dict[tuple[Any, ...], dict[str, Any]] = {}
         keys = (["bucket"] if query.interval != "none" else []) + groups
         names = _wanted(query)
@@ -180,8 +175,7 @@ class Stats:
         order = sorted(merged)
         if query.top:
             first = len(keys) - len(groups)
-            top = [key for key in merged if key[first:] in ranks]
-            order = sorted(top, key=lambda key: (key[:first], ranks[key[first:]]))
+            order = sorted(merged, key=lambda key: (key[:first], ranks[key[first:]]))
         return [_present(query, merged[key], names) for key in order[: query.rows_max]]
 
     def _query_ranks(self, query: StatsQuery, groups: Sequence[str]) -> dict[tuple[str, ...], int]:
@@ -381,14 +375,25 @@ def _condition(query: StatsQuery, column: str, start: int, end: int) -> str:
         f"{column} < toDateTime64('{as_text(end)}', 6, 'UTC')",
     ]
     clauses += [f"{DIMENSIONS[name]} = {{is_{name}:String}}" for name in query.filters]
-    clauses += [f"{DIMENSIONS[name]} IN {{in_{name}:Array(String)}}" for name in query.among]
+    if query.among:
+        columns = [DIMENSIONS[name] for name in query.group_by]
+        clauses += [f"{name} IN {{in_{name}:Array(String)}}" for name in columns]  # by the index
+        group = ", ".join(f"toString({name})" for name in columns)
+        clauses.append(f"has({{among:Array(Array(String))}}, [{group}])")
     return " AND ".join(clauses)
+
+
+def _values(query: StatsQuery) -> dict[str, list[str]]:
+    """The values of each dimension in the groups to which an answer is held."""
+    columns = zip(*query.among, strict=True)
+    return {name: sorted(set(found)) for name, found in zip(query.group_by, columns, strict=False)}
 
 
 def _parameters(query: StatsQuery) -> dict[str, Any]:
     return {
         **{f"is_{name}": value for name, value in query.filters.items()},
-        **{f"in_{name}": values for name, values in query.among.items()},
+        **{f"in_{DIMENSIONS[name]}": found for name, found in _values(query).items()},
+        **({"among": [list(one) for one in query.among]} if query.among else {}),
     }
 
 

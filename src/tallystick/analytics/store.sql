@@ -264,7 +264,7 @@ WITH (SELECT max(horizon_at) FROM tallystick.horizon) AS horizon,
 SELECT landed.1 - past.1 + expired.1 AS facts, landed.2 - past.2 + expired.2 AS corrections,
     (SELECT count() FROM tallystick.deliveries WHERE kind = 'duplicate') AS duplicates,
     (SELECT count() FROM tallystick.deliveries WHERE kind = 'conflict') AS conflicts,
-    (SELECT count() FROM tallystick.deliveries WHERE kind = 'control') AS markers;
+    (SELECT count() FROM tallystick.deliveries WHERE kind IN ('control', 'expired')) AS markers;
 
 -- name: query_digest
 -- A digest over every column of every kept fact, whatever their order. Reads the whole table.

@@ -50,7 +50,6 @@ from tallystick.ledger.model import (
     RunTarget,
     Violation,
 )
-from tallystick.ledger.reading import run_arguments
 from tallystick.ledger.rules import AccountState, LotState
 from tallystick.ledger.store import SQL, Connection, Plan, drive
 from tallystick.ledger.views import balance_of
@@ -434,12 +433,6 @@ class Ledger:
         with transaction(self._pool) as connection:
             row = connection.execute(SQL["load_run_charges"], arguments).fetchone()
         return RunCharge(*row) if row else None
-
-    def load_runs_with_facts(self, runs: Sequence[RunKey]) -> list[RunKey]:
-        """Which of some runs were charged by facts before."""
-        with transaction(self._pool) as connection:
-            rows = connection.execute(SQL["load_runs_with_facts"], run_arguments(runs)).fetchall()
-        return [(row[0], row[1]) for row in rows]
 
     def load_run_operations(self, tenant_id: str, run_id: str) -> list[dict[str, Any]]:
         """The operations of a run, oldest first."""

@@ -277,13 +277,6 @@ SELECT r.tenant_id, r.run_id, r.account_id, r.target, r.charged, r.shortfall, r.
 FROM unnest(%(tenant_ids)s::text[], %(run_ids)s::text[]) AS n(tenant_id, run_id)
 JOIN ledger.run_charge r USING (tenant_id, run_id);
 
--- name: load_runs_with_facts
--- Runs that facts have charged before. Index: primary key.
-SELECT r.tenant_id, r.run_id
-FROM unnest(%(tenant_ids)s::text[], %(run_ids)s::text[]) AS n(tenant_id, run_id)
-JOIN ledger.run_charge r USING (tenant_id, run_id)
-WHERE r.has_facts;
-
 -- name: confirm_run_charges
 -- Mark charges that are what facts say already, and tell which: no account is locked, nothing is
 -- posted. A row that somebody moves at this moment is left to convergence, so nobody waits; what

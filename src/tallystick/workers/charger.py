@@ -179,8 +179,7 @@ class Charger:
         while True:
             horizon = self._horizon
             rows = self._facts.query_attempts(runs, horizon)
-            known = self._ledger.load_runs_with_facts(runs) if horizon else []
-            past = self._facts.query_past(known, horizon)
+            past = self._facts.query_past(runs, horizon) if horizon else {}
             self._horizon = self._facts.query_horizon()
             if self._horizon == horizon:
                 break

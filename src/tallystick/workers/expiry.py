@@ -67,19 +67,19 @@ class Expiry:
     def step(self) -> bool:
         """Take the next stage when it is time; False when there is none."""
         now = self._clock.now()
-        if not self._days or not is_over(LOOK_EVERY, self._looked_at, now):
+        if not is_over(LOOK_EVERY, self._looked_at, now):
             return False
         self._looked_at = now
-        goal = month_of(now - self._days * DAY)
         kept = self._facts.query_horizon()
         horizons = self._horizons.load()
         latest = max((one.horizon_at for one in horizons), default=0)
+        goal = month_of(now - self._days * DAY) if self._days else 0
         if latest < kept.horizon_at:  # PostgreSQL was restored to an earlier point
-            self._horizons.append(kept.horizon_at, now)
+            self._horizons.append(kept.horizon_at, kept.announced_at - NOTICE)
         elif latest < goal:
             self._horizons.append(goal, now + NOTICE)
         else:
-            return self._go_on(horizons, kept, goal, now)
+            return bool(goal) and self._go_on(horizons, kept, goal, now)
         return True
 
     def _go_on(self, horizons: Sequence[Horizon], kept: Announced, goal: int, now: int) -> bool:
@@ -123,8 +123,13 @@ class Expiry:
             return False
         waiting = self._pending.load_waiting(_PENDING_MAX)
         if len(waiting) == _PENDING_MAX:
+            _log.warning("no facts expire while %d runs or more are to be charged", _PENDING_MAX)
             return False
         if uncharged := self._facts.query_runs_before(waiting, horizon_at):
+            _log.warning(
+                "no facts expire before %d runs with some are charged, such as %s of tenant %s",
+                len(uncharged), uncharged[0][1], uncharged[0][0],
+            )  # fmt: skip
             self._pending.mark_now(dict.fromkeys(uncharged, True), now)
             return False
         self._facts.announce(horizon_at, now)

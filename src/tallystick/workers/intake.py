@@ -18,16 +18,17 @@ from tallystick.analytics.store import FactStore
 from tallystick.catalog import Catalog
 from tallystick.errors import InvariantBroken
 from tallystick.events.model import EventType
-from tallystick.plumbing.log import Verdict
+from tallystick.plumbing.log import KnownHorizons, Verdict
 from tallystick.rating import Rater
 from tallystick.rating.groups import Coded
 from tallystick.rating.rater import NUMBER_FIELDS, RATED_FIELDS
-from tallystick.workers.late import judge_late
+from tallystick.workers.late import judge_expired, judge_late
 
 _KINDS = {
     Verdict.DUPLICATE: "duplicate",
     Verdict.CONFLICT: "conflict",
     Verdict.CONTROL: "control",
+    Verdict.EXPIRED: "expired",
 }
 _BROKEN = EventType.IMPORT_ERROR.value
 _ENDS = pa.array([EventType.RUN_COMPLETED.value, EventType.RUN_FAILED.value])
@@ -47,9 +48,10 @@ class _Known(NamedTuple):
 class Intake:
     """Rates, judges and appends; leaves out what landed before a crash."""
 
-    def __init__(self, facts: FactStore, catalog: Catalog) -> None:
+    def __init__(self, facts: FactStore, catalog: Catalog, horizons: KnownHorizons) -> None:
         self._facts = facts
         self._catalog = catalog
+        self._horizons = horizons
         self._rater: Rater | None = None
         self._known: dict[int, _Known] = {}
 
@@ -73,6 +75,7 @@ class Intake:
         rated = self._current_rater().rate_columns(columns_to_rate(table), table.num_rows)
         facts = facts_table({name: table.column(name) for name in table.column_names}, rated)
         verdicts = judge_late(self._facts, facts, table.column("verdict").to_numpy())
+        verdicts = judge_expired(self._horizons.load(), facts, verdicts)
         self._require_same_events(facts)
         is_original = verdicts == Verdict.ORIGINAL
         if is_original.all():

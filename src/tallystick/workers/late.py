@@ -1,10 +1,14 @@
-"""Late events that the deduplication index may have forgotten: is an earlier one known?
+"""Late events: is an earlier one known that the deduplication index may have forgotten, and had
+their time expired?
 
-What counts is what came earlier in the same partition, landed or in the same step, so that a
-replay in other steps says the same.
+What counts is what came earlier in the same partition, landed or in the same step, and where an
+event lies in the log, so that a replay in other steps says the same.
 """
 
 from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -12,7 +16,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from tallystick.analytics.store import FactStore
-from tallystick.plumbing.log import Verdict
+from tallystick.plumbing.log import Horizon, Verdict
+
+_log = logging.getLogger(__name__)
 
 Verdicts = npt.NDArray[np.uint8]
 _Identity = tuple[int, str, str]
@@ -45,6 +51,29 @@ def judge_late(facts: FactStore, table: pa.Table, verdicts: Verdicts) -> Verdict
         if is_late[row] and place < offset:
             is_same = known == digest.hex().upper()
             judged[row] = Verdict.DUPLICATE if is_same else Verdict.CONFLICT
+    return judged
+
+
+def judge_expired(horizons: Sequence[Horizon], table: pa.Table, verdicts: Verdicts) -> Verdicts:
+    """Return the verdicts of one step's deliveries, with those of expired time set right.
+
+    Doors refuse them, and where the log ends is noted an hour later. What lies behind that end all
+    the same (a door hung, a clock was wrong) must not become a fact: charges of then are final.
+    """
+    judged = verdicts
+    for horizon in horizons:
+        if horizon.ends is None:
+            continue
+        is_old = table.column("occurred_at").cast(pa.int64()).to_numpy() < horizon.horizon_at
+        if not is_old.any():
+            continue
+        partitions = table.column("log_partition").to_numpy()
+        ends = np.array([horizon.ends.get(one, 0) for one in partitions.tolist()], dtype=np.uint64)
+        is_behind = table.column("log_offset").to_numpy() >= ends
+        expired = is_old & is_behind & (judged == Verdict.ORIGINAL)
+        if expired.any():
+            _log.warning("%d events of a time that has expired are set aside", expired.sum())
+            judged = np.where(expired, np.uint8(Verdict.EXPIRED), judged)
     return judged
 
 

@@ -14,7 +14,7 @@ from tallystick.analytics.store import FactStore
 from tallystick.catalog import Catalog
 from tallystick.clock import Clock
 from tallystick.ledger.store import Connection
-from tallystick.plumbing.log import Positions
+from tallystick.plumbing.log import KnownHorizons, Positions
 from tallystick.plumbing.postgres import transaction
 from tallystick.workers.intake import Intake, Touched
 from tallystick.workers.pending import PendingRuns
@@ -49,7 +49,7 @@ class Taking(Generic[FromWhere]):
     ) -> None:
         self._source = source
         self._positions = positions
-        self._intake = Intake(facts, catalog)
+        self._intake = Intake(facts, catalog, KnownHorizons(pool, clock))
         self._pool = pool
         self._clock = clock
         self._pending = PendingRuns(pool)

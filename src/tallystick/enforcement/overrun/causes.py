@@ -9,6 +9,7 @@ from tallystick.clock import HOUR, MINUTE, format_time
 from tallystick.enforcement.overrun.drivers import Decomposition, contributions, decompose
 from tallystick.enforcement.overrun.model import Overrun
 from tallystick.enforcement.overrun.reader import CostReader, Costs
+from tallystick.errors import InvalidInput
 from tallystick.plumbing.clickhouse import ClickHouse
 from tallystick.units import USD, format_amount
 
@@ -25,8 +26,19 @@ class Causes:
     def __init__(self, store: ClickHouse) -> None:
         self._reader = CostReader(store)
 
-    def of_overrun(self, overrun: Overrun) -> dict[str, Any]:
-        """What drove an overrun: against the same time a week before, or else just before."""
+    def of_overrun(self, overrun: Overrun) -> dict[str, Any] | None:
+        """What drove an overrun: against the same time a week before, or else just before.
+
+        None when the facts of then have expired.
+        """
+        try:
+            return self._of_overrun(overrun)
+        except InvalidInput as error:
+            if error.code != "facts_expired":
+                raise
+            return None
+
+    def _of_overrun(self, overrun: Overrun) -> dict[str, Any]:
         from_at = overrun.since // MINUTE * MINUTE
         to_at = max((overrun.last_at // MINUTE + 1) * MINUTE, from_at + MINUTE)
         scope = {} if overrun.dimension == "tenant" else {overrun.dimension: overrun.value}

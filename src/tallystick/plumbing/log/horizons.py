@@ -117,6 +117,10 @@ class KnownHorizons:
 
         While PostgreSQL is away, what is known holds; StoreUnavailable when nothing is.
         """
+        return closed_before(self.load(), received_at)
+
+    def load(self) -> list[Horizon]:
+        """All of them, in order, as of a minute ago at the most while PostgreSQL is there."""
         now = self._clock.now()
         if self._known is None or is_over(MINUTE, self._read_at, now):
             try:
@@ -125,8 +129,8 @@ class KnownHorizons:
                 if self._known is None:
                     raise
                 _log.warning("horizons could not be read anew: %s", error.message)
-            self._read_at = now
-        return closed_before(self._known, received_at)
+            self._read_at = self._clock.now()  # of the end: an attempt may have waited for long
+        return self._known
 
 
 def _partitions(ends: Mapping[str, int] | None) -> dict[int, int] | None:

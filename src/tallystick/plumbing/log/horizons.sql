@@ -19,6 +19,6 @@ UPDATE log.horizon SET ends = %(ends)s WHERE horizon_at = %(horizon_at)s AND end
 -- name: lock_horizons
 -- The time before which corrections are closed; it stays so until this transaction ends.
 -- Locks: all rows, shared. Reads the whole (tiny) table.
-SELECT max(horizon_at) FROM (
-    SELECT horizon_at, ends FROM log.horizon ORDER BY horizon_at FOR SHARE) AS locked
-WHERE ends IS NOT NULL;
+-- A WHERE would be looked at before the lock, and leave the row that is being closed unlocked.
+SELECT max(horizon_at) FILTER (WHERE ends IS NOT NULL) FROM (
+    SELECT horizon_at, ends FROM log.horizon ORDER BY horizon_at FOR SHARE) AS locked;

@@ -30,6 +30,8 @@ class Verdict(IntEnum):
     CONFLICT = 2
     CONTROL = 3
     """No delivery at all: an offset that a transaction's marker takes up (Kafka only)."""
+    EXPIRED = 4
+    """Never in the log: what a sink finds of a time that had expired where the log goes on."""
 
 
 class LogBatch(msgspec.Struct):
