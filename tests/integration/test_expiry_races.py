@@ -122,3 +122,14 @@ def test_an_overrun_of_expired_time_is_shown_without_its_causes(expiry: ExpiryWo
     assert causes.of_overrun(overrun) is not None
     expiry.expire()
     assert causes.of_overrun(overrun) is None
+
+
+def test_the_view_of_kept_facts_has_the_columns_of_facts(clickhouse: ClickHouse) -> None:
+    """A view keeps those of its making: a migration that adds one must make it anew."""
+    columns: dict[str, list[str]] = {"facts": [], "kept_facts": []}
+    for row in clickhouse.query_rows(
+        "SELECT table, name FROM system.columns WHERE database = 'tallystick' "
+        "AND table IN ('facts', 'kept_facts') ORDER BY position"
+    ):
+        columns[row["table"]].append(row["name"])
+    assert columns["kept_facts"] == columns["facts"] != []
