@@ -89,7 +89,7 @@ class Pieces:
             self._backfills.begin(backfill.backfill_id, self._heads(), self._clock.now())
             return 0
         head = self._corrections.settled_head()
-        if head is None or not self._has_landed(backfill.ends):
+        if head is None or not self._positions.has_reached("sink", backfill.ends):
             return None
         piece = self._revert_piece(backfill) if backfill.reverts else self._rating_piece(backfill)
         expected = self._expected(backfill)
@@ -108,13 +108,6 @@ class Pieces:
         chosen, parameters = self._chosen(backfill)
         arrived = f"({within('log_offset', {}, backfill.ends)})"
         return self._corrections.count(f"{chosen} AND {arrived}", parameters)
-
-    def _has_landed(self, ends: Mapping[int, int]) -> bool:
-        stored = self._positions.load("sink")
-        return all(
-            not end or (partition in stored and stored[partition].offset >= end)
-            for partition, end in ends.items()
-        )
 
     def _rating_piece(self, backfill: Backfill) -> Piece:
         limit = min(self._events_max, backfill.events_per_second_max)

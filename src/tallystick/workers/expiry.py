@@ -93,21 +93,14 @@ class Expiry:
                 return False
             self._horizons.store_ends(last.horizon_at, self._heads)
             return True
-        if not self._has_passed(last.ends):
+        ends = last.ends
+        if not all(self._positions.has_reached(one, ends) for one in ("sink", "rollups")):
             return False
         if kept.horizon_at < last.horizon_at:
-            return self._announce(last.horizon_at, dict(last.ends), now)
+            return self._announce(last.horizon_at, dict(ends), now)
         if now - kept.announced_at < NOTICE:
             return False
         return self._drop(min(kept.horizon_at, goal))
-
-    def _has_passed(self, ends: Mapping[int, int]) -> bool:
-        """Whether the log up to there is in the facts and in the rollups."""
-        return all(
-            not end or (partition in stored and stored[partition].offset >= end)
-            for stored in map(self._positions.load, ("sink", "rollups"))
-            for partition, end in ends.items()
-        )
 
     def _announce(self, horizon_at: int, ends: Offsets, now: int) -> bool:
         """Announce it, unless runs are to be charged for what lies before: those come first.

@@ -36,6 +36,14 @@ class Positions:
             rows = connection.execute(_SQL["load_positions"], {"follower": follower}).fetchall()
         return {partition: Position(offset, moved_at) for partition, offset, moved_at in rows}
 
+    def has_reached(self, follower: str, ends: Mapping[int, int]) -> bool:
+        """Whether a follower has read every partition to its end."""
+        stored = self.load(follower)
+        return all(
+            not end or (partition in stored and stored[partition].offset >= end)
+            for partition, end in ends.items()
+        )
+
     def offset(self, follower: str, partition: int) -> int:
         """The next offset that the follower reads of a partition."""
         return self.load(follower).get(partition, Position(0, 0)).offset
