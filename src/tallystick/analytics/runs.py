@@ -22,6 +22,7 @@ from tallystick.errors import InvalidInput, NotFound
 from tallystick.plumbing.clickhouse import ClickHouse
 from tallystick.plumbing.sql import load_statements
 from tallystick.units import CREDIT, USD, format_amount
+from tallystick.usage.model import TOKEN_COUNTS
 
 _SQL = load_statements("tallystick.analytics", "runs.sql")
 _FILTERS = {
@@ -72,15 +73,6 @@ _COUNTED = (
 )
 _OF_THE_ROW = frozenset(("sign", "correction_id", "log_partition", "log_offset"))
 """What a row has that its event has not."""
-
-_TOKENS = (
-    "tokens_input",
-    "tokens_output",
-    "tokens_cache_read",
-    "tokens_cache_write_5m",
-    "tokens_cache_write_1h",
-    "tokens_reasoning",
-)
 
 
 class Runs:
@@ -314,7 +306,7 @@ def _present_fact(fact: dict[str, Any]) -> dict[str, Any]:
         "log_offset": fact["log_offset"],
     }
     answer.update({name: fact[name] for name in _DETAILS if fact[name] not in ("", None)})
-    answer.update({name: fact[name] for name in _TOKENS if fact[name]})
+    answer.update({name: fact[name] for name in TOKEN_COUNTS if fact[name]})
     if fact["cost_quality"] not in ("", "none"):
         answer["cost_usd"] = format_amount(int(fact["cost_units"]), USD)
         answer["rate_card_version"] = fact["cost_version"]

@@ -12,6 +12,7 @@ from enum import StrEnum
 from typing import NamedTuple
 
 from tallystick.events.model import EventType
+from tallystick.usage.model import TOKEN_COUNTS
 
 SCHEMA_VERSION = 1
 """The newest `schema_version` whose fields this server knows; newer ones are kept in attrs."""
@@ -112,12 +113,7 @@ _CALL = (
     "is_batch",
     "usage_scope",
     "usage_quality",
-    "tokens_input",
-    "tokens_output",
-    "tokens_cache_read",
-    "tokens_cache_write_5m",
-    "tokens_cache_write_1h",
-    "tokens_reasoning",
+    *TOKEN_COUNTS,
     "prompt_tokens",
     "completion_tokens",
     "latency_ms",

@@ -22,6 +22,7 @@ from tallystick.rating.charges import ChargePolicy
 from tallystick.rating.groups import Coded, code, group_rows
 from tallystick.rating.vector import Integers, divide_by_power, sum_prices, times
 from tallystick.rating.versions import CostVersion, CreditVersion, Tiers, Timelines
+from tallystick.usage.model import TOKEN_COUNTS
 
 _NANO = Decimal(10**9)
 _MICRO = Decimal(10**6)
@@ -248,15 +249,7 @@ _GROUP_KEYS = (
 )
 """Events that agree in these are rated together."""
 
-_TOKEN_FIELDS = (
-    "tokens_input",
-    "tokens_output",
-    "tokens_cache_read",
-    "tokens_cache_write_5m",
-    "tokens_cache_write_1h",
-    "tokens_reasoning",
-)
-NUMBER_FIELDS = (*_TOKEN_FIELDS, "occurred_at", "received_at")
+NUMBER_FIELDS = (*TOKEN_COUNTS, "occurred_at", "received_at")
 """Integers, that may be given as arrays."""
 
 _SINGLE_FIELDS = ("latency_ms", "cost_amount", "cost_currency")

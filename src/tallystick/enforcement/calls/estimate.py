@@ -15,18 +15,11 @@ from tallystick.enforcement.calls.audio import AUDIO_TIER, split_audio
 from tallystick.enforcement.calls.model import Usage
 from tallystick.rating import CallRates, Rated, Rater
 from tallystick.rating.cards import YOCTO_PER_MICRO, YOCTO_PER_NANO
+from tallystick.usage.model import TOKEN_COUNTS
 
 _READ = ("input", "cache_read")
 _WRITTEN = ("cache_write", "cache_write_1h")
 _OUTPUT = ("output", "reasoning")
-_TOKENS = (
-    "tokens_input",
-    "tokens_output",
-    "tokens_cache_read",
-    "tokens_cache_write_5m",
-    "tokens_cache_write_1h",
-    "tokens_reasoning",
-)
 
 
 _STANDARD_TIERS = frozenset({"", "default", "standard"})
@@ -155,7 +148,7 @@ def _columns(
     at: int,
 ) -> dict[str, list[Any]]:
     """A part of a call as columns of one row."""
-    columns: dict[str, list[Any]] = {name: [getattr(usage, name)] for name in _TOKENS}
+    columns: dict[str, list[Any]] = {name: [getattr(usage, name)] for name in TOKEN_COUNTS}
     columns |= {
         "tenant_id": [tenant_id],
         "occurred_at": [at],
