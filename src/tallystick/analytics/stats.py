@@ -172,10 +172,10 @@ class Stats:
             known.update(row)
         if not merged and not keys:
             merged[()] = {}
-        order = sorted(merged)
-        if query.top:
-            first = len(keys) - len(groups)
-            order = sorted(merged, key=lambda key: (key[:first], ranks[key[first:]]))
+        first = len(keys) - len(groups)
+        order = sorted(
+            merged, key=lambda key: (key[:first], ranks[key[first:]] if query.top else key[first:])
+        )
         return [_present(query, merged[key], names) for key in order[: query.rows_max]]
 
     def _query_ranks(self, query: StatsQuery, groups: Sequence[str]) -> dict[tuple[str, ...], int]:
@@ -378,8 +378,9 @@ def _condition(query: StatsQuery, column: str, start: int, end: int) -> str:
     if query.among:
         columns = [DIMENSIONS[name] for name in query.group_by]
         clauses += [f"{name} IN {{in_{name}:Array(String)}}" for name in columns]  # by the index
-        group = ", ".join(f"toString({name})" for name in columns)
-        clauses.append(f"has({{among:Array(Array(String))}}, [{group}])")
+        if len(columns) > 1:  # of all pairs of those values, these
+            group = ", ".join(f"toString({name})" for name in columns)
+            clauses.append(f"has({{among:Array(Array(String))}}, [{group}])")
     return " AND ".join(clauses)
 
 

@@ -15,6 +15,7 @@ from tallystick.clock import to_datetime
 from tallystick.errors import LeaseLost
 from tallystick.plumbing.clickhouse import ClickHouse
 from tallystick.plumbing.sql import load_statements
+from tallystick.usage.model import TOKEN_COUNTS
 
 if TYPE_CHECKING:
     import pyarrow as pa  # only who writes facts loads it
@@ -55,12 +56,7 @@ ADDITIVE = (
     "estimated_calls",
     "tool_calls",
     "errors",
-    "tokens_input",
-    "tokens_output",
-    "tokens_cache_read",
-    "tokens_cache_write_5m",
-    "tokens_cache_write_1h",
-    "tokens_reasoning",
+    *TOKEN_COUNTS,
     "cost_units",
 )
 """Sums of a rollup row, all signed integers."""
@@ -415,7 +411,7 @@ class FactStore:
         )
 
     def query_counts(self) -> dict[str, int]:
-        """Facts, duplicates, conflicts and markers of transactions so far."""
+        """Facts, duplicates, conflicts so far; markers are offsets that hold none of those."""
         return dict(self._store.query_rows(_SQL["query_counts"])[0])
 
     def query_digest(self) -> str:
