@@ -4,8 +4,8 @@
 
 calls: throughput at 8 connections (closed loop), latency at one connection against the same
 upstream without a gateway, and at 300 a second (open loop). streams: 500 at 20 tokens a
-second, the server's memory over time and the first byte's delay. Every call holds, settles
-and writes its event, as in use.
+second, the server's memory over time and the first byte's delay. Every call holds, over its
+account and two budgets in USD, settles and writes its event, as in use.
 """
 
 from __future__ import annotations
@@ -25,6 +25,11 @@ from tests.server import Server
 from tests.upstream.running import Upstream
 
 ACCOUNTS = 100
+BUDGETS: dict[str, dict[str, Any]] = {
+    "all": {"window": "month"},
+    "each-model": {"window": "day", "scope": {"model": "*"}},
+}
+"""Hard limits that every call is held against, beside its account's credit."""
 SECONDS = 8
 STREAMS = 500
 STREAM_TOKENS = 200
@@ -53,6 +58,9 @@ def prepare(server: Server) -> None:
         grant = {"account_id": name, "amount": "1000000", "source": "topup"}
         grant["idempotency_key"] = name
         server.client.post("/v1/grants", json=grant).raise_for_status()
+    for budget_id, terms in BUDGETS.items():
+        budget = {"tenant_id": "bench", "asset": "USD", "amount": "1000000", **terms}
+        server.client.put(f"/v1/budgets/{budget_id}", json=budget).raise_for_status()
 
 
 def cpu_seconds(process: psutil.Process) -> float:

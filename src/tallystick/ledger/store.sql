@@ -379,7 +379,7 @@ WHERE NOT is_spent AND expires_at IS NOT NULL AND expires_at <= %(now)s
 LIMIT %(accounts_max)s;
 
 -- name: load_hold_gauges
--- Open holds by status, and how long the most overdue one waits for its end. Index: hold_due.
+-- Open holds by status, and how long the most overdue one waits for its end. Reads them all.
 SELECT kind, status, count(*), sum(held)::bigint,
     greatest(max(%(now)s::bigint - due_at), 0)
 FROM ledger.hold GROUP BY kind, status;

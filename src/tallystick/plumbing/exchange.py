@@ -177,7 +177,7 @@ def _send(
     pgconn: pq.abc.PGconn, known: _Known, fresh: dict[bytes, bytes], statement: Statement
 ) -> bool:
     """Put a statement into the buffer; whether its preparation goes before it."""
-    sql, names = _numbered(statement.sql)
+    sql, names = numbered(statement.sql)
     arguments = [statement.arguments[name] for name in names]
     values = [_text(one) for one in arguments]
     formats = [one.__class__ is bytes for one in arguments]
@@ -218,7 +218,7 @@ def _rows(known: _Known, result: pq.abc.PGresult) -> list[Row]:
 
 
 @lru_cache(maxsize=2000)
-def _numbered(sql: bytes) -> tuple[bytes, tuple[str, ...]]:
+def numbered(sql: bytes) -> tuple[bytes, tuple[str, ...]]:
     """Write %(name)s as $1, $2...; with the names in that order."""
     names: list[str] = []
 

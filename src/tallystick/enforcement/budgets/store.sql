@@ -3,7 +3,7 @@
 UPDATE enforcement.budget_edits SET edits = edits + 1 RETURNING edits;
 
 -- name: load_edits
--- How many edits there were. Index: primary key.
+-- How many edits there were. It has one row.
 SELECT edits FROM enforcement.budget_edits;
 
 -- name: load_changed

@@ -31,13 +31,13 @@ SELECT r.limit_id, r.source_key, r.spent_units + CASE WHEN r.source_key = 'basel
     WHERE o.limit_id = r.limit_id AND o.source_key <> 'baseline' AND o.spent_units < 0
 ), 0) ELSE 0 END, coalesce((
     SELECT sum(m.used) FROM ledger.operation o, unnest(o.limit_ids, o.limit_used) AS m(id, used)
-    WHERE r.run_id <> '' AND o.tenant_id = r.tenant_id AND o.run_id = r.run_id
+    WHERE o.tenant_id = r.tenant_id AND o.run_id = r.run_id AND o.run_id <> ''
         AND o.outcome = 'posted' AND o.limit_ids @> ARRAY[r.limit_id] AND m.id = r.limit_id
 ), 0)::numeric AS captured
 FROM enforcement.vault_run r
 WHERE r.is_due AND NOT EXISTS (
-    SELECT FROM ledger.hold h WHERE r.run_id <> '' AND h.tenant_id = r.tenant_id
-        AND h.run_id = r.run_id AND h.limit_ids @> ARRAY[r.limit_id])
+    SELECT FROM ledger.hold h WHERE h.tenant_id = r.tenant_id AND h.run_id = r.run_id
+        AND h.run_id <> '' AND h.limit_ids @> ARRAY[r.limit_id])
 ORDER BY r.limit_id, r.source_key
 LIMIT %(limit)s
 FOR UPDATE OF r;
