@@ -29,10 +29,9 @@ _encoder = msgspec.json.Encoder()
 
 async def read_body(request: Request, limit: int = BODY_BYTES_MAX) -> bytes:
     """Read a body; raise BodyTooLarge as soon as it is over the limit."""
-    too_large = BodyTooLarge(f"a body may have at most {limit} bytes; send smaller batches")
     declared = request.headers.get("content-length", "")
     if declared.isdigit() and int(declared) > limit:
-        raise too_large
+        raise _too_large(limit)
     pieces: list[bytes] = []
     total = 0
     while True:
@@ -42,10 +41,14 @@ async def read_body(request: Request, limit: int = BODY_BYTES_MAX) -> bytes:
         piece = message.get("body", b"")
         total += len(piece)
         if total > limit:
-            raise too_large
+            raise _too_large(limit)
         if not message.get("more_body", False):
             return b"".join([*pieces, piece])
         pieces.append(piece)
+
+
+def _too_large(limit: int) -> BodyTooLarge:
+    return BodyTooLarge(f"a body may have at most {limit} bytes; send smaller batches")
 
 
 def check_path(request: Request) -> None:
