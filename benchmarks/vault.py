@@ -34,6 +34,7 @@ from tallystick.ledger import Ledger
 from tallystick.plumbing.embedded.folder import DataFolder
 from tallystick.plumbing.embedded.postgres import EmbeddedPostgres
 from tallystick.plumbing.log import CORRECTIONS, Positions, PostgresLog, PostgresSource
+from tallystick.plumbing.log.heads import open_heads
 from tallystick.plumbing.postgres import migrate_postgres, open_pool
 from tallystick.workers.memory import LogMemory
 from tallystick.workers.vault import VaultFollower
@@ -135,7 +136,8 @@ def counting_of(pool: ConnectionPool, store: VaultStore, clock: Clock) -> Counti
         terms = BudgetTerms(asset="USD", amount=10**15, window="month", scope=scope)
         budgets.put("acme", name, terms, changed_by="benchmark")
     assignments = BudgetAssignments(pool, budgets, makes_windows=True)
-    return Counting(pool, store, assignments, Ledger(pool, clock, Uuid7Source(clock)), clock)
+    ledger = Ledger(pool, clock, Uuid7Source(clock))
+    return Counting(pool, store, assignments, ledger, clock, open_heads(pool, None).heads)
 
 
 def measure_case(total: int, runs: int, is_spread: bool, has_budgets: bool = False) -> Measured:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import count
 from typing import Any
 
@@ -12,6 +12,7 @@ from tallystick.enforcement.alerts import Signal
 from tallystick.enforcement.vault import Assignment, Quotas, VaultStore
 from tallystick.enforcement.vault.model import Connection
 from tallystick.plumbing.log import Positions, PostgresSource
+from tallystick.plumbing.log.heads import PostgresHeads
 from tallystick.plumbing.postgres import transaction
 from tallystick.reconcile.quotas import QuotaReconciler
 from tallystick.workers.memory import LogMemory
@@ -34,6 +35,11 @@ def follower_of(world: World, **more: Any) -> VaultFollower:
         world.clock,
         **{"memory": memory, **more},
     )
+
+
+def heads_of(world: World) -> Callable[[], Mapping[int, int]]:
+    """What tells where the log ends."""
+    return PostgresHeads([world.log, world.corrections]).heads
 
 
 def follow(follower: VaultFollower) -> None:

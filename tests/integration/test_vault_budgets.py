@@ -23,7 +23,7 @@ from tallystick.ledger import CaptureRequest, HoldRequest
 from tallystick.ledger.model import LimitPart
 from tallystick.plumbing.postgres import transaction
 from tests.backfills import BackfillWorld
-from tests.vault_world import Bell, TestBudgets, UsageTable, follow, follower_of, rebuilt
+from tests.vault_world import Bell, TestBudgets, UsageTable, follow, follower_of, heads_of, rebuilt
 from tests.world import World
 
 _tags = count()
@@ -80,6 +80,7 @@ class Scene:
             self.budgets,
             self.table,
             self.clock,
+            heads_of(world),
             Thresholds(self.store, bell) if bell else None,
         )
 

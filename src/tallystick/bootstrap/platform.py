@@ -59,14 +59,13 @@ from tallystick.plumbing.clickhouse import ClickHouse, migrate_clickhouse
 from tallystick.plumbing.embedded.folder import DataFolder
 from tallystick.plumbing.embedded.postgres import EmbeddedPostgres
 from tallystick.plumbing.log import (
-    CORRECTIONS,
     ClosedBefore,
     KnownHorizons,
     Positions,
     PostgresLog,
 )
-from tallystick.plumbing.log.heads import Heads, KafkaHeads, PostgresHeads
-from tallystick.plumbing.log.kafka import KafkaOptions, KafkaWriter, Watermarks, ensure_topics
+from tallystick.plumbing.log.heads import Heads, open_heads
+from tallystick.plumbing.log.kafka import KafkaOptions, KafkaWriter, ensure_topics
 from tallystick.plumbing.log.postgres import APPEND_CONNECTIONS
 from tallystick.plumbing.outbound import OutboundPolicy
 from tallystick.plumbing.postgres import (
@@ -170,7 +169,7 @@ def open_platform(
         postgres, postgres_url = _start_postgres(settings, folder, stack)
         pool, catalog = _open_catalog(postgres_url, clock, stack)
         secret = settings.redaction_key or owner_only_secret(folder.path / "redaction.key")
-        heads = _heads(kafka := kafka_of(settings), pool)
+        heads = open_heads(pool, kafka := kafka_of(settings))
         # before the engine, which may append: the door sees how far its index is beyond the log
         closed_before = KnownHorizons(pool, clock).closed_before
         door = _start_door(
@@ -349,13 +348,6 @@ def _rates(parts: Platform) -> RateLimits:
 
         lender = RedisLender(parts.settings.redis_url)
     return RateLimits(RateLimitStore(parts.pool, parts.clock), RateLimiter(parts.clock, lender))
-
-
-def _heads(kafka: KafkaOptions | None, pool: ConnectionPool) -> Heads:
-    corrections = PostgresLog(pool, CORRECTIONS)
-    if kafka is None:
-        return PostgresHeads([PostgresLog(pool), corrections])
-    return KafkaHeads(Watermarks(kafka), corrections)
 
 
 def _start_door(

@@ -10,14 +10,15 @@ a replay too.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
 import numpy as np
 from psycopg_pool import ConnectionPool
 
-from tallystick.clock import SECOND, Clock
+from tallystick.clock import SECOND, Clock, is_over
+from tallystick.enforcement.vault.ended import EndedWindows
 from tallystick.enforcement.vault.model import (
     BUCKET,
     DIMENSIONS,
@@ -69,13 +70,16 @@ class Counting:
         assignments: Assignments,
         counter: UsageCounter,
         clock: Clock,
+        heads: Callable[[], Mapping[int, int]],
         thresholds: Thresholds | None = None,
     ) -> None:
+        """`heads` tells the ends of every partition of the log."""
         self._pool = pool
         self._store = store
         self._assignments = assignments
         self._counter = counter
         self._clock = clock
+        self._ended = EndedWindows(pool, store, heads)
         self._thresholds = thresholds
         self._looked_at = 0
 
@@ -95,7 +99,8 @@ class Counting:
         scopes = _take(scope_codes(columns, len(signs)), rows)
         occurred = integers(columns["occurred_at"], len(signs))[rows]
         received = integers(columns["received_at"], len(signs))[rows]
-        matched, kinds = self._match(scopes, occurred, received)
+        closed_at = self._ended.closed_at(connection)
+        matched, kinds = self._match(scopes, occurred, received, closed_at)
         found = {one.limit_id: one for several in matched for one in several}
         if not found:
             return
@@ -138,7 +143,7 @@ class Counting:
         return np.flatnonzero(is_limited[tenants.codes] & (signs != 0))
 
     def _match(
-        self, scopes: Sequence[Coded], occurred: Integers, received: Integers
+        self, scopes: Sequence[Coded], occurred: Integers, received: Integers, closed_at: int
     ) -> tuple[list[list[Assignment]], Integers]:
         """What limits each kind of event, by scope and bucket, and the kind of each event."""
         buckets, lateness = (
@@ -155,7 +160,7 @@ class Counting:
             scope = dict(zip(DIMENSIONS, values, strict=True))
             at, late = int(buckets.value(row)) * BUCKET, int(lateness.value(row)) * BUCKET
             found = self._assignments.matching(tenant_id, scope, at)
-            matched.append([one for one in found if not one.span or late < one.span])
+            matched.append([one for one in found if _is_open(one, late, closed_at)])
         return matched, kinds
 
     def _store_uses(self, connection: Connection, uses: _Uses) -> None:
@@ -189,6 +194,7 @@ class Counting:
             arguments = {
                 "limit_id": one.limit_id,
                 "positions": msgspec.json.encode(positions).decode(),
+                "ends_at": None if one.span else one.to_at,
                 "now": self._clock.now(),
             }
             connection.execute(_SQL["watch"], arguments)
@@ -204,9 +210,10 @@ class Counting:
     def settle(self) -> bool:
         """Count what is due; look at new budgets and thresholds now and then."""
         now = self._clock.now()
-        if now - self._looked_at >= _LOOK_EVERY:
+        if is_over(_LOOK_EVERY, self._looked_at, now):
             self._looked_at = now
             self._look(now)
+            self._ended.look(now)
         with transaction(self._pool) as connection:
             self._store.begin(connection, {}, ())
             due = connection.execute(_SQL["load_due"], {"limit": _RUNS_PER_SETTLE_MAX}).fetchall()
@@ -229,8 +236,8 @@ class Counting:
         with transaction(self._pool) as connection:
             self._store.begin(connection, {}, ())
             current = self._assignments.current(connection, now)
-            if current:
-                self._watch(connection, current)
+            closed_at = self._ended.closed_at(connection)
+            self._watch(connection, [one for one in current if _is_open(one, 0, closed_at)])
             self._follow_ledger(connection, now)
             if self._thresholds is not None:
                 self._thresholds.tell(connection, current, now)
@@ -255,6 +262,11 @@ class _Uses:
         key = (one.limit_id, source or source_key(one.tenant_id, run_id))
         self.units[key] = self.units.get(key, 0) + units
         self.runs[key] = (one.tenant_id, "" if source else run_id)
+
+
+def _is_open(one: Assignment, late: int, closed_at: int) -> bool:
+    """Whether usage that came so late counts: a rolling window has left it behind, or is open."""
+    return late < one.span if one.span else one.to_at > closed_at
 
 
 def _take(columns: Sequence[Coded], rows: Integers) -> list[Coded]:

@@ -8,8 +8,8 @@ SELECT partition, position FROM log.follower WHERE follower = %(follower)s;
 
 -- name: watch
 -- A limit is seen for the first time.
-INSERT INTO enforcement.vault_watch (limit_id, positions, watched_at)
-VALUES (%(limit_id)s, %(positions)s::jsonb, %(now)s)
+INSERT INTO enforcement.vault_watch (limit_id, positions, ends_at, watched_at)
+VALUES (%(limit_id)s, %(positions)s::jsonb, %(ends_at)s, %(now)s)
 ON CONFLICT (limit_id) DO NOTHING;
 
 -- name: add_runs

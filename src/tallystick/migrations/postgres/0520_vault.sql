@@ -49,14 +49,16 @@ ALTER TABLE enforcement.vault_seen ALTER COLUMN identities SET STORAGE EXTERNAL;
 CREATE INDEX vault_seen_by_age ON enforcement.vault_seen (seen_at);
 
 -- From where on a limit counts run by run; what came before is one baseline. Not derived: a
--- replay must begin to count where it did.
+-- replay must begin to count where it did. Goes once its window is closed (vault/ended.py).
 CREATE TABLE enforcement.vault_watch (
     limit_id   text PRIMARY KEY,
     positions  jsonb  NOT NULL,                -- partition -> first offset that counts by run
+    ends_at    bigint,                         -- micros; NULL of a rolling window
     watched_at bigint NOT NULL                 -- micros
 );
+CREATE INDEX vault_watch_ended ON enforcement.vault_watch (ends_at, limit_id);
 
--- What each source (a run, or the baseline) used of a limit, as its events say.
+-- What each source (a run, or the baseline) used of a limit that is not closed, as its events say.
 CREATE TABLE enforcement.vault_run (
     limit_id    text    NOT NULL,
     source_key  text    NOT NULL,              -- run:<tenant>/<run> or baseline
@@ -106,7 +108,7 @@ BEGIN
         enforcement.vault_watch, enforcement.vault_run, enforcement.vault_user_spend,
         enforcement.vault_project_spend, enforcement.vault_tenant_spend,
         enforcement.vault_model_spend TO tallystick_app, tallystick_read;
-    GRANT INSERT ON enforcement.vault_watch TO tallystick_app;
+    GRANT INSERT, DELETE ON enforcement.vault_watch TO tallystick_app;
     -- derived from the log: a replay begins with nothing
     GRANT INSERT, UPDATE, DELETE, TRUNCATE ON enforcement.vault_scope, enforcement.vault_spend,
         enforcement.vault_seen, enforcement.vault_run TO tallystick_app;

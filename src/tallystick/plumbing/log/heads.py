@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-from tallystick.plumbing.log.kafka import Watermarks
+from psycopg_pool import ConnectionPool
+
+from tallystick.plumbing.log.kafka import KafkaOptions, Watermarks
+from tallystick.plumbing.log.model import CORRECTIONS
 from tallystick.plumbing.log.postgres import PostgresLog
 
 
@@ -53,3 +56,11 @@ class KafkaHeads:
         if partition != self._corrections_partition:
             return None
         return self._corrections.waiting_since(partition, position)
+
+
+def open_heads(pool: ConnectionPool, kafka: KafkaOptions | None) -> Heads:
+    """The ends of the log, whatever it is; corrections are always in PostgreSQL."""
+    corrections = PostgresLog(pool, CORRECTIONS)
+    if kafka is None:
+        return PostgresHeads([PostgresLog(pool), corrections])
+    return KafkaHeads(Watermarks(kafka), corrections)

@@ -22,6 +22,7 @@ from tallystick.enforcement.quotas import BudgetAssignments
 from tallystick.enforcement.vault import Counting, Seen, VaultStore
 from tallystick.ledger.seals import Seals
 from tallystick.plumbing.log import PostgresLog
+from tallystick.plumbing.log.heads import open_heads
 from tallystick.plumbing.outbound import OutboundPolicy
 from tallystick.workers.alerts import AlertNotifier
 from tallystick.workers.budgets import BudgetKeeper
@@ -58,7 +59,14 @@ def vault(parts: Parts) -> Follower:
         parts.clock,
         memory=memory,
         seen=seen if options.kafka else None,
-        counting=Counting(parts.pool, store, assignments, parts.ledger, parts.clock),
+        counting=Counting(
+            parts.pool,
+            store,
+            assignments,
+            parts.ledger,
+            parts.clock,
+            open_heads(parts.pool, options.kafka).heads,
+        ),
     )
 
 

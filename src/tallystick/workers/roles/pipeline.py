@@ -9,8 +9,8 @@ from tallystick.analytics.store import FactStore
 from tallystick.archive import ArchiveSource, identities_in
 from tallystick.backfill import Pieces
 from tallystick.events.batch import Identity
-from tallystick.plumbing.log import CORRECTIONS, Horizons, PostgresLog
-from tallystick.plumbing.log.heads import Heads, KafkaHeads, PostgresHeads
+from tallystick.plumbing.log import Horizons, PostgresLog
+from tallystick.plumbing.log.heads import PostgresHeads, open_heads
 from tallystick.plumbing.log.kafka import Watermarks
 from tallystick.reconcile.doubles import Doubles
 from tallystick.workers.archiver import Archiver
@@ -102,16 +102,10 @@ def backfills(parts: Parts) -> Follower:
 
 def expiry(parts: Parts) -> Follower:
     """The end of facts that are older than they are kept."""
-    options, kafka = parts.options, parts.options.kafka
-    corrections = PostgresLog(parts.pool, CORRECTIONS)
-    heads: Heads = (
-        KafkaHeads(Watermarks(kafka), corrections)
-        if kafka
-        else PostgresHeads([PostgresLog(parts.pool), corrections])
-    )
+    options = parts.options
     return Expiry(
         Horizons(parts.pool),
-        heads.heads,
+        open_heads(parts.pool, options.kafka).heads,
         parts.positions,
         PendingRuns(parts.pool),
         KeptFacts(parts.clickhouse(), options.clickhouse_cluster),
