@@ -17,7 +17,7 @@ import msgspec
 import numpy as np
 from psycopg_pool import ConnectionPool
 
-from tallystick.clock import SECOND, Clock
+from tallystick.clock import SECOND, Clock, is_over, rest_between
 from tallystick.enforcement.vault.model import (
     BUCKET,
     DIMENSIONS,
@@ -78,6 +78,9 @@ class Counting:
         self._clock = clock
         self._thresholds = thresholds
         self._looked_at = 0
+        self._windows_at = self._windows_rest = 0
+        self._watched: set[str] = set()
+        """Limits that are watched for certain: nobody ever stops to watch one."""
 
     def count(
         self,
@@ -228,12 +231,20 @@ class Counting:
         """Watch budgets that are new, see what the ledger did, and tell of thresholds."""
         with transaction(self._pool) as connection:
             self._store.begin(connection, {}, ())
-            current = self._assignments.current(connection, now)
-            if current:
-                self._watch(connection, current)
             self._follow_ledger(connection, now)
+        if not is_over(self._windows_rest, self._windows_at, now):
+            return
+        with transaction(self._pool) as connection:
+            self._store.begin(connection, {}, ())
+            current = self._assignments.current(connection, now)
+            new = [one for one in current if one.limit_id not in self._watched]
+            if new:
+                self._watch(connection, new)
             if self._thresholds is not None:
                 self._thresholds.tell(connection, current, now)
+        self._watched = {one.limit_id for one in current}
+        self._windows_at = now
+        self._windows_rest = rest_between(now, self._clock.now(), 0)
 
     def _follow_ledger(self, connection: Connection, now: int) -> None:
         """Runs whose holds moved since are due again."""
