@@ -27,6 +27,20 @@ def is_over(span: int, since: int, now: int) -> bool:
     return not 0 <= now - since < span
 
 
+def rest_between(begun: int, ended: int, every: int, most: int = 10 * MINUTE) -> int:
+    """How long after a look at everything that is open began the next one does (micros).
+
+    What is open may be much: then looks are further apart, and take a twentieth of the time. But
+    not beyond `most`: a clock that was set forward meanwhile is no look that took long.
+
+    >>> rest_between(0, 10, 3_000), rest_between(0, 1_000, 3_000)
+    (3000, 20000)
+    >>> rest_between(0, HOUR, 3_000) // MINUTE
+    10
+    """
+    return max(every, min((ended - begun) * 20, most))
+
+
 class Clock(Protocol):
     """Tells the time in micros."""
 

@@ -7,6 +7,7 @@ from typing import Any
 import psycopg
 import pytest
 
+from tallystick.clock import DAY
 from tallystick.events.model import EVENT_FIELDS
 from tallystick.plumbing.log import PostgresLog, PostgresSource
 from tallystick.plumbing.log.columns import expand
@@ -18,6 +19,7 @@ from tests.world import World
 
 _RECEIVED = EVENT_FIELDS.index("received_at")
 _TOKENS = EVENT_FIELDS.index("tokens_input")
+_RUN = EVENT_FIELDS.index("run_id")
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +45,9 @@ def send(world: World, tenant: str) -> None:
     )  # fmt: skip
 
 
-def send_again(world: World, *, later_micros: int, tokens: int | None = None) -> None:
+def send_again(
+    world: World, *, later_micros: int, tokens: int | None = None, run: str | None = None
+) -> None:
     """Append the last batch once more, by the other partition."""
     batch = world.log.read(world.log.head() - 1, batches_max=1)[0]
     columns, verdicts = decode_payload(batch.payload)
@@ -51,6 +55,8 @@ def send_again(world: World, *, later_micros: int, tokens: int | None = None) ->
     columns[_RECEIVED] = [at + later_micros for at in received]
     if tokens is not None:
         columns[_TOKENS] = [tokens]
+    if run is not None:
+        columns[_RUN] = [run]
     log = PostgresLog(world.pool, 1)
     log.append(batch.event_count, columns, batch.received_at, lambda _: verdicts)
 
@@ -59,6 +65,13 @@ def watch(doubled: BackfillWorld) -> None:
     """Let the next step look for doubles, and everything converge."""
     doubled.worker._doubles_at = 0
     doubled.work()
+
+
+def postpone(doubled: BackfillWorld) -> None:
+    """Look for no doubles by itself."""
+    worker = doubled.worker
+    worker._doubles_at = worker._anywhere_at = doubled.world.clock.now()
+    worker._anywhere_rest = DAY
 
 
 @pytest.mark.parametrize("later_micros", [1_000, 0, -1_000])
@@ -98,6 +111,24 @@ def test_a_double_with_other_content_leaves_what_came_first(doubled: BackfillWor
     assert world.verifier.violations() == []
 
 
+def test_an_id_that_came_in_another_run_is_found_among_all_facts(doubled: BackfillWorld) -> None:
+    """That is looked for apart: it reads the ids of every fact there is."""
+    world, tenant = doubled.world, "elsewhere"
+    postpone(doubled)
+    send(world, tenant)
+    world.settle()
+    watch(doubled)
+    send_again(world, later_micros=5, run="r2")
+    world.settle()
+    watch(doubled)
+    assert world.totals(tenant)["calls"] == 2
+    doubled.worker._anywhere_rest = 0
+    watch(doubled)
+    assert world.totals(tenant)["calls"] == 1
+    assert world.runs.get("r1", tenant)["counts"]["events"] == 3
+    assert world.verifier.violations() == []
+
+
 def test_reconcile_names_and_repairs(doubled: BackfillWorld) -> None:
     world, tenant = doubled.world, "named"
     send(world, tenant)
@@ -121,7 +152,7 @@ def test_a_double_that_was_rated_again_is_still_counted_once(doubled: BackfillWo
     send_again(world, later_micros=5)
     world.settle()
     doubled.set_prices(tenant, "3", "2")
-    doubled.worker._doubles_at = world.clock.now()  # the backfill comes first
+    postpone(doubled)  # the backfill comes first
     doubled.run(tenant)
     assert world.totals(tenant)["calls"] == 2
     watch(doubled)

@@ -21,7 +21,7 @@ from tallystick.enforcement.overrun.model import (
     Severity,
     Step,
 )
-from tallystick.enforcement.overrun.series import Book, Change, Point
+from tallystick.enforcement.overrun.series import HOURS_KEPT, Book, Change, Point
 from tallystick.enforcement.overrun.watch import RECOVERED_AFTER, Watch
 from tallystick.ids import Uuid7Source
 
@@ -171,6 +171,15 @@ def test_the_number_of_series_is_bounded_and_the_greatest_stay() -> None:
         book.take([Change(key, START, Point(spend_units=number))])
     book.move((START + 1) * MINUTE)
     assert {key.value for key in book.series} == {f"u{number}" for number in range(40, 50)}
+
+
+def test_what_rests_for_weeks_is_forgotten() -> None:
+    """Keys and users come and go: a process that lives for months keeps none that are gone."""
+    watch = new_watch()
+    feed(watch, START, START + 120, steady(0.5))
+    assert KEY in watch.book.series and KEY in watch._known
+    watch.judge((START + (HOURS_KEPT + 5) * 60) * MINUTE, [])
+    assert not watch.book.series and not watch._known
 
 
 OVERRUN = Overrun(

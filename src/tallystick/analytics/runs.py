@@ -1,8 +1,9 @@
 """Runs: the list of them, and what happened in one.
 
-The list reads one folded row a run. The story of one run reads its facts in time order,
-the deliveries that were not originals, and its charge lines; the ledger's part is added
-by the caller, who may see the ledger.
+The list reads folded rows, about one a run. It sums few of them: first it looks when as many runs
+as it shows began, by that column alone, and then at those that began since. The story of one run
+reads its facts in time order, the deliveries that were not originals, and its charge lines; the
+ledger's part is added by the caller, who may see the ledger.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import base64
 import binascii
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -39,7 +40,17 @@ _EVENT_FILTERS = {
 
 _SIGNS = {"from": ">=", "to": "<"}
 _OF_RUNS = "by what runs have in common: runs are kept for ever"
-_STATUSES = ("running", "completed", "failed")
+_STATUSES = {
+    "running": "r.has_completed = 0 AND r.has_failed = 0",
+    "completed": "r.has_completed > 0",
+    "failed": "r.has_failed > 0",
+}
+"""Status -> what some row of such a run says."""
+
+_LOOKED_AT = 4
+"""Rows looked at first for each run wanted: a run has some while it goes on, and filters leave some
+out. When that is too few, eight times as many, and so on."""
+
 LIMIT_MAX = 500
 TIMELINE_MAX = 20_000
 """Events, attempts, repeats and children that the story of one run shows."""
@@ -75,6 +86,20 @@ _OF_THE_ROW = frozenset(("sign", "correction_id", "log_partition", "log_offset")
 """What a row has that its event has not."""
 
 
+class _Wanted(NamedTuple):
+    """Which runs are to be listed, as conditions."""
+
+    of_runs: list[str]
+    """On sums over a run's rows."""
+    of_begins: list[str]
+    """What the row with the run's begin passes: whose it is, and when it began."""
+    of_rows: list[str]
+    """Each is passed by some row of the run, not all by the same."""
+    of_keys: list[str]
+    """On tenant and run id alone."""
+    parameters: dict[str, Any]
+
+
 class Runs:
     """Answers questions about runs from ClickHouse."""
 
@@ -96,22 +121,50 @@ class Runs:
         """
         if "from" in filters and not _EVENT_FILTERS.keys().isdisjoint(filters):
             require_kept(self._store, int(filters["from"]), _OF_RUNS)
-        conditions, parameters = _list_conditions(filters)
+        wanted = _wanted(filters)
         if cursor:
             started_at, tenant, run_id = _read_cursor(cursor)
-            conditions.append(
+            wanted.of_runs.append(
                 "(started_at, tenant_id, run_id) < ({at:DateTime64(6)}, {t:String}, {r:String})"
             )
-            parameters |= {"at": started_at, "t": tenant, "r": run_id}
-        sql = _SQL["query_runs"].format(having=" AND ".join(conditions) or "1")
-        parameters["limit"] = min(max(limit, 1), LIMIT_MAX) + 1
-        rows = self._store.query_rows(sql, parameters)
-        page = rows[: parameters["limit"] - 1]
+            wanted.of_begins.append("r.started_at <= {at:DateTime64(6)}")
+            wanted.parameters.update(at=started_at, t=tenant, r=run_id)
+        limit = min(max(limit, 1), LIMIT_MAX)
+        rows = self._newest(wanted, limit + 1)
+        page = rows[:limit]
         more = len(rows) > len(page)
         return {
             "runs": [_present_run(row) for row in page],
             "next_cursor": _write_cursor(page[-1]) if more and page else None,
         }
+
+    def _newest(self, wanted: _Wanted, limit: int) -> list[dict[str, Any]]:
+        """The newest runs, at most `limit`."""
+        count = _LOOKED_AT * limit
+        while not wanted.of_keys:  # to search events again and again would cost more
+            likely = _all([*wanted.of_begins, *wanted.of_rows])
+            sql = _SQL["query_start"].format(tests=likely)
+            found = self._store.query_rows(sql, {**wanted.parameters, "rows": count})
+            if not found:
+                break
+            since = {"since": found[0]["started_at"]}
+            among = _with_row([*wanted.of_begins, "r.started_at >= {since:DateTime64(6)}"])
+            began = "started_at >= {since:DateTime64(6)}"  # of others some may be missing
+            rows = self._query_runs(
+                among, [*wanted.of_runs, began], wanted.parameters | since, limit
+            )
+            if len(rows) == limit:
+                return rows
+            count *= 8
+        tests = [wanted.of_begins, *([one] for one in wanted.of_rows)]
+        conditions = [*(_with_row(one) for one in tests if one), *wanted.of_keys]
+        return self._query_runs(_all(conditions), wanted.of_runs, wanted.parameters, limit)
+
+    def _query_runs(
+        self, among: str, having: Sequence[str], parameters: Mapping[str, Any], limit: int
+    ) -> list[dict[str, Any]]:
+        sql = _SQL["query_runs"].format(among=among, having=_all(having))
+        return self._store.query_rows(sql, {**parameters, "limit": limit})
 
     def get(self, run_id: str, tenant_id: str | None = None) -> dict[str, Any]:
         """Return the story of one run.
@@ -159,11 +212,11 @@ class Runs:
 
     def _find(self, run_id: str, tenant_id: str | None) -> dict[str, Any]:
         condition = "run_id = {run:String}"
-        parameters: dict[str, Any] = {"run": run_id, "limit": 2}
+        parameters: dict[str, Any] = {"run": run_id}
         if tenant_id:
             condition += " AND tenant_id = {tenant:String}"
             parameters["tenant"] = tenant_id
-        rows = self._store.query_rows(_SQL["query_runs"].format(having=condition), parameters)
+        rows = self._query_runs(condition, [], parameters, 2)
         if not rows:
             raise NotFound(f"no run {run_id[:128]!r} is known", code="unknown_run")
         if len(rows) > 1:
@@ -176,11 +229,10 @@ class Runs:
 
     def _children(self, tenant: str, run_id: str) -> tuple[list[dict[str, Any]], int]:
         """Runs below a run, one more than are shown, and what all of them cost."""
-        having = (
-            "tenant_id = {tenant:String} AND run_id != {run:String} AND "
-            "(parent_run_id = {run:String} OR root_run_id = {run:String})"
-        )
-        sql = _SQL["query_runs"].format(having=having)
+        is_below = "({0}parent_run_id = {{run:String}} OR {0}root_run_id = {{run:String}})"
+        among = _with_row(["r.tenant_id = {tenant:String}", is_below.format("r.")])
+        having = _all(["run_id != {run:String}", is_below.format("")])
+        sql = _SQL["query_runs"].format(among=among, having=having)
         parameters = {"tenant": tenant, "run": run_id, "limit": self._timeline_max + 1}
         rows = self._store.query_rows(sql, parameters)
         if len(rows) <= self._timeline_max:
@@ -191,23 +243,26 @@ class Runs:
         return rows, int(cost[0]["cost_units"])
 
 
-def _list_conditions(filters: Mapping[str, str]) -> tuple[list[str], dict[str, Any]]:
-    conditions: list[str] = []
-    parameters: dict[str, Any] = {}
+def _wanted(filters: Mapping[str, str]) -> _Wanted:
+    wanted = _Wanted([], [], [], [], {})
     of_events = [name for name in _EVENT_FILTERS if name in filters]
     for name, value in filters.items():
         if name == "status":
             if value not in _STATUSES:
                 raise InvalidInput(f"status must be one of {', '.join(_STATUSES)}", field="status")
-            conditions.append("status = {status:String}")
-            parameters["status"] = value
+            wanted.of_runs.append("status = {status:String}")
+            wanted.of_rows.append(_STATUSES[value])
+            wanted.parameters["status"] = value
         elif name in _SIGNS:
             if not of_events:
-                conditions.append(_within("started_at", name))
-            parameters[f"{name}_at"] = as_text(int(value))
+                wanted.of_runs.append(_within("started_at", name))
+                wanted.of_begins.append(_within("r.started_at", name))
+            wanted.parameters[f"{name}_at"] = as_text(int(value))
         elif name in _FILTERS:
-            conditions.append(f"{_FILTERS[name]} = {{is_{name}:String}}")
-            parameters[f"is_{name}"] = value
+            test = f"{_FILTERS[name]} = {{is_{name}:String}}"
+            wanted.of_runs.append(test)
+            (wanted.of_begins if name == "tenant" else wanted.of_rows).append(f"r.{test}")
+            wanted.parameters[f"is_{name}"] = value
         elif name in _EVENT_FILTERS:
             continue  # together, below
         else:
@@ -218,8 +273,16 @@ def _list_conditions(filters: Mapping[str, str]) -> tuple[list[str], dict[str, A
                 field=name[:40],
             )
     if of_events:
-        conditions.append(_event_condition(of_events, filters, parameters))
-    return conditions, parameters
+        wanted.of_keys.append(_event_condition(of_events, filters, wanted.parameters))
+    return wanted
+
+
+def _all(conditions: Sequence[str]) -> str:
+    return " AND ".join(conditions) or "1"
+
+
+def _with_row(tests: Sequence[str]) -> str:
+    return _SQL["runs_with_row"].format(tests=_all(tests))
 
 
 def _within(column: str, name: str) -> str:

@@ -1,5 +1,6 @@
 -- name: query_runs
--- Runs, newest first, one row each. Index: primary key when tenant and run are given.
+-- Runs, newest first, one row each: of those that a condition on single rows leaves.
+-- Index: primary key when tenant and run are given.
 SELECT tenant_id, run_id,
     min(r.started_at) AS started_at, max(r.last_event_at) AS last_event_at,
     multiIf(max(has_completed) > 0, 'completed', max(has_failed) > 0, 'failed', 'running') AS status,
@@ -13,10 +14,21 @@ SELECT tenant_id, run_id,
     sum(r.errors) AS errors, sum(r.tokens_input) AS tokens_input,
     sum(r.tokens_output) AS tokens_output, sum(r.cost_units) AS cost_units
 FROM tallystick.runs AS r
+WHERE {among}
 GROUP BY tenant_id, run_id
 HAVING {having}
 ORDER BY started_at DESC, tenant_id DESC, run_id DESC
 LIMIT {{limit:UInt32}};
+
+-- name: runs_with_row
+-- A condition: runs of which one row passes the tests. It reads the columns tested, and makes no
+-- sums: of a long history that is a small part of what the list of it would cost.
+(tenant_id, run_id) IN (SELECT tenant_id, run_id FROM tallystick.runs AS r WHERE {tests})
+
+-- name: query_start
+-- When the n-th newest row of a run that passes the tests began: about as many runs began since.
+SELECT started_at FROM tallystick.runs AS r WHERE {tests}
+ORDER BY started_at DESC LIMIT 1 OFFSET {{rows:UInt64}};
 
 -- name: query_runs_cost
 -- What the runs that a statement lists cost together. Index: that statement's.

@@ -207,9 +207,10 @@ class FactStore:
         self._fence = fence
         self._columns: dict[str, list[tuple[str, str]]] = {}
 
-    def query_landed_until(self, partition: int) -> int:
-        """The offset after the last one that landed; 0 when none did."""
-        rows = self._store.query_rows(_SQL["query_landed_until"], {"partition": partition})
+    def query_landed_until(self, partition: int, since: int) -> int:
+        """The offset after the last one that landed, from `since` on; 0 when none did."""
+        arguments = {"partition": partition, "since": since}
+        rows = self._store.query_rows(_SQL["query_landed_until"], arguments)
         return int(rows[0]["landed_until"]) if rows else 0
 
     def query_landed_offsets(self, table: str, partition: int, start: int, end: int) -> set[int]:
@@ -336,9 +337,10 @@ class FactStore:
             self._columns[table] = [(row["name"], row["type"]) for row in rows]
         return self._columns[table]
 
-    def query_identities(self, ids: Sequence[str]) -> list[dict[str, Any]]:
-        """Facts with these event ids: tenant_id, event_id, digest (hex), coordinates."""
-        return self._store.query_rows(_SQL["query_identities"].format(), {"ids": list(ids)})
+    def query_identities(self, tenants: Sequence[str], ids: Sequence[str]) -> list[dict[str, Any]]:
+        """Facts of these tenants and event ids: both, digest (hex), coordinates."""
+        arguments = {"tenants": list(tenants), "ids": list(ids)}
+        return self._store.query_rows(_SQL["query_identities"].format(), arguments)
 
     def query_landed_identities(
         self, partition: int, start: int, end: int, since: int

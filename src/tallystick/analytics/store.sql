@@ -1,9 +1,12 @@
 -- name: query_landed_until
--- The offset after the last one that facts or deliveries hold. Reads one column.
+-- The offset after the last one that facts or deliveries hold, of those from an offset on.
+-- Index: minmax on log_offset, so what landed long ago is not read.
 SELECT max(log_offset) + 1 AS landed_until FROM (
-    SELECT log_offset FROM tallystick.facts WHERE log_partition = {partition:UInt16}
+    SELECT log_offset FROM tallystick.facts
+    WHERE log_partition = {partition:UInt16} AND log_offset >= {since:UInt64}
     UNION ALL
-    SELECT log_offset FROM tallystick.deliveries WHERE log_partition = {partition:UInt16}
+    SELECT log_offset FROM tallystick.deliveries
+    WHERE log_partition = {partition:UInt16} AND log_offset >= {since:UInt64}
 )
 HAVING count() > 0;
 
@@ -131,11 +134,12 @@ FROM (
 GROUP BY tenant_id, run_id, log_partition;
 
 -- name: query_identities
--- What is known of an identity: digests and coordinates of facts with these ids.
--- Index: bloom filter on event_id.
+-- What is known of identities: digests and coordinates of facts with these ids of these tenants.
+-- Index: primary key (the tenants), bloom filter on event_id.
 SELECT tenant_id, event_id, hex(content_digest) AS digest, log_partition, log_offset
 FROM tallystick.facts
-WHERE event_id IN {{ids:Array(String)}} AND correction_id = '';
+WHERE tenant_id IN {{tenants:Array(String)}} AND event_id IN {{ids:Array(String)}}
+    AND correction_id = '';
 
 -- name: query_attempts
 -- Rated credits of runs by attempt: what the decision on a run's charge needs. Sums are of 128

@@ -51,7 +51,7 @@ class AllowedRates:
         }
         found = [(one, dict(one.terms.scope)) for one in budgets.values()]
         with transaction(self._pool) as connection:
-            views = budget_rows.load_each_windows(connection, now)
+            views = budget_rows.load_each(connection, now)
         for view in views:  # a window of each value, of those that work
             budget = budgets.get((view.tenant_id, view.budget_id))
             if budget is not None:

@@ -57,7 +57,7 @@ class BudgetAssignments:
         budgets = [one for tenant in self._active.tenants() for one in self._active.of(tenant)]
         parts = [part_of(one, (), at) for one in budgets if not each_of(one.terms.scope)]
         by_name = {(one.tenant_id, one.budget_id): one for one in budgets}
-        for view in budget_rows.load_each_windows(connection, at):
+        for view in budget_rows.load_each(connection, at):
             budget = by_name.get((view.tenant_id, view.budget_id))
             if budget is not None:
                 parts.append(part_of(budget, tuple(sorted(view.each.items())), at))

@@ -28,10 +28,15 @@ FROM ledger.account a JOIN ledger.balance b USING (account_id)
 WHERE a.account_id = ANY(%(account_ids)s);
 
 -- name: load_default_accounts
--- For each tenant the account named like it, or else its earliest. Index: account_of_tenant.
-SELECT DISTINCT ON (tenant_id) tenant_id, account_id
-FROM ledger.account WHERE tenant_id = ANY(%(tenant_ids)s)
-ORDER BY tenant_id, (account_id = tenant_id) DESC, created_at, account_id;
+-- For each tenant the account named like it, or else its earliest: one row of each is read, however
+-- many accounts it has. Index: primary key, account_of_tenant.
+SELECT tenant_id, account_id FROM (
+    SELECT n.tenant_id, coalesce((SELECT a.account_id FROM ledger.account a
+        WHERE a.account_id = n.tenant_id AND a.tenant_id = n.tenant_id), (SELECT a.account_id
+        FROM ledger.account a WHERE a.tenant_id = n.tenant_id
+        ORDER BY a.created_at, a.account_id LIMIT 1)) AS account_id
+    FROM unnest(%(tenant_ids)s::text[]) AS n(tenant_id)) AS found
+WHERE account_id IS NOT NULL;
 
 -- name: list_tenant_accounts
 -- All accounts of a tenant, or of everybody. Index: account_of_tenant.

@@ -1,6 +1,7 @@
 """The backfills' follower: one piece of the oldest open backfill a step, at its pace.
 
-Each minute it also reverses doubles: events that came by two log partitions. Several of these
+Each minute it also reverses doubles: events that came by two log partitions. To look for them in
+other runs reads all facts: that is made more seldom the longer it takes. Several of these
 followers may run: a piece that another one did, or that was decided before another correction
 landed, is refused by PostgreSQL and decided again.
 """
@@ -8,11 +9,11 @@ landed, is refused by PostgreSQL and decided again.
 from __future__ import annotations
 
 from tallystick.backfill import Pieces
-from tallystick.clock import MINUTE, SECOND, Clock, is_over
+from tallystick.clock import DAY, MINUTE, SECOND, Clock, is_over, rest_between
 from tallystick.reconcile.doubles import Doubles
 
 DOUBLES_EVERY = MINUTE
-"""How often new facts are searched for doubles; they count twice for so long at most."""
+"""How often new facts are searched for doubles in their runs."""
 
 
 class BackfillWorker:
@@ -25,7 +26,7 @@ class BackfillWorker:
         self._doubles = doubles
         self._clock = clock
         self._rested_at = self._rest = 0
-        self._doubles_at = 0
+        self._doubles_at = self._anywhere_at = self._anywhere_rest = 0
 
     def recover(self) -> None:
         """Nothing is only in memory."""
@@ -37,6 +38,10 @@ class BackfillWorker:
             if self._doubles.step():
                 return True
             self._doubles_at = now
+        if is_over(self._anywhere_rest, self._anywhere_at, now):
+            every = 0 if self._doubles.step_anywhere() else DOUBLES_EVERY
+            self._anywhere_at = now
+            self._anywhere_rest = rest_between(now, self._clock.now(), every, DAY)
         if not is_over(self._rest, self._rested_at, now):
             return False
         backfill = self._pieces.next_open()

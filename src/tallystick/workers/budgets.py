@@ -7,7 +7,7 @@ does nothing.
 
 from __future__ import annotations
 
-from tallystick.clock import SECOND, Clock
+from tallystick.clock import SECOND, Clock, is_over, rest_between
 from tallystick.enforcement.budgets import Budgets
 from tallystick.enforcement.budgets.crossing import Crossings
 from tallystick.ledger import Ledger
@@ -27,7 +27,8 @@ class BudgetKeeper:
         self._budgets = budgets
         self._crossings = crossings
         self._clock = clock
-        self._carry_at = 0
+        self._carried_at = self._carry_rest = 0
+        self._looked_at = self._look_rest = 0
 
     def recover(self) -> None:
         """Nothing is only in memory."""
@@ -35,7 +36,13 @@ class BudgetKeeper:
     def step(self) -> bool:
         """One round; False when nothing had changed."""
         rolled = self._ledger.roll_off()
-        if self._clock.now() >= self._carry_at:
+        now = self._clock.now()
+        if is_over(self._carry_rest, self._carried_at, now):
             self._budgets.refresh_carried()
-            self._carry_at = self._clock.now() + _CARRY_EVERY
-        return bool(rolled + self._crossings.check())
+            self._carried_at = now
+            self._carry_rest = rest_between(now, self._clock.now(), _CARRY_EVERY)
+        changed, now = 0, self._clock.now()
+        if is_over(self._look_rest, self._looked_at, now):
+            changed = self._crossings.check()
+            self._looked_at, self._look_rest = now, rest_between(now, self._clock.now(), 0)
+        return bool(rolled + changed)

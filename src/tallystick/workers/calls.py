@@ -1,14 +1,14 @@
 """The lane of calls: finishes what a process that died left behind of them.
 
-It looks every few seconds. Repeating a step does nothing, so where it runs and how often
-does not matter; one process at a time is enough.
+It looks every few seconds, at all calls under way: more seldom when that takes long. Repeating a
+step does nothing, so where it runs and how often does not matter; one process at a time is enough.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-from tallystick.clock import SECOND, Clock
+from tallystick.clock import SECOND, Clock, is_over, rest_between
 from tallystick.enforcement.calls.recovery import CallRecovery
 from tallystick.events.adapters import parse_body
 from tallystick.events.appending import Appender
@@ -26,17 +26,19 @@ class CallKeeper:
     def __init__(self, recovery: CallRecovery, clock: Clock) -> None:
         self._recovery = recovery
         self._clock = clock
-        self._next_at = 0
+        self._looked_at = self._rest = 0
 
     def recover(self) -> None:
         """Nothing is only in memory."""
 
     def step(self) -> bool:
         """Finish what is unfinished; False when it is too early to look, or nothing was."""
-        if self._clock.now() < self._next_at:
+        now = self._clock.now()
+        if not is_over(self._rest, self._looked_at, now):
             return False
-        self._next_at = self._clock.now() + _EVERY
-        return any(self._recovery.run())
+        has_finished = any(self._recovery.run())
+        self._looked_at, self._rest = now, rest_between(now, self._clock.now(), _EVERY)
+        return has_finished
 
 
 class LazyAppender:

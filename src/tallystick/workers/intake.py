@@ -59,11 +59,11 @@ class Intake:
         """Ask again what has landed."""
         self._known = {}
 
-    def take_up(self, partition: int, epoch: int) -> None:
-        """Before the first deliveries of a partition: find out what has landed of it."""
+    def take_up(self, partition: int, epoch: int, first: int) -> None:
+        """Before the first deliveries of a partition: find out what has landed from there on."""
         known = self._known.get(partition)
         if known is None or known.epoch != epoch:
-            landed = self._facts.query_landed_until(partition)
+            landed = self._facts.query_landed_until(partition, first)
             self._known[partition] = _Known(epoch, landed)
 
     def take_in(self, table: pa.Table) -> Touched:

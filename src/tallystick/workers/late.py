@@ -34,13 +34,14 @@ def judge_late(facts: FactStore, table: pa.Table, verdicts: Verdicts) -> Verdict
     is_late = is_original & table.column("is_late").to_numpy()
     if not is_late.any():
         return verdicts
-    ids = table.column("event_id").filter(pa.array(is_late)).unique()
+    late = table.filter(pa.array(is_late))
+    ids, tenants = (late.column(name).unique() for name in ("event_id", "tenant_id"))
     same = is_original & pc.is_in(table.column("event_id"), value_set=ids).to_numpy()
     rows = np.flatnonzero(same)
     columns = (table.column(name).take(pa.array(rows)).to_pylist() for name in _IDENTITY)
     deliveries = list(zip(*columns, strict=True))
     first: dict[_Identity, tuple[int, str]] = {}
-    for fact in facts.query_identities(sorted(ids.to_pylist())):
+    for fact in facts.query_identities(tenants.to_pylist(), sorted(ids.to_pylist())):
         identity = (fact["log_partition"], fact["tenant_id"], fact["event_id"])
         _note(first, identity, int(fact["log_offset"]), fact["digest"])
     for partition, tenant, event_id, offset, digest in deliveries:

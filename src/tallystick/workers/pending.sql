@@ -9,12 +9,19 @@ SET has_ended = charger.pending_run.has_ended OR excluded.has_ended,
     touched_at = excluded.touched_at, refused_at = 0, refusal = '';
 
 -- name: load_due
--- Runs that ended or have been quiet for long enough, oldest first, and those refused long ago.
--- Index: pending_run_due.
-SELECT tenant_id, charge_key, touched_at FROM charger.pending_run
-WHERE shard = ANY (%(shards)s::smallint[]) AND (has_ended OR touched_at < %(quiet_since)s)
-    AND refused_at <= %(refused_until)s
-ORDER BY touched_at
+-- Runs that ended or have been quiet for long enough, oldest first, and those refused long ago. The
+-- oldest of each shard, ended or quiet, are looked up alone: so the index has them in order, and who
+-- waits behind them is not read. Index: pending_run_due.
+SELECT due.tenant_id, due.charge_key, due.touched_at
+FROM unnest(%(shards)s::smallint[]) AS own(shard)
+CROSS JOIN (VALUES (true, 9223372036854775807), (false, %(quiet_since)s::bigint))
+    AS state(has_ended, touched_before)
+CROSS JOIN LATERAL (
+    SELECT p.tenant_id, p.charge_key, p.touched_at FROM charger.pending_run p
+    WHERE p.shard = own.shard AND p.has_ended = state.has_ended
+        AND p.touched_at < state.touched_before AND p.refused_at <= %(refused_until)s
+    ORDER BY p.touched_at LIMIT %(runs_max)s) AS due
+ORDER BY due.touched_at
 LIMIT %(runs_max)s;
 
 -- name: load_waiting

@@ -20,7 +20,8 @@ class Restorer(Taking[ArchiveSource]):
         found = self._source.read_slice()
         if found is None:
             return Progress.NOTHING
-        self._intake.take_up(found.partition, found.epoch)
+        first = found.table.column("log_offset")[0].as_py()
+        self._intake.take_up(found.partition, found.epoch, first)
         is_correction = found.partition == CORRECTIONS
         take = self._intake.correct if is_correction else self._intake.take_in
         touched = take(found.table)

@@ -33,8 +33,9 @@ def require_facts_within(logs: Sequence[PostgresLog], facts: FactStore) -> None:
     """
     folded = facts.query_watermarks("rollup_minute")
     for log in logs:
-        landed = max(facts.query_landed_until(log.partition), folded.get(log.partition, 0))
         head = log.head()
+        beyond = facts.query_landed_until(log.partition, head)
+        landed = max(beyond, folded.get(log.partition, 0))
         if landed > head:
             raise InvariantBroken(
                 f"the log of partition {log.partition} ends at {head}, but ClickHouse has facts "

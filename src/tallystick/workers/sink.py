@@ -28,7 +28,8 @@ class Sink(Taking[Source]):
         if not chunks:
             return Progress.NOTHING
         for chunk in chunks:
-            self._intake.take_up(chunk.partition, chunk.epoch)
+            first = chunk.offsets[0] if chunk.offsets else chunk.offset_end
+            self._intake.take_up(chunk.partition, chunk.epoch, first)
         touched: Touched = {}
         usage = [table_of(chunk) for chunk in chunks if chunk.partition != CORRECTIONS]
         if usage:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from decimal import Decimal
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import psycopg
@@ -24,6 +24,15 @@ _BUDGET_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", re.ASCII)
 _terms = msgspec.json.Decoder(BudgetTerms)
 Connection = psycopg.Connection[Any]
 _Row = Any
+
+
+class EachWindow(NamedTuple):
+    """A window of a budget of each value."""
+
+    tenant_id: str
+    budget_id: str
+    each: dict[str, str]
+    """Dimension -> the value that "*" stands for."""
 
 
 def check_budget_id(budget_id: str) -> None:
@@ -174,9 +183,10 @@ def load_windows(connection: Connection, limit_ids: Sequence[str]) -> list[Windo
     return _windows(connection.execute(_SQL["load_windows"], arguments).fetchall())
 
 
-def load_each_windows(connection: Connection, now: int) -> list[WindowView]:
-    """Windows under way of budgets with a window for each value."""
-    return _windows(connection.execute(_SQL["load_each_windows"], {"now": now}).fetchall())
+def load_each(connection: Connection, now: int) -> list[EachWindow]:
+    """The windows under way of budgets with a window for each value."""
+    rows = connection.execute(_SQL["load_each"], {"now": now}).fetchall()
+    return [EachWindow(tenant, budget, msgspec.json.decode(each)) for tenant, budget, each in rows]
 
 
 def load_carrying(connection: Connection) -> list[Budget]:

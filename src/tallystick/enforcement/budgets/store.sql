@@ -92,7 +92,7 @@ SELECT w.limit_id, w.tenant_id, w.budget_id, w.each::text, w.start_at, w.end_at,
     l.capacity, l.used, l.held, l.overrun, l.let_through
 FROM enforcement.budget_window w JOIN ledger.limit_window l USING (limit_id)
 WHERE w.tenant_id = %(tenant_id)s AND w.budget_id = %(budget_id)s
-    AND (w.end_at IS NULL OR w.end_at > %(now)s)
+    AND coalesce(w.end_at, 9223372036854775807) > %(now)s
 ORDER BY l.limit_id FOR UPDATE OF l;
 
 -- name: update_capacities
@@ -110,12 +110,14 @@ FROM unnest(%(limit_ids)s::text[], %(carried)s::bigint[]) AS n(limit_id, carried
 WHERE w.limit_id = n.limit_id AND w.carried <> n.carried;
 
 -- name: list_windows
--- Windows of a budget, newest first. Index: window_of_budget.
+-- Windows of a budget, newest first, and of one time those used most. Index: window_of_budget, from
+-- its end on, so that windows of long ago are not read.
 SELECT w.limit_id, w.tenant_id, w.budget_id, w.each::text, w.start_at, w.end_at, w.carried,
     l.capacity, l.used, l.held, l.overrun, l.let_through
 FROM enforcement.budget_window w JOIN ledger.limit_window l USING (limit_id)
 WHERE w.tenant_id = %(tenant_id)s AND w.budget_id = %(budget_id)s
-ORDER BY w.start_at DESC, l.used + l.held DESC, w.limit_id LIMIT %(limit)s;
+ORDER BY coalesce(w.end_at, 9223372036854775807) DESC, l.used + l.held DESC, w.limit_id
+LIMIT %(limit)s;
 
 -- name: load_windows
 -- Windows by id. Index: primary keys.
@@ -124,12 +126,10 @@ SELECT w.limit_id, w.tenant_id, w.budget_id, w.each::text, w.start_at, w.end_at,
 FROM enforcement.budget_window w JOIN ledger.limit_window l USING (limit_id)
 WHERE w.limit_id = ANY(%(limit_ids)s::text[]);
 
--- name: load_each_windows
--- Windows under way of each value. Reads all windows.
-SELECT w.limit_id, w.tenant_id, w.budget_id, w.each::text, w.start_at, w.end_at, w.carried,
-    l.capacity, l.used, l.held, l.overrun, l.let_through
-FROM enforcement.budget_window w JOIN ledger.limit_window l USING (limit_id)
-WHERE w.each <> '{}' AND (w.end_at IS NULL OR w.end_at > %(now)s);
+-- name: load_each
+-- The values for which budgets of each value have a window under way. Index: window_under_way.
+SELECT w.tenant_id, w.budget_id, w.each::text FROM enforcement.budget_window w
+WHERE w.each <> '{}' AND coalesce(w.end_at, 9223372036854775807) > %(now)s;
 
 -- name: load_carrying
 -- Active budgets that carry over. Reads all budgets.
@@ -137,17 +137,19 @@ SELECT tenant_id, budget_id, revision, status, content::text, created_at, change
 FROM enforcement.budget WHERE status = 'active' AND content->>'carry_over_max' <> '0';
 
 -- name: load_crossed
--- Thresholds that are reached and not told yet, in windows under way. Index: window_of_budget,
--- primary keys.
+-- Thresholds that are reached and not told yet, in windows under way: it reads all of those.
+-- Index: window_under_way, primary keys; apart, or the order of what is asked for chooses another.
+WITH w AS MATERIALIZED (
+    SELECT limit_id, tenant_id, budget_id, carried FROM enforcement.budget_window
+    WHERE coalesce(end_at, 9223372036854775807) > %(now)s)
 SELECT w.limit_id, t.at, (array_agg(t.action ORDER BY array_position(
         ARRAY['block', 'downgrade', 'throttle', 'alert'], t.action)))[1] AS action,
     (b.content->>'amount')::bigint + w.carried AS total
-FROM enforcement.budget b
-JOIN enforcement.budget_window w USING (tenant_id, budget_id)
+FROM w JOIN enforcement.budget b USING (tenant_id, budget_id)
 JOIN ledger.limit_window l USING (limit_id)
 CROSS JOIN LATERAL jsonb_to_recordset(b.content->'thresholds') AS t(at numeric, action text)
 LEFT JOIN enforcement.budget_crossing c ON c.limit_id = w.limit_id AND c.at = t.at
-WHERE b.status = 'active' AND (w.end_at IS NULL OR w.end_at > %(now)s) AND l.used + l.held > 0
+WHERE b.status = 'active' AND l.used + l.held > 0
     AND l.used + l.held >= floor(t.at * ((b.content->>'amount')::bigint + w.carried))
     AND (c.limit_id IS NULL OR c.cleared_at IS NOT NULL)
 GROUP BY w.limit_id, t.at, b.content, w.carried ORDER BY w.limit_id, t.at LIMIT %(limit)s;

@@ -1,8 +1,9 @@
 """Budgets of runs: a limit that a root run and every run below it draw from.
 
 Which runs have one is kept in memory, so that the other calls ask nobody; what other
-processes make is read once a second. Of a tenant whose budgets do not all fit, a run that is
-not found is asked for: no budget is ever taken for absent. The counting itself is the ledger's.
+processes make is read once a second. A process begins with the newest budgets, as many as fit,
+however many there ever were. Of a tenant whose budgets do not all fit, a run that is not found
+is asked for: no budget is ever taken for absent. The counting itself is the ledger's.
 """
 
 from __future__ import annotations
@@ -38,6 +39,8 @@ class RunBudgets:
         """None: the run was asked for and has none."""
         self._incomplete: set[str] = set()
         """Tenants of which something was left out."""
+        self._has_older = False
+        """Whether there were more budgets at the beginning than fit, of whatever tenants."""
         self._seen_until = 0
 
     async def put(self, tenant_id: str, run_id: str, *, asset: str, amount_units: int) -> RunBudget:
@@ -75,7 +78,8 @@ class RunBudgets:
         """The budget that a call of a root run draws from."""
         run = (tenant_id, root_run_id)
         found = self._known.get(run)
-        if found is None and tenant_id in self._incomplete and run not in self._known:
+        may_have = self._has_older or tenant_id in self._incomplete
+        if found is None and may_have and run not in self._known:
             found = await asyncio.to_thread(self._ask, tenant_id, root_run_id)
         return found
 
@@ -92,6 +96,8 @@ class RunBudgets:
 
     def refresh(self) -> None:
         """Learn what other processes made since the last time."""
+        if not self._seen_until:
+            self._begin()
         since, after = max(self._seen_until - _OVERLAP_MICROS, 0), ("", "")
         while True:
             with for_every_tenant():
@@ -102,6 +108,14 @@ class RunBudgets:
                 self._seen_until = max(self._seen_until, since)
             if len(found) < BUDGETS_PER_READ:
                 return
+
+    def _begin(self) -> None:
+        """Learn the newest budgets."""
+        with for_every_tenant():
+            newest = self._store.load_newest_run_budgets(self._known_max)
+        self._has_older = len(newest) == self._known_max
+        self._learn(newest[::-1])
+        self._seen_until = newest[0].changed_at if newest else 0
 
     def _learn(self, budgets: list[KnownBudget]) -> None:
         for budget in budgets:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from tallystick.analytics.horizon import require_kept
+from tallystick.analytics.store import within
 from tallystick.plumbing.clickhouse import ClickHouse
+from tallystick.plumbing.log import CORRECTIONS, Position
 from tallystick.plumbing.sql import load_statements
 
 _SQL = load_statements("tallystick.enforcement.calls", "facts.sql")
+_DELIVERIES_SEEN = 1_000_000
+"""Newest deliveries that tell how long answers usually are, however many came in a day."""
 
 
 class CallFact(NamedTuple):
@@ -25,8 +29,12 @@ class CallFact(NamedTuple):
 class CallFacts:
     """Reads the facts of calls."""
 
-    def __init__(self, store: ClickHouse) -> None:
+    def __init__(
+        self, store: ClickHouse, landed: Callable[[], Mapping[int, Position]] = dict
+    ) -> None:
+        """`landed` tells how far each log partition can be read."""
         self._store = store
+        self._landed = landed
 
     def query_calls(self, runs: Sequence[tuple[str, str]]) -> dict[tuple[str, str], CallFact]:
         """Calls of runs (tenant, run) that have an event, by (tenant, hold)."""
@@ -51,7 +59,12 @@ class CallFacts:
             sql, {"tenant_id": tenant_id, "from_at": from_at, "to_at": to_at}
         )
 
-    def query_usual_outputs(self, from_at: int) -> list[tuple[str, str, list[int]]]:
-        """Answers' lengths since a time: (tenant, model, output tokens)."""
-        rows = self._store.query_rows(_SQL["query_usual_outputs"].format(), {"from_at": from_at})
+    def query_usual_outputs(self) -> list[tuple[str, str, list[int]]]:
+        """The newest answers' lengths: (tenant, model, output tokens)."""
+        ends = {one: found.offset for one, found in self._landed().items() if one != CORRECTIONS}
+        if not ends:
+            return []
+        starts = {one: max(end - _DELIVERIES_SEEN // len(ends), 0) for one, end in ends.items()}
+        condition = within("log_offset", starts, ends)
+        rows = self._store.query_rows(_SQL["query_usual_outputs"].format(condition=condition))
         return [(row["tenant_id"], row["model"], list(row["outputs"])) for row in rows]

@@ -28,9 +28,9 @@ GROUP BY provider, model, scope HAVING calls > 0
 ORDER BY tokens_input DESC LIMIT 1000;
 
 -- name: query_usual_outputs
--- The last answers' lengths by tenant and model, to begin with. Index: the month of the facts.
+-- The last answers' lengths by tenant and model, to begin with, of facts of some offsets.
+-- Index: minmax on log_offset.
 SELECT tenant_id, model, groupArrayLast(100)(toInt64(f.tokens_output)) AS outputs
 FROM tallystick.kept_facts AS f
-WHERE event_type = 'token_usage' AND sign > 0 AND tokens_output > 0
-  AND occurred_at >= fromUnixTimestamp64Micro({{from_at:Int64}}, 'UTC')
+WHERE event_type = 'token_usage' AND sign > 0 AND tokens_output > 0 AND ({condition})
 GROUP BY tenant_id, model ORDER BY count() DESC LIMIT 2000;

@@ -13,7 +13,7 @@ import msgspec
 
 from tallystick.bounds import TOKENS_MAX
 from tallystick.catalog import Catalog
-from tallystick.clock import DAY, SECOND, Clock
+from tallystick.clock import SECOND, Clock
 from tallystick.enforcement.calls.audio import AUDIO_TIER
 from tallystick.enforcement.calls.details import Said
 from tallystick.enforcement.calls.estimate import (
@@ -93,10 +93,9 @@ class CallPrices:
             self._refreshing = None
 
     async def _warm_up(self) -> None:
-        """Learn how long answers are from the last day's facts; without them it is learned."""
-        since = self._clock.now() - DAY
+        """Learn how long answers are from the newest facts; without them it is learned."""
         try:
-            found = await asyncio.to_thread(self._facts.query_usual_outputs, since)
+            found = await asyncio.to_thread(self._facts.query_usual_outputs)
         except StoreUnavailable:
             return
         for tenant_id, model, outputs in found:

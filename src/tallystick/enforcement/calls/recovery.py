@@ -15,7 +15,7 @@ from typing import NamedTuple
 import msgspec
 
 from tallystick.access import OPERATOR
-from tallystick.clock import DAY, HOUR, SECOND, Clock
+from tallystick.clock import DAY, HOUR, MINUTE, SECOND, Clock
 from tallystick.enforcement.calls.details import CallDetails, permit_of, read_details
 from tallystick.enforcement.calls.facts import CallFact, CallFacts
 from tallystick.enforcement.calls.model import CallPermit, Usage
@@ -36,6 +36,9 @@ _HEARD_WITHIN = HOUR
 """How long after its hold ran out a call may still be settled before policy speaks."""
 
 _LOOK_BACK = 7 * DAY
+_OVERLAP = 10 * MINUTE
+"""What is looked at again: clocks of processes differ, and transactions end out of order."""
+
 _PAGE = 500
 _FIRST_ID = "00000000-0000-0000-0000-000000000000"
 _ESTIMATED = "settlement_unknown"
@@ -76,6 +79,7 @@ class CallRecovery:
         self._clock = clock
         self._young_micros = young_micros
         self._heard_within = heard_within
+        self._judged_until = 0
 
     def run(self) -> Finished:
         """Look at every open call that is not young, and at those that policy must settle."""
@@ -136,8 +140,9 @@ class CallRecovery:
 
     def _judge_unheard(self) -> int:
         now = self._clock.now()
+        since = max(now - _LOOK_BACK, self._judged_until)
         calls = self._store.load_resolved_calls(
-            since=now - _LOOK_BACK, due_before=now - self._heard_within, calls_max=_PAGE
+            since=since, due_before=now - self._heard_within, calls_max=_PAGE
         )
         facts = self._facts.query_calls([(call.tenant_id, call.run_id) for call in calls])
         for call in calls:
@@ -145,6 +150,8 @@ class CallRecovery:
             if details is not None:
                 is_heard = (call.tenant_id, call.hold_id) in facts
                 self._judge(call, details, is_heard=is_heard)
+        if len(calls) < _PAGE:  # holds end after they are due: who ended so long ago was in it
+            self._judged_until = now - max(self._heard_within, 0) - _OVERLAP
         return len(calls)
 
     def _judge(self, call: ResolvedCall, details: CallDetails, *, is_heard: bool) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -76,7 +77,7 @@ from tallystick.errors import (
 from tallystick.events.door import Door
 from tallystick.ledger import CaptureRequest, ExtendRequest, HoldRequest, Ledger, Outcome
 from tallystick.plumbing.clickhouse import ClickHouse
-from tallystick.plumbing.log import Verdict
+from tallystick.plumbing.log import Positions, Verdict
 from tallystick.rating import Rated, Rater
 
 _ACCOUNTS_KEPT = 50_000
@@ -104,7 +105,7 @@ class Calls:
         self._clock = clock
         self._store = CallStore(pool)
         self.run_budgets = RunBudgets(self._store, ledger, clock)
-        facts = CallFacts(clickhouse)
+        facts = CallFacts(clickhouse, partial(Positions(pool).load, "sink"))
         self.prices = CallPrices(
             catalog, facts, clock, settings or CallSettings(), self.run_budgets.refresh
         )

@@ -111,6 +111,11 @@ class CallStore:
         )
         return [KnownBudget(*row) for row in rows]
 
+    def load_newest_run_budgets(self, rows_max: int) -> list[KnownBudget]:
+        """Budgets that were made or changed last, the newest first."""
+        rows = self._rows("load_newest_run_budgets", rows_max=rows_max)
+        return [KnownBudget(*row) for row in rows]
+
     def load_open_calls(self, *, after: str, before: str, holds_max: int) -> list[OpenCall]:
         """A page of open holds between two ids."""
         rows = self._rows("load_open_calls", after=after, before=before, holds_max=holds_max)

@@ -15,6 +15,11 @@ WHERE changed_at >= %(since)s
     AND (changed_at, tenant_id, run_id) > (%(since)s, %(after_tenant)s::text, %(after_run)s::text)
 ORDER BY changed_at, tenant_id, run_id LIMIT %(rows_max)s;
 
+-- name: load_newest_run_budgets
+-- The budgets of runs that were made or changed last. Index: run_budget_changed.
+SELECT tenant_id, run_id, limit_id, asset, changed_at FROM calls.run_budget
+ORDER BY changed_at DESC LIMIT %(rows_max)s;
+
 -- name: load_run_budget
 -- One run's budget and what is left of it. Index: primary keys.
 SELECT r.tenant_id, r.run_id, r.limit_id, r.asset, r.amount AS amount_units,

@@ -134,15 +134,19 @@ class Book:
                 series = self.series[key] = Series((hour + 1) * 60)
             series.add_hour(hour, point)
 
-    def move(self, at: int) -> None:
-        """Time has come to `at`; once an hour forget what is old or too much."""
+    def move(self, at: int) -> bool:
+        """Time has come to `at`; once an hour forget what is old or too much, and say so."""
         self.at = max(self.at, at)
         hour = self.at // HOUR
-        if hour != self._trimmed_hour:
-            self._trimmed_hour = hour
-            for series in self.series.values():
-                series.trim(self.at // MINUTE)
-            self._bound()
+        if hour == self._trimmed_hour:
+            return False
+        self._trimmed_hour = hour
+        for key, series in list(self.series.items()):
+            series.trim(self.at // MINUTE)
+            if not series.hours:
+                del self.series[key]
+        self._bound()
+        return True
 
     def _bound(self) -> None:
         by_dimension: dict[tuple[str, str], list[SeriesKey]] = {}

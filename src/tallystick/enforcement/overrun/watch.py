@@ -106,7 +106,8 @@ class Watch:
 
     def judge(self, at: int, changed: Iterable[SeriesKey]) -> Said:
         """Say what runs away at event time `at` among series that changed."""
-        self.book.move(at)
+        if self.book.move(at):
+            self._known = {key: one for key, one in self._known.items() if key in self.book.series}
         found: list[tuple[SeriesKey, Finding]] = []
         for key in changed:
             series = self.book.series.get(key)

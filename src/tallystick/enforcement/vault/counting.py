@@ -17,7 +17,7 @@ import msgspec
 import numpy as np
 from psycopg_pool import ConnectionPool
 
-from tallystick.clock import SECOND, Clock, is_over
+from tallystick.clock import SECOND, Clock, is_over, rest_between
 from tallystick.enforcement.vault.ended import EndedWindows
 from tallystick.enforcement.vault.model import (
     BUCKET,
@@ -82,6 +82,9 @@ class Counting:
         self._ended = EndedWindows(pool, store, heads)
         self._thresholds = thresholds
         self._looked_at = 0
+        self._windows_at = self._windows_rest = 0
+        self._watched: set[str] = set()
+        """Limits that are watched for certain: nobody stops to watch one that is under way."""
 
     def count(
         self,
@@ -235,12 +238,22 @@ class Counting:
         """Watch budgets that are new, see what the ledger did, and tell of thresholds."""
         with transaction(self._pool) as connection:
             self._store.begin(connection, {}, ())
+            self._follow_ledger(connection, now)
+        if not is_over(self._windows_rest, self._windows_at, now):
+            return
+        with transaction(self._pool) as connection:
+            self._store.begin(connection, {}, ())
             current = self._assignments.current(connection, now)
             closed_at = self._ended.closed_at(connection)
-            self._watch(connection, [one for one in current if _is_open(one, 0, closed_at)])
-            self._follow_ledger(connection, now)
+            watched = [one for one in current if _is_open(one, 0, closed_at)]
+            new = [one for one in watched if one.limit_id not in self._watched]
+            if new:
+                self._watch(connection, new)
             if self._thresholds is not None:
                 self._thresholds.tell(connection, current, now)
+        self._watched = {one.limit_id for one in watched}
+        self._windows_at = now
+        self._windows_rest = rest_between(now, self._clock.now(), 0)
 
     def _follow_ledger(self, connection: Connection, now: int) -> None:
         """Runs whose holds moved since are due again."""

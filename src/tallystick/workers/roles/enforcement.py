@@ -81,11 +81,12 @@ def seals(parts: Parts) -> Follower:
 
 
 def budgets(parts: Parts) -> Follower:
-    """Windows of budgets, and thresholds that were crossed."""
+    """Windows of budgets, and thresholds that were crossed; of all windows it asks for a few."""
+    pool = parts.pool_by_index()
     return BudgetKeeper(
         parts.ledger,
-        Budgets(parts.pool, parts.clock),
-        Crossings(parts.pool, AlertStore(), parts.clock),
+        Budgets(pool, parts.clock),
+        Crossings(pool, AlertStore(), parts.clock),
         parts.clock,
     )
 

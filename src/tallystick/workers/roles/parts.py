@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 
+from psycopg_pool import ConnectionPool
+
 from tallystick.analytics.store import FactStore
 from tallystick.archive import Archive
 from tallystick.catalog import Catalog
@@ -26,7 +28,7 @@ from tallystick.plumbing.leases import Leases
 from tallystick.plumbing.log import CORRECTIONS, Positions, PostgresLog
 from tallystick.plumbing.log.kafka import KafkaOptions, KafkaWriter
 from tallystick.plumbing.objects import open_objects
-from tallystick.plumbing.postgres import open_pool
+from tallystick.plumbing.postgres import BY_INDEX, open_pool
 from tallystick.workers.options import EngineOptions
 
 
@@ -47,6 +49,13 @@ class Parts:
     def close(self) -> None:
         """Let everything go; the loops have stopped before."""
         self.opened.close()
+
+    def pool_by_index(self) -> ConnectionPool:
+        """One connection whose every statement looks rows up by index."""
+        url = self.options.postgres_url
+        pool = open_pool(url, connections_max=1, settings=BY_INDEX)
+        self.opened.callback(pool.close)
+        return pool
 
     def clickhouse(self, timeout_seconds: float | None = None) -> ClickHouse:
         """A connection of its own: threads do not wait for each other."""
