@@ -662,6 +662,7 @@ CREATE VIEW enforcement.vault_user_spend WITH (security_invoker='true') AS
 CREATE TABLE enforcement.vault_watch (
     limit_id text NOT NULL,
     positions jsonb NOT NULL,
+    ends_at bigint,
     watched_at bigint NOT NULL
 );
 CREATE TABLE gateway.provider_key (
@@ -1110,6 +1111,7 @@ CREATE INDEX vault_scope_of_project ON enforcement.vault_scope USING btree (tena
 CREATE INDEX vault_scope_of_team ON enforcement.vault_scope USING btree (tenant_id, team);
 CREATE INDEX vault_scope_of_user ON enforcement.vault_scope USING btree (tenant_id, user_id);
 CREATE INDEX vault_seen_by_age ON enforcement.vault_seen USING btree (seen_at);
+CREATE INDEX vault_watch_ended ON enforcement.vault_watch USING btree (ends_at, limit_id);
 CREATE INDEX window_of_budget ON enforcement.budget_window USING btree (tenant_id, budget_id, COALESCE(end_at, '9223372036854775807'::bigint));
 CREATE INDEX window_under_way ON enforcement.budget_window USING btree (COALESCE(end_at, '9223372036854775807'::bigint));
 CREATE INDEX account_of_tenant ON ledger.account USING btree (tenant_id, created_at, account_id);
