@@ -47,6 +47,16 @@ def test_a_refusal_goes_down_the_ladder_too(scene: Scene, tenant: Tenant) -> Non
     assert model_of(biased) == ("gpt-4o-mini", "budget:dear")
 
 
+def test_a_call_that_has_ended_refuses_no_other(scene: Scene, tenant: Tenant) -> None:
+    """There is room for one call at a time: neither its next attempt nor the next call waits."""
+    tenant.budget("tight", scope={"team": "search"}, amount="0.004")
+    for number in range(6):
+        mark = f"#overloaded times=1 key={tenant.name}-{number} in=10 out=5#"
+        assert model_of(tenant.chat(mark)) == ("gpt-4o", "")
+    wait_for(lambda: tenant.quota("tight", team="search")["held"] == "0")
+    assert tenant.used("tight") == "0.00045"  # six answers at 0.000075
+
+
 def test_a_mitigation_names_the_model(scene: Scene, tenant: Tenant) -> None:
     made = tenant.mitigate("downgrade", scope={"team": "search"}, downgrade_to="gpt-4o-mini")
     wait_for(lambda: model_of(tenant.chat("#normal in=10 out=5#"))[1], seconds=5)

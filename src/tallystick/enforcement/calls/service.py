@@ -388,6 +388,10 @@ class Calls:
         self._later.put(Settled(permit, usage, rated))
         return projection_of(permit, event_id, rated)
 
+    async def finish_captures(self) -> bool:
+        """Free what calls that have ended here still hold; False when none does."""
+        return await self._later.finish()
+
     async def _append(self, messages: Sequence[dict[str, Any]]) -> None:
         """Return once a call's events are durable; a repeat is a success.
 
