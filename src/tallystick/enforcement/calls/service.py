@@ -451,9 +451,9 @@ class Calls:
 
     async def _cover(self, permit: CallPermit, rated: Rated) -> None:
         """Hold what a call cost beyond its hold, if there is credit: else it is a shortfall."""
-        more = Actual(credit_units=rated.credit_units - permit.credit_units)
+        more = rated.credit_units - permit.credit_units
         try:
-            await self._authorizer.extend(
+            await self._authorizer.cover(
                 permit.hold_id, more, idempotency_key="call:cover", tenant_id=permit.tenant_id
             )
         except (Conflict, CallRefused, Blocked, TooManyRequests):
