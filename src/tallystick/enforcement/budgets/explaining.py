@@ -73,35 +73,24 @@ def _credit_limit(ledger: Ledger, question: Question) -> dict[str, Any]:
 def _named_limits(ledger: Ledger, parts: Sequence[LimitPart]) -> list[dict[str, Any]]:
     asked = {part.limit_id: part.units for part in parts}
     names = {units: asset for asset, units in LEDGER_ASSETS.items()}
-    shown = []
-    for limit in ledger.load_limits(list(asked)) if asked else ():
-        asset, units = names[limit.asset], asked[limit.limit_id]
-        room = max(limit.capacity - limit.used - limit.held, 0)
-        shown.append(
-            {
-                "decided_by": f"limit:{limit.limit_id}",
-                "limit_id": limit.limit_id,
-                "enforcement": limit.kind,
-                "asset": asset,
-                "asked": amount_text(units, asset),
-                "capacity": amount_text(limit.capacity, asset),
-                "used": amount_text(limit.used, asset),
-                "held": amount_text(limit.held, asset),
-                "room": amount_text(room, asset),
-                "fits": max(units, 1) <= room,
-            }
-        )
-    return shown
+    found = ledger.load_limits(list(asked)) if asked else []
+    return [
+        {
+            "decided_by": f"limit:{one.limit_id}",
+            "limit_id": one.limit_id,
+            "enforcement": one.kind,
+            **_figures(names[one.asset], asked[one.limit_id], one.capacity, one.used, one.held),
+        }
+        for one in found
+    ]
 
 
 def _budget_limit(
     part: WindowPart, view: WindowView | None, units: Mapping[str, int]
 ) -> dict[str, Any]:
     terms = part.budget.terms
-    asset = terms.asset
     capacity = view.capacity if view else capacity_of(terms, 0)
     used, held = (view.used, view.held) if view else (0, 0)
-    room, asked = max(capacity - used - held, 0), units[part.asset]
     end_at = part.window.end_at
     return {
         "decided_by": f"budget:{part.budget.budget_id}",
@@ -110,10 +99,17 @@ def _budget_limit(
         "name": terms.name,
         "scope": dict(terms.scope),
         "each": dict(part.each),
-        "asset": asset,
-        "asked": amount_text(asked, asset),
         "starts_at": format_time(part.window.start_at) if end_at is not None else None,
         "resets_at": format_time(end_at) if end_at is not None else None,
+        **_figures(terms.asset, units[part.asset], capacity, used, held),
+    }
+
+
+def _figures(asset: str, asked: int, capacity: int, used: int, held: int) -> dict[str, Any]:
+    room = max(capacity - used - held, 0)
+    return {
+        "asset": asset,
+        "asked": amount_text(asked, asset),
         "capacity": amount_text(capacity, asset),
         "used": amount_text(used, asset),
         "held": amount_text(held, asset),
