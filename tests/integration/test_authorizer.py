@@ -112,6 +112,26 @@ def test_a_throttle_asks_to_wait_and_a_downgrade_is_advice(scene: Scene) -> None
     scene.run(work)
 
 
+def test_the_budget_that_says_cheaper_is_named(scene: Scene) -> None:
+    """Not the one that only asks to wait."""
+    for budget_id, action in (("a-slow", "throttle"), ("z-cheap", "downgrade")):
+        terms = BudgetTerms(
+            asset="requests",
+            amount=10,
+            window="day",
+            thresholds=(Threshold(Decimal("0.1"), action),),
+        )
+        scene.budgets.put(scene.tenant, budget_id, terms, changed_by="test")
+
+    async def work() -> None:
+        assert await scene.status() == "posted"
+        scene.seconds += 1
+        advice = await scene.authorizer.advice(scene.ask())
+        assert advice.downgrade and advice.decided_by == "budget:z-cheap"
+
+    scene.run(work)
+
+
 def test_a_guard_forbids_before_anything_is_taken(scene: Scene) -> None:
     class Closed:
         async def check(self, ask: Ask) -> None:

@@ -115,6 +115,49 @@ def test_an_edit_holds_at_once_and_is_kept(server: Server, tenant: str) -> None:
     assert server.client.get("/v1/budgets/b", params={"tenant_id": tenant}).status_code == 404
 
 
+def test_a_budget_that_is_paused_refuses_no_more_to_work_under_way(
+    server: Server, tenant: str
+) -> None:
+    put(server, tenant, "b", amount="0.05", scope={"team": "search"})
+    held = hold(server, tenant, cost_usd="0.04", attribution={"team": "search"}).json()
+
+    def extend() -> int:
+        more = {"amount": "1", "cost_usd": "0.02", "idempotency_key": f"e{next(_serial)}"}
+        answer = server.client.post(f"/v1/holds/{held['hold_id']}/extend", json=more)
+        if answer.status_code == 402:
+            why = server.get(f"/v1/refusals/{answer.json()['operation_id']}")
+            assert why["decided_by"] == "budget:b" and len(why["limits"]) == 2
+        return answer.status_code
+
+    def change(status: str) -> None:
+        body = {"tenant_id": tenant, "status": status}
+        server.client.patch("/v1/budgets/b", json=body).raise_for_status()
+
+    assert extend() == 402
+    change("paused")
+    assert extend() == 200
+    change("active")
+    assert extend() == 402
+    server.client.delete("/v1/budgets/b", params={"tenant_id": tenant}).raise_for_status()
+    assert extend() == 200
+
+
+def test_what_would_decide_is_asked_as_work_is(server: Server, tenant: str) -> None:
+    """A key's own budget stands in the way of its holds, so it is told of too."""
+    made = {"name": "app", "tenant_id": tenant, "roles": ["engineer", "service"]}
+    key = server.client.post("/v1/api-keys", json=made).json()
+    put(server, tenant, "keys", amount="0.01", scope={"key": "*"})
+    work = {"account_id": tenant, "amount": "1", "cost_usd": "0.02"}
+    headers = {"Authorization": f"Bearer {key['key']}"}
+    held = server.client.post("/v1/holds", json={**work, "idempotency_key": "k"}, headers=headers)
+    would = server.client.post("/v1/budgets:explain", json=work, headers=headers).json()
+    assert (held.status_code, held.json()["decided_by"]) == (402, "budget:keys")
+    assert (would["would_be"], would["decided_by"]) == ("declined", "budget:keys")
+    named = {**work, "attribution": {"key": key["key_id"]}}
+    asked = server.client.post("/v1/budgets:explain", json=named).json()
+    assert asked["decided_by"] == "budget:keys"
+
+
 def test_a_repeated_hold_is_answered_as_before_whatever_was_edited(
     server: Server, tenant: str
 ) -> None:

@@ -245,6 +245,25 @@ def test_an_answer_beyond_its_hold_tops_up_or_is_covered(scene: Scene) -> None:
     assert longer.shortfall_units == 0
 
 
+def test_a_run_budget_in_credits_does_not_make_a_dear_answer_free(scene: Scene) -> None:
+    """What a call costs beyond its hold has been spent: the account pays it all the same."""
+
+    async def step(calls: Calls) -> Any:
+        asset = "CREDIT/6"
+        await calls.run_budgets.put("acme", "dear", asset=asset, amount_units=1_000_000)
+        permit = await calls.authorize(ask("dear", tokens_output_max=100, run_id="dear"))
+        assert permit.credit_units < 1_000_000
+        receipt = await calls.settle(permit, Usage(tokens_input=1000, tokens_output=5000))
+        return receipt, await calls.run_budgets.load("acme", "dear")
+
+    receipt, budget = scene.run(step)
+    assert receipt.credit_units > 1_000_000
+    assert (receipt.charged_units, receipt.shortfall_units) == (receipt.credit_units, 0)
+    assert budget.remaining_units == 0
+    (limit,) = scene.world.ledger.load_limits([budget.limit_id])
+    assert (limit.used, limit.held) == (receipt.credit_units, 0)
+
+
 def test_any_process_settles_by_the_hold_alone(scene: Scene) -> None:
     async def first(calls: Calls) -> Any:
         return await calls.authorize(ask("moved", attribution={"team": "search"}))

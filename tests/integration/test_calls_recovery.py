@@ -11,13 +11,13 @@ from tallystick.access import Principal
 from tallystick.clock import HOUR
 from tallystick.enforcement.authorization import Authorizer
 from tallystick.enforcement.calls import Calls, Usage
-from tallystick.enforcement.calls.facts import CallFacts
-from tallystick.enforcement.calls.recovery import CallRecovery
+from tallystick.enforcement.calls.facts import CallFact, CallFacts
+from tallystick.enforcement.calls.recovery import CallRecovery, limits_used
 from tallystick.enforcement.calls.store import CallStore
 from tallystick.errors import Conflict
 from tallystick.events.appending import JudgingAppender
 from tallystick.events.dedup import DedupIndex
-from tallystick.ledger import GrantRequest
+from tallystick.ledger import GrantRequest, LimitPart
 from tallystick.plumbing.clickhouse import ClickHouse
 from tallystick.plumbing.postgres import open_pool
 from tallystick.workers.calls import CallKeeper, LazyAppender
@@ -226,3 +226,13 @@ def test_a_repeat_of_policy_counts_once_and_release_counts_nothing(
     balance = scene.world.ledger.balance(tenant)
     assert (balance.held, balance.captured - balance.refunded) == (0, estimate)
     assert scene.world.ledger.verify() == []
+
+
+def test_a_free_call_that_is_recovered_is_a_request() -> None:
+    """As one is that its own process captured."""
+    assets = {"calls": "requests", "spent": "USD/9", "credits": "CREDIT/6"}
+    free = CallFact(credit_units=0, cost_units=0, tokens=0)
+    assert limits_used(list(assets), assets, free) == (
+        LimitPart("calls", 1),
+        LimitPart("spent", 0),
+    )

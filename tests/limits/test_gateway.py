@@ -47,6 +47,37 @@ def test_a_refusal_goes_down_the_ladder_too(scene: Scene, tenant: Tenant) -> Non
     assert model_of(biased) == ("gpt-4o-mini", "budget:dear")
 
 
+def test_a_call_that_has_ended_refuses_no_other(scene: Scene, tenant: Tenant) -> None:
+    """There is room for one call at a time: neither its next attempt nor the next call waits."""
+    tenant.budget("tight", scope={"team": "search"}, amount="0.004")
+    for number in range(6):
+        mark = f"#overloaded times=1 key={tenant.name}-{number} in=10 out=5#"
+        assert model_of(tenant.chat(mark)) == ("gpt-4o", "")
+    wait_for(lambda: tenant.quota("tight", team="search")["held"] == "0")
+    assert tenant.used("tight") == "0.00045"  # six answers at 0.000075
+
+
+def test_what_refused_a_call_is_told_whole(scene: Scene, tenant: Tenant) -> None:
+    """Every limit that it fell under, of its team, its key and its run, and which decided."""
+    tenant.budget("team", scope={"team": "search"}, amount="0.00001")
+    tenant.budget("ads", scope={"team": "ads"}, amount="0.00001")
+    tenant.budget("key", scope={"key": "*"}, amount="5")
+    tenant.post("/v1/run-budgets", run_id="small", amount="0.00001", tenant_id=tenant.name)
+    ours = {"decided_by": "budget:team", "limits": {"account", "team", "key"}}
+    run = {"decided_by": f"limit:run:{tenant.name}/small", "limits": {"account", "key", "run"}}
+    for team, headers, expected in (
+        ("search", {}, ours),
+        ("other", {"X-Tallystick-Run": "small"}, run),
+    ):
+        refused = tenant.chat(model="gpt-4o-mini", headers={"X-Tallystick-Team": team, **headers})
+        assert refused.status_code == 402, refused.text
+        why = scene.server.get(f"/v1/refusals/{refused.json()['error']['operation_id']}")
+        assert why["decided_by"] == why["now"]["decided_by"] == expected["decided_by"]
+        names = [one["decided_by"].removeprefix("limit:").split(":") for one in why["limits"]]
+        assert {name[1] if name[0] == "budget" else name[0] for name in names} == expected["limits"]
+        assert [one["asset"] for one in why["limits"] if one["decided"]] == ["USD"]
+
+
 def test_a_mitigation_names_the_model(scene: Scene, tenant: Tenant) -> None:
     made = tenant.mitigate("downgrade", scope={"team": "search"}, downgrade_to="gpt-4o-mini")
     wait_for(lambda: model_of(tenant.chat("#normal in=10 out=5#"))[1], seconds=5)

@@ -99,6 +99,17 @@ def test_every_asset_counts_once(scene: Scene, tenant: Tenant, asset: str, amoun
     assert Decimal(quota["spent"]) == Decimal(amount or "1.98")
 
 
+def test_a_call_that_costs_nothing_is_a_request(scene: Scene, tenant: Tenant) -> None:
+    """At once, by its capture: seconds later, by its event, nothing would bound how many."""
+    tenant.budget("few", scope={"team": "search"}, asset="requests", amount="3")
+    found = []
+    for _ in range(6):
+        found.append(tenant.chat("#refused#").status_code)
+        wait_for(lambda: tenant.quota("few", team="search")["held"] == "0")
+    assert found == [400, 400, 400, 402, 402, 402]
+    settled(tenant, "few", "3", team="search")
+
+
 def same(quota: Told) -> Told | None:
     return quota if quota["spent"] == quota["used"] else None
 

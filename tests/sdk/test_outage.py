@@ -16,6 +16,10 @@ import pytest
 from openai import OpenAI
 
 from tallystick.sdk import Tallystick, Unreachable, instrument
+from tallystick.sdk.context import Place
+from tallystick.sdk.metering.bodies import read_request
+from tallystick.sdk.metering.call import Call, Ending
+from tallystick.usage import Usage
 from tests.sdk.provider import INPUT, OUTPUT, Provider
 from tests.sdk.serving import key_of, story_of
 from tests.sdk.test_openai import ask
@@ -126,3 +130,18 @@ def test_refuse_makes_no_call_without_leave(provider: Provider) -> None:
                 ask(openai)
         assert len(provider.seen) == seen
         client.close(0)
+
+
+def test_what_is_charged_later_falls_under_the_same_budgets() -> None:
+    """The model that was asked for, whatever the provider calls it, and the organization."""
+    with Tallystick("http://127.0.0.1:9", "none") as client:
+        settings = client.settings
+    request = read_request("POST", "/v1/chat/completions", b'{"model":"gpt-4o","messages":[]}')
+    assert request is not None
+    place = Place(attribution={"org": "north", "team": "search"})
+    call = Call(request, place, settings, provider="openai", call_id="c", began_at=0)
+    call.go_on_unmetered()
+    ending = Ending(Usage(tokens_input=1), served_model="gpt-4o-2024-08-06")
+    event = call.settle(ending).content
+    assert (event["model"], event["served_model"]) == ("gpt-4o", "gpt-4o-2024-08-06")
+    assert (event["team"], event["attrs"]) == ("search", {"tallystick_org": "north"})

@@ -13,10 +13,12 @@ from starlette.responses import Response
 from tallystick.api.requests import read_json, read_limit, respond, tenant_of
 from tallystick.api.route_entry import RouteEntry
 from tallystick.api.services import Services
+from tallystick.enforcement.attribution import attributed
 from tallystick.enforcement.budgets import Budget, BudgetTerms, Threshold
-from tallystick.enforcement.budgets.explaining import Question, explain, explain_refusal
+from tallystick.enforcement.budgets.explaining import Question, explain
 from tallystick.enforcement.budgets.model import ASSETS
 from tallystick.enforcement.budgets.showing import show_budget, show_window
+from tallystick.enforcement.refusals import explain_refusal
 from tallystick.errors import InvalidInput, NotFound
 from tallystick.ids import Uuid7Source
 from tallystick.units import CREDIT, USD, parse_amount
@@ -189,7 +191,7 @@ async def post_explain(services: Services, request: Request) -> Response:
             "tokens": body.tokens or 0,
             "requests": 1,
         },
-        attribution={**body.attribution, **principal.attribution},
+        attribution={**body.attribution, **attributed(body.attribution, principal)},
     )
     return respond(
         await asyncio.to_thread(

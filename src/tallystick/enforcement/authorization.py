@@ -68,6 +68,7 @@ class Actual(msgspec.Struct, frozen=True, kw_only=True):
     credit_units: int
     usd_units: int | None = None
     tokens: int | None = None
+    requests: int | None = None
     limits: tuple[LimitPart, ...] = ()
     """The actual amounts of limits that the asker named itself."""
 
@@ -80,7 +81,7 @@ class Advice(msgspec.Struct, frozen=True):
     throttle_seconds: int = 0
     """It should wait so long."""
     decided_by: str = ""
-    """mitigation:<id> or budget:<id>, the first that says so."""
+    """mitigation:<id> or budget:<id>, the first that says so; of a downgrade before a wait."""
     model: str = ""
     """The model to call, where a mitigation names it."""
 
@@ -206,6 +207,18 @@ class Authorizer:
             )
         )
 
+    async def cover(
+        self, hold_id: str, credit_units: int, *, idempotency_key: str, tenant_id: str
+    ) -> Outcome:
+        """Set aside credit for what work has cost already; its limits count that at the capture."""
+        covered = ExtendRequest(
+            hold_id=hold_id,
+            units=credit_units,
+            actuals=((_CREDIT, 0),),
+            idempotency_key=idempotency_key,
+        )
+        return await self._committer.apply(covered, tenant_id=tenant_id)
+
     async def capture(
         self,
         hold_id: str,
@@ -255,12 +268,14 @@ class Authorizer:
         if self._enforcing is None:
             return Advice()
         parts = await self._enforcing.match(ask.account_id, ask.tenant_id, ask.attribution)
-        downgrade, seconds, deciders = False, 0, []
-        for part, is_downgrade, wait in await self._enforcing.thresholds(parts, _units_of(ask)):
-            downgrade, seconds = downgrade or is_downgrade, max(seconds, wait)
-            if is_downgrade or wait:
-                deciders.append(f"budget:{part.budget.budget_id}")
-        return Advice(downgrade, seconds, deciders[0] if deciders else "")
+        found = await self._enforcing.thresholds(parts, _units_of(ask))
+        cheaper = [part for part, is_downgrade, _ in found if is_downgrade]
+        slower = [part for part, _, wait in found if wait]
+        return Advice(
+            bool(cheaper),
+            max((wait for _, _, wait in found), default=0),
+            next((f"budget:{part.budget.budget_id}" for part in (*cheaper, *slower)), ""),
+        )
 
     async def check(self, ask: Ask) -> None:
         """Raise Blocked or TooManyRequests for work that guards forbid; nothing is held."""
@@ -358,5 +373,9 @@ def _units_of(ask: Ask) -> dict[str, int]:
 
 def actuals_of(actual: Actual) -> tuple[tuple[str, int], ...]:
     """What is known beside credit, by the ledger's assets."""
-    said = ((_USD, actual.usd_units), ("tokens", actual.tokens))
+    said = (
+        (_USD, actual.usd_units),
+        ("tokens", actual.tokens),
+        ("requests", actual.requests),
+    )
     return tuple([(asset, units) for asset, units in said if units is not None])

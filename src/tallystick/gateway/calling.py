@@ -27,7 +27,7 @@ from tallystick.gateway.door import TokenRate
 from tallystick.gateway.headers import answer_headers, call_headers
 from tallystick.gateway.health import Health
 from tallystick.gateway.heartbeat import Heartbeat
-from tallystick.gateway.insisting import insist
+from tallystick.gateway.insisting import insist, insist_on_room
 from tallystick.gateway.keys import KeyRing
 from tallystick.gateway.model import Asked, ModelOff, ModelUnknown, UpstreamBusy, UpstreamFailed
 from tallystick.gateway.money import CallAsk, CallPermit, CallReceipt, CallRefused, Calls, Usage
@@ -236,6 +236,9 @@ class Calling:
         raise refused
 
     async def _permit(self, ask: CallAsk) -> CallPermit:
+        return await insist_on_room(self.calls, ask, self._held)
+
+    async def _held(self, ask: CallAsk) -> CallPermit:
         try:
             return await self.calls.authorize(ask)
         except asyncio.CancelledError:

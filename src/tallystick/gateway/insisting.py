@@ -10,11 +10,15 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
+import msgspec
+
 from tallystick.errors import SlowDown, StoreUnavailable
+from tallystick.gateway.money import CallAsk, CallPermit, CallRefused, Calls
 
 T = TypeVar("T")
 _DELAYS = (0.1, 0.5, 2.0, 5.0)
 """Seconds between tries; what stays unsettled is left to the ledger's resolver."""
+_FULL = frozenset({"budget_exceeded", "credit_exhausted"})
 
 
 async def insist(step: Callable[[], Awaitable[T]]) -> T:
@@ -25,3 +29,21 @@ async def insist(step: Callable[[], Awaitable[T]]) -> T:
         except (StoreUnavailable, SlowDown):
             await asyncio.sleep(delay)
     return await step()
+
+
+async def insist_on_room(
+    calls: Calls, ask: CallAsk, hold: Callable[[CallAsk], Awaitable[CallPermit]]
+) -> CallPermit:
+    """Hold for a call, or CallRefused.
+
+    A call that has ended holds its most until its capture is made, a moment later: that
+    refuses neither the next call nor another attempt. So it is made, and asked once more.
+    """
+    try:
+        return await hold(ask)
+    except CallRefused as refused:
+        may_fit = refused.retry == "wait" and refused.code in _FULL
+        if not (may_fit and await calls.finish_captures()):
+            raise
+    again = f"{ask.idempotency_key}-again"
+    return await hold(msgspec.structs.replace(ask, idempotency_key=again))

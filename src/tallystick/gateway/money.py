@@ -36,6 +36,10 @@ class Calls(Protocol):
         """Charge what was used; not `is_waiting`, it returns once the charge is certain."""
         ...
 
+    async def finish_captures(self) -> bool:
+        """Free what calls that have ended here still hold; False when none does."""
+        ...
+
     async def advise(self, ask: CallAsk, *, has_cheaper: bool = True) -> Advice:
         """What budgets and mitigations say of a call before it is asked for."""
         ...

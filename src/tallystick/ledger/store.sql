@@ -416,11 +416,12 @@ WHERE tenant_id = %(tenant_id)s AND run_id = %(run_id)s AND run_id <> ''
 ORDER BY posted_at, account_id, sequence LIMIT 1000;
 
 -- name: load_refusal
--- A declined operation. Index: unique id.
-SELECT operation_id::text AS operation_id, account_id, tenant_id, kind, code, decided_by, units,
-    run_id, details, posted_at
-FROM ledger.operation
-WHERE operation_id = %(operation_id)s::uuid AND outcome = 'declined';
+-- A declined operation; of an extension, with what its hold was for. Index: unique id.
+SELECT o.operation_id::text AS operation_id, o.account_id, o.tenant_id, o.kind, o.code,
+    o.decided_by, o.units, o.run_id, coalesce(h.details, o.details) AS details, o.posted_at
+FROM ledger.operation o
+LEFT JOIN ledger.operation h ON o.kind = 'extend' AND h.operation_id = o.hold_id
+WHERE o.operation_id = %(operation_id)s::uuid AND o.outcome = 'declined';
 
 -- name: load_run_targets
 -- What each run should have been charged by its facts. Reads the whole table.

@@ -17,8 +17,8 @@ from tallystick.sdk.context import Place, error_code_of
 Kind = Literal["run", "attempt", "tool"]
 Event = dict[str, Any]
 
-FIELD_OF_DIMENSION = {"user": "user_id", "project": "project_id"}
-"""Dimensions whose field in an event has another name; any other is called the same."""
+FIELD_OF_DIMENSION = {"user": "user_id", "project": "project_id", "org": "tallystick_org"}
+"""Dimensions whose field or attribute in an event has another name; any other has its own."""
 
 DIMENSIONS = frozenset(
     [

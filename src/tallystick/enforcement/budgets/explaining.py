@@ -6,20 +6,20 @@ know what they would do. Reads only; figures are of now, not of when work was re
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
 
 from tallystick.clock import format_time
 from tallystick.enforcement.budgets.matching import ActiveBudgets, WindowPart
-from tallystick.enforcement.budgets.model import WindowView
+from tallystick.enforcement.budgets.model import LEDGER_ASSETS, WindowView
 from tallystick.enforcement.budgets.rules import capacity_of
 from tallystick.enforcement.budgets.service import Budgets
 from tallystick.enforcement.budgets.showing import amount_text
 from tallystick.errors import NotFound
-from tallystick.ledger import Ledger
-from tallystick.units import CREDIT, USD, format_amount
+from tallystick.ledger import Ledger, LimitPart
+from tallystick.units import CREDIT, format_amount
 
 
 class Question(msgspec.Struct, frozen=True):
@@ -29,6 +29,8 @@ class Question(msgspec.Struct, frozen=True):
     tenant_id: str
     units: Mapping[str, int]
     attribution: Mapping[str, str]
+    limits: tuple[LimitPart, ...] = ()
+    """Parts of limits that the work names itself: the budget of its run."""
 
 
 def explain(budgets: Budgets, ledger: Ledger, question: Question, at: int) -> dict[str, Any]:
@@ -42,47 +44,12 @@ def explain(budgets: Budgets, ledger: Ledger, question: Question, at: int) -> di
     views = budgets.load_windows([part.limit_id for part in parts])
     limits = [_credit_limit(ledger, question)]
     limits += [_budget_limit(part, views.get(part.limit_id), question.units) for part in parts]
+    limits += _named_limits(ledger, question.limits)
     deciding = [one for one in limits if not one["fits"] and one["enforcement"] == "hard"]
     return {
         "would_be": "declined" if deciding else "held",
         "decided_by": deciding[0]["decided_by"] if deciding else None,
         "limits": limits,
-    }
-
-
-def explain_refusal(
-    budgets: Budgets, ledger: Ledger, operation_id: str, tenant_id: str
-) -> dict[str, Any] | None:
-    """Why an operation was declined; None when there is no such refusal of this tenant."""
-    found = ledger.load_refusal(operation_id)
-    if found is None or tenant_id not in ("", found["tenant_id"]):
-        return None
-    details = msgspec.json.decode(found["details"]) if found["details"] else {}
-    question = Question(
-        found["account_id"],
-        found["tenant_id"],
-        {
-            str(CREDIT): found["units"],
-            str(USD): details.get("cost_usd_units", 0),
-            "tokens": details.get("tokens", 0),
-            "requests": 1,
-        },
-        details.get("attribution", {}),
-    )
-    limit_id = found["decided_by"].removeprefix("limit:")
-    answer = explain(budgets, ledger, question, found["posted_at"])
-    for one in answer["limits"]:
-        one["decided"] = found["decided_by"] == one["decided_by"] or one["limit_id"] == limit_id
-    decided = [one["decided_by"] for one in answer["limits"] if one["decided"]]
-    return {
-        "operation_id": found["operation_id"],
-        "code": found["code"],
-        "refused_at": format_time(found["posted_at"]),
-        "decided_by": decided[0] if decided else found["decided_by"],
-        "account_id": found["account_id"],
-        "run_id": found["run_id"],
-        "limits": answer["limits"],
-        "now": {"would_be": answer["would_be"], "decided_by": answer["decided_by"]},
     }
 
 
@@ -103,14 +70,27 @@ def _credit_limit(ledger: Ledger, question: Question) -> dict[str, Any]:
     }
 
 
+def _named_limits(ledger: Ledger, parts: Sequence[LimitPart]) -> list[dict[str, Any]]:
+    asked = {part.limit_id: part.units for part in parts}
+    names = {units: asset for asset, units in LEDGER_ASSETS.items()}
+    found = ledger.load_limits(list(asked)) if asked else []
+    return [
+        {
+            "decided_by": f"limit:{one.limit_id}",
+            "limit_id": one.limit_id,
+            "enforcement": one.kind,
+            **_figures(names[one.asset], asked[one.limit_id], one.capacity, one.used, one.held),
+        }
+        for one in found
+    ]
+
+
 def _budget_limit(
     part: WindowPart, view: WindowView | None, units: Mapping[str, int]
 ) -> dict[str, Any]:
     terms = part.budget.terms
-    asset = terms.asset
     capacity = view.capacity if view else capacity_of(terms, 0)
     used, held = (view.used, view.held) if view else (0, 0)
-    room, asked = max(capacity - used - held, 0), units[part.asset]
     end_at = part.window.end_at
     return {
         "decided_by": f"budget:{part.budget.budget_id}",
@@ -119,10 +99,17 @@ def _budget_limit(
         "name": terms.name,
         "scope": dict(terms.scope),
         "each": dict(part.each),
-        "asset": asset,
-        "asked": amount_text(asked, asset),
         "starts_at": format_time(part.window.start_at) if end_at is not None else None,
         "resets_at": format_time(end_at) if end_at is not None else None,
+        **_figures(terms.asset, units[part.asset], capacity, used, held),
+    }
+
+
+def _figures(asset: str, asked: int, capacity: int, used: int, held: int) -> dict[str, Any]:
+    room = max(capacity - used - held, 0)
+    return {
+        "asset": asset,
+        "asked": amount_text(asked, asset),
         "capacity": amount_text(capacity, asset),
         "used": amount_text(used, asset),
         "held": amount_text(held, asset),

@@ -89,6 +89,11 @@ class Budget(msgspec.Struct, frozen=True):
     changed_at: int
     changed_by: str
 
+    @property
+    def kind(self) -> str:
+        """What the ledger does at the end of its windows: what is not active refuses nothing."""
+        return self.terms.kind if self.status == "active" else "shadow"
+
 
 class Window(msgspec.Struct, frozen=True):
     """[start_at, end_at); a rolling window has no end and begins at 0."""

@@ -127,7 +127,7 @@ class Budgets:
             (one.limit_id, capacity_of(budget.terms, carry), carry)
             for one, carry in zip(windows, carried, strict=True)
         ]
-        store.update_capacities(connection, changed, budget.terms.kind)
+        store.update_capacities(connection, changed, budget.kind)
         return sum(
             (one.capacity, one.carried) != (capacity, carry)
             for one, (_, capacity, carry) in zip(windows, changed, strict=True)

@@ -132,7 +132,7 @@ def insert_windows(
         "carried": [carry for _, carry in ordered],
         "assets": [part.asset for part, _ in ordered],
         "capacities": [capacity_of(part.budget.terms, carry) for part, carry in ordered],
-        "kinds": [part.budget.terms.kind for part, _ in ordered],
+        "kinds": [part.budget.kind for part, _ in ordered],
         "slice_micros": [slice_micros(part.budget.terms) for part, _ in ordered],
         "slices": [SLICES if part.window.end_at is None else None for part, _ in ordered],
     }

@@ -27,6 +27,7 @@ def actual_of(settled: Settled) -> Actual:
         credit_units=rated.credit_units,
         usd_units=rated.cost_units,
         tokens=usage.tokens_input + usage.tokens_output,
+        requests=1,  # also when it cost nothing: its event counts as one
         limits=limit_parts(permit.limit, rated.credit_units, rated.cost_units, least=0),
     )
 

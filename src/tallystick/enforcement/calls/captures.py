@@ -63,9 +63,19 @@ class LaterCaptures:
     async def close(self) -> None:
         """Make what waits, then stop."""
         self._is_closing = True
-        await self._flush()
-        if self._tasks:
-            await asyncio.gather(*self._tasks)
+        await self.finish()
+
+    async def finish(self) -> bool:
+        """Return once what waits now is captured; False when nothing did.
+
+        Who waits may be cancelled; the captures go on.
+        """
+        if self._waiting:
+            self._start(self._flush())
+        if not self._tasks:
+            return False
+        await asyncio.wait(self._tasks)
+        return True
 
     def _start(self, step: Awaitable[None]) -> None:
         task = asyncio.ensure_future(step)

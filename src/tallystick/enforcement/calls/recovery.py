@@ -165,8 +165,8 @@ class CallRecovery:
 def limits_used(
     limit_ids: list[str], assets: dict[str, str], fact: CallFact
 ) -> tuple[LimitPart, ...]:
-    """What a call used of each limit of its hold that does not count credits or calls."""
-    used = {str(USD): fact.cost_units, "USD": fact.cost_units, "tokens": fact.tokens}
+    """What a call used of each limit of its hold that does not count credits."""
+    used = {str(USD): fact.cost_units, "USD": fact.cost_units, "tokens": fact.tokens, "requests": 1}
     return tuple(
         LimitPart(limit_id, used[asset])
         for limit_id in limit_ids

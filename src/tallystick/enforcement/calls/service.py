@@ -389,6 +389,10 @@ class Calls:
         self._later.put(Settled(permit, usage, rated))
         return projection_of(permit, event_id, rated)
 
+    async def finish_captures(self) -> bool:
+        """Free what calls that have ended here still hold; False when none does."""
+        return await self._later.finish()
+
     async def _append(self, messages: Sequence[dict[str, Any]]) -> None:
         """Return once a call's events are durable; a repeat is a success.
 
@@ -448,9 +452,9 @@ class Calls:
 
     async def _cover(self, permit: CallPermit, rated: Rated) -> None:
         """Hold what a call cost beyond its hold, if there is credit: else it is a shortfall."""
-        more = Actual(credit_units=rated.credit_units - permit.credit_units)
+        more = rated.credit_units - permit.credit_units
         try:
-            await self._authorizer.extend(
+            await self._authorizer.cover(
                 permit.hold_id, more, idempotency_key="call:cover", tenant_id=permit.tenant_id
             )
         except (Conflict, CallRefused, Blocked, TooManyRequests):

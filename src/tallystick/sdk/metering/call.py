@@ -171,11 +171,12 @@ class Call:
             for name in Usage.__struct_fields__
             if name.startswith("tokens_")
         }
-        served = ending.usage.service_tier
+        served, served_model = ending.usage.service_tier, ending.served_model
         fields = {
             **counts,
             "provider": self.provider,
-            "model": ending.served_model or self.request.model,
+            "model": self.request.model,  # as a settled call's: budgets and prices go by it
+            "served_model": served_model if served_model != self.request.model else "",
             "request_id": self.call_id,
             "service_tier": self.request.service_tier if served is None else tier_of(served),
             "usage_quality": ending.usage.quality,
