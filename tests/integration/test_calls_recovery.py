@@ -36,6 +36,9 @@ class Died(Exception):
 class DyingAuthorizer(Authorizer):
     """Dies when it is asked to capture: the event is durable then."""
 
+    async def cover(self, *_: Any, **__: Any) -> Any:
+        raise Died
+
     async def capture(self, *_: Any, **__: Any) -> Any:
         raise Died
 
@@ -236,3 +239,12 @@ def test_a_free_call_that_is_recovered_is_a_request() -> None:
         LimitPart("calls", 1),
         LimitPart("spent", 0),
     )
+
+
+def test_a_recovered_call_that_cost_more_than_its_hold_is_paid_whole(scene: Scene) -> None:
+    permit = die_between_event_and_capture(scene, "dear", tokens_output_max=1, tokens_input=1)
+    while scene.world.sink.step():
+        pass
+    assert recovery_of(scene).run().captured == 1
+    target, charged, shortfall = charge_of(scene, permit.run_id)
+    assert charged == target > permit.credit_units and shortfall == 0

@@ -8,6 +8,7 @@ or as nothing. Every step can be repeated: keys and event ids follow from the ho
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Callable
 from typing import NamedTuple
@@ -23,8 +24,8 @@ from tallystick.enforcement.calls.store import CallStore, OpenCall, ResolvedCall
 from tallystick.enforcement.calls.usage_event import event_id_of, messages_of
 from tallystick.errors import Conflict, TallystickError
 from tallystick.events.redaction import Redactor
-from tallystick.ledger import CaptureRequest, Ledger, LimitPart
-from tallystick.units import USD
+from tallystick.ledger import CaptureRequest, ExtendRequest, Ledger, LimitPart
+from tallystick.units import CREDIT, USD
 
 SETTLE_KEY = "call:settle"
 """The key of a call's capture, whoever makes it: there is one a hold."""
@@ -117,6 +118,8 @@ class CallRecovery:
             idempotency_key=SETTLE_KEY,
         )
         try:
+            if fact.credit_units > call.units:
+                self._cover(call, fact)
             outcome = self._ledger.apply(request)
         except Conflict:
             return False  # its own process was only slow
@@ -135,6 +138,17 @@ class CallRecovery:
                 )
             )
         return True
+
+    def _cover(self, call: OpenCall, fact: CallFact) -> None:
+        """Hold what it cost beyond its hold, as its own process would have: else a shortfall."""
+        more = ExtendRequest(
+            hold_id=call.hold_id,
+            units=fact.credit_units - call.units,
+            actuals=((str(CREDIT), 0),),
+            idempotency_key="call:cover",
+        )
+        with contextlib.suppress(Conflict):  # its time is over, or it is covered already
+            self._ledger.apply(more)
 
     # Neither
 
