@@ -211,12 +211,7 @@ class Authorizer:
         self, hold_id: str, credit_units: int, *, idempotency_key: str, tenant_id: str
     ) -> Outcome:
         """Set aside credit for what work has cost already; its limits count that at the capture."""
-        covered = ExtendRequest(
-            hold_id=hold_id,
-            units=credit_units,
-            actuals=((_CREDIT, 0),),
-            idempotency_key=idempotency_key,
-        )
+        covered = cover_request(hold_id, credit_units, idempotency_key)
         return await self._committer.apply(covered, tenant_id=tenant_id)
 
     async def capture(
@@ -369,6 +364,16 @@ def told(outcome: Outcome) -> Outcome:
 
 def _units_of(ask: Ask) -> dict[str, int]:
     return {_CREDIT: ask.credit_units, _USD: ask.usd_units, "tokens": ask.tokens, "requests": 1}
+
+
+def cover_request(hold_id: str, credit_units: int, idempotency_key: str) -> ExtendRequest:
+    """More credit for a hold whose work has cost it already."""
+    return ExtendRequest(
+        hold_id=hold_id,
+        units=credit_units,
+        actuals=((_CREDIT, 0),),
+        idempotency_key=idempotency_key,
+    )
 
 
 def actuals_of(actual: Actual) -> tuple[tuple[str, int], ...]:

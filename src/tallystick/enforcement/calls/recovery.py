@@ -17,6 +17,7 @@ import msgspec
 
 from tallystick.access import OPERATOR
 from tallystick.clock import DAY, HOUR, MINUTE, SECOND, Clock
+from tallystick.enforcement.authorization import cover_request
 from tallystick.enforcement.calls.details import CallDetails, permit_of, read_details
 from tallystick.enforcement.calls.facts import CallFact, CallFacts
 from tallystick.enforcement.calls.model import CallPermit, Usage
@@ -24,11 +25,14 @@ from tallystick.enforcement.calls.store import CallStore, OpenCall, ResolvedCall
 from tallystick.enforcement.calls.usage_event import event_id_of, messages_of
 from tallystick.errors import Conflict, TallystickError
 from tallystick.events.redaction import Redactor
-from tallystick.ledger import CaptureRequest, ExtendRequest, Ledger, LimitPart
-from tallystick.units import CREDIT, USD
+from tallystick.ledger import CaptureRequest, Ledger, LimitPart
+from tallystick.units import USD
 
 SETTLE_KEY = "call:settle"
 """The key of a call's capture, whoever makes it: there is one a hold."""
+
+COVER_KEY = "call:cover"
+"""The key of what is held for a call that cost more than its hold, before its capture."""
 
 _YOUNG_MICROS = 10 * SECOND
 """A call this young is settled by its own process, or soon will be."""
@@ -141,12 +145,7 @@ class CallRecovery:
 
     def _cover(self, call: OpenCall, fact: CallFact) -> None:
         """Hold what it cost beyond its hold, as its own process would have: else a shortfall."""
-        more = ExtendRequest(
-            hold_id=call.hold_id,
-            units=fact.credit_units - call.units,
-            actuals=((str(CREDIT), 0),),
-            idempotency_key="call:cover",
-        )
+        more = cover_request(call.hold_id, fact.credit_units - call.units, COVER_KEY)
         with contextlib.suppress(Conflict):  # its time is over, or it is covered already
             self._ledger.apply(more)
 

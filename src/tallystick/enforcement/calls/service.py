@@ -59,7 +59,7 @@ from tallystick.enforcement.calls.model import (
     Usage,
 )
 from tallystick.enforcement.calls.prices import CallPrices, CallSettings
-from tallystick.enforcement.calls.recovery import SETTLE_KEY
+from tallystick.enforcement.calls.recovery import COVER_KEY, SETTLE_KEY
 from tallystick.enforcement.calls.store import CallStore, OpenCall
 from tallystick.enforcement.calls.usage_event import (
     check_usage,
@@ -455,7 +455,7 @@ class Calls:
         more = rated.credit_units - permit.credit_units
         try:
             await self._authorizer.cover(
-                permit.hold_id, more, idempotency_key="call:cover", tenant_id=permit.tenant_id
+                permit.hold_id, more, idempotency_key=COVER_KEY, tenant_id=permit.tenant_id
             )
         except (Conflict, CallRefused, Blocked, TooManyRequests):
             return  # ended, run out, or forbidden: the work is done all the same
