@@ -27,20 +27,6 @@ def is_over(span: int, since: int, now: int) -> bool:
     return not 0 <= now - since < span
 
 
-def rest_between(begun: int, ended: int, every: int, most: int = 10 * MINUTE) -> int:
-    """How long after a look at everything that is open began the next one does (micros).
-
-    What is open may be much: then looks are further apart, and take a twentieth of the time. But
-    not beyond `most`: a clock that was set forward meanwhile is no look that took long.
-
-    >>> rest_between(0, 10, 3_000), rest_between(0, 1_000, 3_000)
-    (3000, 20000)
-    >>> rest_between(0, HOUR, 3_000) // MINUTE
-    10
-    """
-    return max(every, min((ended - begun) * 20, most))
-
-
 class Clock(Protocol):
     """Tells the time in micros."""
 
@@ -66,6 +52,43 @@ class FixedClock:
     def now(self) -> int:
         """Return the time that was set."""
         return self.micros
+
+
+class Pace:
+    """When to look again at everything that is open: after `every` micros, or more seldom.
+
+    What is open may be much: then looks are further apart, and take a twentieth of the time. But
+    not beyond `most`: a clock that was set forward meanwhile is no look that took long.
+
+    >>> clock = FixedClock(0)
+    >>> pace = Pace(clock, 3_000)
+    >>> pace.is_due(), pace.is_due()
+    (True, True)
+    >>> clock.micros = 1_000  # that long it took
+    >>> pace.done()
+    >>> [pace.is_due() for clock.micros in (1_000, 19_999, 20_000)]
+    [False, False, True]
+    """
+
+    def __init__(self, clock: Clock, every: int, most: int = 10 * MINUTE) -> None:
+        self._clock = clock
+        self._every = every
+        self._most = most
+        self._begun = self._since = self._rest = 0
+
+    def is_due(self) -> bool:
+        """Whether it is time: then the look begins here. It stays due until it is done."""
+        now = self._clock.now()
+        if is_over(self._rest, self._since, now):
+            self._begun = now
+            return True
+        return False
+
+    def done(self, *, has_more: bool = False) -> None:
+        """The look has ended; one that left something needs not wait for `every`."""
+        took = self._clock.now() - self._begun
+        self._since = self._begun
+        self._rest = max(0 if has_more else self._every, min(took * 20, self._most))
 
 
 def to_datetime(micros: int) -> datetime:

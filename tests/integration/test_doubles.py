@@ -7,7 +7,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from tallystick.clock import DAY
+from tallystick.clock import DAY, Pace
 from tallystick.events.model import EVENT_FIELDS
 from tallystick.plumbing.log import PostgresLog, PostgresSource
 from tallystick.plumbing.log.columns import expand
@@ -70,8 +70,10 @@ def watch(doubled: BackfillWorld) -> None:
 def postpone(doubled: BackfillWorld) -> None:
     """Look for no doubles by itself."""
     worker = doubled.worker
-    worker._doubles_at = worker._anywhere_at = doubled.world.clock.now()
-    worker._anywhere_rest = DAY
+    worker._doubles_at = doubled.world.clock.now()
+    worker._anywhere = Pace(doubled.world.clock, DAY)
+    assert worker._anywhere.is_due()
+    worker._anywhere.done()
 
 
 @pytest.mark.parametrize("later_micros", [1_000, 0, -1_000])
@@ -122,7 +124,7 @@ def test_an_id_that_came_in_another_run_is_found_among_all_facts(doubled: Backfi
     world.settle()
     watch(doubled)
     assert world.totals(tenant)["calls"] == 2
-    doubled.worker._anywhere_rest = 0
+    doubled.worker._anywhere = Pace(doubled.world.clock, DAY)
     watch(doubled)
     assert world.totals(tenant)["calls"] == 1
     assert world.runs.get("r1", tenant)["counts"]["events"] == 3

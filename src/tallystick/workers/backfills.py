@@ -9,7 +9,7 @@ landed, is refused by PostgreSQL and decided again.
 from __future__ import annotations
 
 from tallystick.backfill import Pieces
-from tallystick.clock import DAY, MINUTE, SECOND, Clock, is_over, rest_between
+from tallystick.clock import DAY, MINUTE, SECOND, Clock, Pace, is_over
 from tallystick.reconcile.doubles import Doubles
 
 DOUBLES_EVERY = MINUTE
@@ -26,7 +26,8 @@ class BackfillWorker:
         self._doubles = doubles
         self._clock = clock
         self._rested_at = self._rest = 0
-        self._doubles_at = self._anywhere_at = self._anywhere_rest = 0
+        self._doubles_at = 0
+        self._anywhere = Pace(clock, DOUBLES_EVERY, DAY)
 
     def recover(self) -> None:
         """Nothing is only in memory."""
@@ -38,10 +39,8 @@ class BackfillWorker:
             if self._doubles.step():
                 return True
             self._doubles_at = now
-        if is_over(self._anywhere_rest, self._anywhere_at, now):
-            every = 0 if self._doubles.step_anywhere() else DOUBLES_EVERY
-            self._anywhere_at = now
-            self._anywhere_rest = rest_between(now, self._clock.now(), every, DAY)
+        if self._anywhere.is_due():
+            self._anywhere.done(has_more=self._doubles.step_anywhere())
         if not is_over(self._rest, self._rested_at, now):
             return False
         backfill = self._pieces.next_open()

@@ -7,7 +7,7 @@ does nothing.
 
 from __future__ import annotations
 
-from tallystick.clock import SECOND, Clock, is_over, rest_between
+from tallystick.clock import SECOND, Clock, Pace
 from tallystick.enforcement.budgets import Budgets
 from tallystick.enforcement.budgets.crossing import Crossings
 from tallystick.ledger import Ledger
@@ -27,8 +27,8 @@ class BudgetKeeper:
         self._budgets = budgets
         self._crossings = crossings
         self._clock = clock
-        self._carried_at = self._carry_rest = 0
-        self._looked_at = self._look_rest = 0
+        self._carrying = Pace(clock, _CARRY_EVERY)
+        self._looking = Pace(clock, 0)
 
     def recover(self) -> None:
         """Nothing is only in memory."""
@@ -36,13 +36,11 @@ class BudgetKeeper:
     def step(self) -> bool:
         """One round; False when nothing had changed."""
         rolled = self._ledger.roll_off()
-        now = self._clock.now()
-        if is_over(self._carry_rest, self._carried_at, now):
+        if self._carrying.is_due():
             self._budgets.refresh_carried()
-            self._carried_at = now
-            self._carry_rest = rest_between(now, self._clock.now(), _CARRY_EVERY)
-        changed, now = 0, self._clock.now()
-        if is_over(self._look_rest, self._looked_at, now):
+            self._carrying.done()
+        changed = 0
+        if self._looking.is_due():
             changed = self._crossings.check()
-            self._looked_at, self._look_rest = now, rest_between(now, self._clock.now(), 0)
+            self._looking.done()
         return bool(rolled + changed)

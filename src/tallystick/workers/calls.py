@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from tallystick.clock import SECOND, Clock, is_over, rest_between
+from tallystick.clock import SECOND, Clock, Pace
 from tallystick.enforcement.calls.recovery import CallRecovery
 from tallystick.events.adapters import parse_body
 from tallystick.events.appending import Appender
@@ -26,18 +26,17 @@ class CallKeeper:
     def __init__(self, recovery: CallRecovery, clock: Clock) -> None:
         self._recovery = recovery
         self._clock = clock
-        self._looked_at = self._rest = 0
+        self._pace = Pace(clock, _EVERY)
 
     def recover(self) -> None:
         """Nothing is only in memory."""
 
     def step(self) -> bool:
         """Finish what is unfinished; False when it is too early to look, or nothing was."""
-        now = self._clock.now()
-        if not is_over(self._rest, self._looked_at, now):
+        if not self._pace.is_due():
             return False
         has_finished = any(self._recovery.run())
-        self._looked_at, self._rest = now, rest_between(now, self._clock.now(), _EVERY)
+        self._pace.done()
         return has_finished
 
 

@@ -17,7 +17,7 @@ import msgspec
 import numpy as np
 from psycopg_pool import ConnectionPool
 
-from tallystick.clock import SECOND, Clock, is_over, rest_between
+from tallystick.clock import SECOND, Clock, Pace, is_over
 from tallystick.enforcement.vault.ended import EndedWindows
 from tallystick.enforcement.vault.model import (
     BUCKET,
@@ -82,7 +82,7 @@ class Counting:
         self._ended = EndedWindows(pool, store, heads)
         self._thresholds = thresholds
         self._looked_at = 0
-        self._windows_at = self._windows_rest = 0
+        self._windows = Pace(clock, 0)
         self._watched: set[str] = set()
         """Limits that are watched for certain: nobody stops to watch one that is under way."""
 
@@ -190,8 +190,8 @@ class Counting:
         new = [one for one in found if one.limit_id not in watched]
         if not new:
             return watched
-        stored = connection.execute(_SQL["load_positions"], {"follower": FOLLOWER}).fetchall()
-        positions = {str(partition): offset for partition, offset in stored}
+        stored = self._store.positions(connection, FOLLOWER)
+        positions = {str(partition): offset for partition, offset in stored.items()}
         uses = _Uses()
         for one in new:
             arguments = {
@@ -239,7 +239,7 @@ class Counting:
         with transaction(self._pool) as connection:
             self._store.begin(connection, {}, ())
             self._follow_ledger(connection, now)
-        if not is_over(self._windows_rest, self._windows_at, now):
+        if not self._windows.is_due():
             return
         with transaction(self._pool) as connection:
             self._store.begin(connection, {}, ())
@@ -252,13 +252,12 @@ class Counting:
             if self._thresholds is not None:
                 self._thresholds.tell(connection, current, now)
         self._watched = {one.limit_id for one in watched}
-        self._windows_at = now
-        self._windows_rest = rest_between(now, self._clock.now(), 0)
+        self._windows.done()
 
     def _follow_ledger(self, connection: Connection, now: int) -> None:
         """Runs whose holds moved since are due again."""
-        row = connection.execute(_SQL["load_positions"], {"follower": _LEDGER}).fetchone()
-        arguments = {"follower": _LEDGER, "since": row[1] if row else 0, "now": now}
+        since = self._store.positions(connection, _LEDGER).get(0, 0)
+        arguments = {"follower": _LEDGER, "since": since, "now": now}
         connection.execute(_SQL["mark_moved"], arguments)
 
 

@@ -2,10 +2,6 @@
 -- From where limits count run by run. Index: primary key.
 SELECT limit_id, positions FROM enforcement.vault_watch WHERE limit_id = ANY(%(limit_ids)s);
 
--- name: load_positions
--- Where a follower is. Index: primary key.
-SELECT partition, position FROM log.follower WHERE follower = %(follower)s;
-
 -- name: watch
 -- A limit is seen for the first time.
 INSERT INTO enforcement.vault_watch (limit_id, positions, ends_at, watched_at)

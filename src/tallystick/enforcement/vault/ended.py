@@ -59,8 +59,7 @@ class EndedWindows:
 
     def closed_at(self, connection: Connection) -> int:
         """Windows that ended by then are closed; it does not move while the vault is locked."""
-        row = connection.execute(_SQL["load_closed"], {"follower": _CLOSED}).fetchone()
-        return int(row[0]) if row else 0
+        return self._store.positions(connection, _CLOSED).get(0, 0)
 
     def look(self, now: int) -> None:
         """Close what has become old enough, and forget a piece of what is closed."""

@@ -1,7 +1,3 @@
--- name: load_closed
--- Up to when windows are closed. Index: primary key.
-SELECT position FROM log.follower WHERE follower = %(follower)s;
-
 -- name: close_windows
 -- Close windows up to a goal; from the first with a source that is not counted yet, or waits for a
 -- hold to end, none. Locks: its row. Index: vault_watch_ended, vault_run_due.

@@ -66,12 +66,16 @@ class VaultStore:
         then its position was wiped meanwhile.
         """
         connection.execute(_SQL["lock_vault"].encode(), {"lock": _LOCK})
-        rows = connection.execute(_SQL["load_positions"].encode(), {"follower": FOLLOWER})
-        stored = dict(rows.fetchall())
+        stored = self.positions(connection, FOLLOWER)
         for partition, start in starts.items():
             is_new = partition not in stored and partition not in begun
             if not is_new and stored.get(partition) != start:
                 raise Raced(f"the vault is elsewhere in partition {partition}; it is read again")
+
+    def positions(self, connection: Connection, follower: str) -> dict[int, int]:
+        """Where a follower is, by partition."""
+        rows = connection.execute(_SQL["load_positions"].encode(), {"follower": follower})
+        return dict(rows.fetchall())
 
     def add(self, connection: Connection, cells: Cells) -> None:
         """Add a step's cells, in the transaction that moves the positions."""

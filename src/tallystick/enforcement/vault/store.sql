@@ -3,7 +3,7 @@
 SELECT pg_advisory_xact_lock(%(lock)s);
 
 -- name: load_positions
--- Where the vault is, once it is locked. Index: primary key.
+-- Where the vault is, or what else it keeps so, once it is locked. Index: primary key.
 SELECT partition, position FROM log.follower WHERE follower = %(follower)s;
 
 -- name: add_scopes
